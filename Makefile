@@ -1,0 +1,59 @@
+# Two promises: `make run` and `make test` need Go and make, nothing else.
+
+GO      ?= go
+BIN     := bin/firn
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+LINT    := $(GO) tool -modfile=.ci/tools/go.mod golangci-lint
+
+# Packages where goroutines meet; the race detector pays there.
+RACED   := ./agent/... ./metastore ./metastore/log/... ./objstore/... ./wal/...
+
+# How many seeds the simulator runs. One seed is one cluster's life; a failure prints its seed and how to run it again.
+SEEDS   ?= 2000
+
+.PHONY: run build test race lint fuzz bench sim interop nightly check clean
+
+run: build ## a whole firn in one process, data in ./firn-data
+	$(BIN) dev
+
+build:
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/firn
+
+test:
+	$(GO) test -shuffle=on ./...
+
+race:
+	$(GO) test -race -shuffle=on $(RACED)
+
+lint:
+	@test -z "$$(gofmt -l .)" || { echo 'gofmt would change:'; gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	$(GO) mod tidy -diff
+	$(LINT) run ./...
+
+FUZZTIME ?= 20s
+fuzz: ## every fuzz target for FUZZTIME
+	@set -e; for pkg in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "== $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; \
+	done
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+sim: ## thousands of seeded lives of a small cluster under faults
+	$(GO) test ./agent/sim -run '^TestSeeds$$' -count=1 -timeout 60m -sim.seeds $(SEEDS)
+
+interop: build ## stock clients of other languages; installs what it needs
+	.ci/interop
+
+nightly: ## hours, by hand; figures go to docs/benchmarks.md
+	$(MAKE) sim SEEDS=50000
+	$(MAKE) fuzz FUZZTIME=10m
+
+check: lint test race
+
+clean:
+	rm -rf bin

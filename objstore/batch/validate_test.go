@@ -1,0 +1,428 @@
+package batch_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"math"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/firnlog/firn/objstore/batch"
+	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
+)
+
+// edit returns a sealed copy of raw after change.
+func edit(raw []byte, change func([]byte)) []byte {
+	c := bytes.Clone(raw)
+	change(c)
+	return reseal(c)
+}
+
+func TestValidateRefuses(t *testing.T) {
+	plain := build(t, batch.BuildOptions{}, sample(1, 3, 20)...)
+	idempotent := build(t, batch.BuildOptions{Producer: &batch.Producer{ID: 9}}, sample(1, 3, 20)...)
+	rec := func(body ...byte) []byte { return append([]byte{byte(len(body) * 2)}, body...) }
+	cases := []struct {
+		name string
+		raw  []byte
+		lim  batch.Limits
+		want error
+	}{
+		{"nothing", nil, batch.Limits{}, batch.ErrTruncated},
+		{"a header cut short", plain[:60], batch.Limits{}, batch.ErrTruncated},
+		{"a batch cut short", plain[:len(plain)-1], batch.Limits{}, batch.ErrTruncated},
+		{"a header alone", plain[:61], batch.Limits{}, batch.ErrCorrupt},
+		{"a second batch", append(bytes.Clone(plain), plain...), batch.Limits{}, batch.ErrInvalidRecord},
+		{"trailing garbage", append(bytes.Clone(plain), 0), batch.Limits{}, batch.ErrInvalidRecord},
+		{"a short magic 0 message", bytes.Repeat([]byte{0}, 26), batch.Limits{}, batch.ErrUnsupportedMagic},
+		{"magic 1", edit(plain, func(b []byte) { b[16] = 1 }), batch.Limits{}, batch.ErrUnsupportedMagic},
+		{"magic 3", edit(plain, func(b []byte) { b[16] = 3 }), batch.Limits{}, batch.ErrUnsupportedMagic},
+		{"a length below a header's", func() []byte { b := bytes.Clone(plain); binary.BigEndian.PutUint32(b[8:], 48); return b }(), batch.Limits{}, batch.ErrCorrupt},
+		{"a negative length", func() []byte { b := bytes.Clone(plain); b[8] = 0xff; return b }(), batch.Limits{}, batch.ErrCorrupt},
+		{"the largest length", func() []byte { b := bytes.Clone(plain); binary.BigEndian.PutUint32(b[8:], math.MaxInt32); return b }(), batch.Limits{}, batch.ErrCorrupt},
+		{"a wrong CRC", func() []byte { b := bytes.Clone(plain); b[17]++; return b }(), batch.Limits{}, batch.ErrCorrupt},
+		{"a base offset", edit(plain, func(b []byte) { b[7] = 1 }), batch.Limits{}, batch.ErrInvalidRecord},
+		{"more bytes than allowed", plain, batch.Limits{MaxBatchBytes: int32(len(plain) - 1)}, batch.ErrTooLarge},
+		{"more records than allowed", plain, batch.Limits{MaxRecords: 2}, batch.ErrTooLarge},
+		{"codec 5", edit(plain, func(b []byte) { b[22] = 5 }), batch.Limits{}, batch.ErrUnsupportedCodec},
+		{"codec 7", edit(plain, func(b []byte) { b[22] = 7 }), batch.Limits{}, batch.ErrUnsupportedCodec},
+		{"a control batch", edit(plain, func(b []byte) { b[22] |= 0x20 }), batch.Limits{}, batch.ErrInvalidRecord},
+		{"a delete horizon", edit(plain, func(b []byte) { b[22] |= 0x40 }), batch.Limits{}, batch.ErrInvalidRecord},
+		{"LogAppendTime", edit(plain, func(b []byte) { b[22] |= 8 }), batch.Limits{}, batch.ErrTimestamp},
+		{"LogAppendTime on such a topic", edit(plain, func(b []byte) { b[22] |= 8 }), batch.Limits{TimestampType: batch.LogAppendTime}, batch.ErrTimestamp},
+		{"no records", withPayload(batch.CodecNone, 0, nil), batch.Limits{}, batch.ErrInvalidRecord},
+		{"a negative record count", withPayload(batch.CodecNone, -3, nil), batch.Limits{}, batch.ErrInvalidRecord},
+		{"a count above the offsets", edit(plain, func(b []byte) { b[60]++ }), batch.Limits{}, batch.ErrInvalidRecord},
+		{"offsets above the count", edit(plain, func(b []byte) { b[26]++ }), batch.Limits{}, batch.ErrInvalidRecord},
+		{"a record too few", edit(plain, func(b []byte) { b[26]++; b[60]++ }), batch.Limits{}, batch.ErrInvalidRecord},
+		{"a record too many", edit(plain, func(b []byte) { b[26]--; b[60]-- }), batch.Limits{}, batch.ErrInvalidRecord},
+		{"a producer id without a sequence", edit(idempotent, func(b []byte) { b[53] = 0xff }), batch.Limits{}, batch.ErrInvalidRecord},
+		{"a producer id without an epoch", edit(idempotent, func(b []byte) { b[51] = 0xff }), batch.Limits{}, batch.ErrInvalidRecord},
+		{"a transaction without a producer id", edit(plain, func(b []byte) { b[22] |= 0x10 }), batch.Limits{}, batch.ErrInvalidRecord},
+		{"no key where one is needed", build(t, batch.BuildOptions{}, record{timestamp: now, value: []byte("v")}), batch.Limits{RequireKeys: true}, batch.ErrInvalidRecord},
+
+		{"a wrong offset delta", withPayload(0, 1, rec(0, 0, 2, 1, 1, 0)), batch.Limits{}, batch.ErrInvalidRecord},
+		{"a negative offset delta", withPayload(0, 1, rec(0, 0, 1, 1, 1, 0)), batch.Limits{}, batch.ErrInvalidRecord},
+		{"an empty record", withPayload(0, 1, []byte{0}), batch.Limits{}, batch.ErrInvalidRecord},
+		{"a negative record length", withPayload(0, 1, []byte{1}), batch.Limits{}, batch.ErrInvalidRecord},
+		{"a record length of 6 bytes", withPayload(0, 1, append([]byte{0x8c, 0x80, 0x80, 0x80, 0x80, 0}, 0, 0, 0, 1, 1, 0)), batch.Limits{}, batch.ErrInvalidRecord},
+		{"a record length past 32 bits", withPayload(0, 1, append([]byte{0x8c, 0x80, 0x80, 0x80, 0x10}, 0, 0, 0, 1, 1, 0)), batch.Limits{}, batch.ErrInvalidRecord},
+		{"a record past the end", withPayload(0, 1, []byte{14, 0, 0, 0, 1, 1, 0}), batch.Limits{}, batch.ErrInvalidRecord},
+		{"a 2 GiB record", withPayload(0, 1, []byte{0xfe, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0, 1, 1, 0}), batch.Limits{}, batch.ErrInvalidRecord},
+		{"a byte too many in a record", withPayload(0, 1, rec(0, 0, 0, 1, 1, 0, 0)), batch.Limits{}, batch.ErrInvalidRecord},
+		{"a byte too few in a record", withPayload(0, 1, rec(0, 0, 0, 1, 1)), batch.Limits{}, batch.ErrInvalidRecord},
+		{"a key past its record", withPayload(0, 1, rec(0, 0, 0, 8, 1, 0)), batch.Limits{}, batch.ErrInvalidRecord},
+		{"a key length of -2", withPayload(0, 1, rec(0, 0, 0, 3, 1, 0)), batch.Limits{}, batch.ErrInvalidRecord},
+		{"a value length of -2", withPayload(0, 1, rec(0, 0, 0, 1, 3, 0)), batch.Limits{}, batch.ErrInvalidRecord},
+		{"a negative header count", withPayload(0, 1, rec(0, 0, 0, 1, 1, 1)), batch.Limits{}, batch.ErrInvalidRecord},
+		{"a header count without headers", withPayload(0, 1, rec(0, 0, 0, 1, 1, 60)), batch.Limits{}, batch.ErrInvalidRecord},
+		{"a null header key", withPayload(0, 1, rec(0, 0, 0, 1, 1, 2, 1, 1)), batch.Limits{}, batch.ErrInvalidRecord},
+		{"a header value past its record", withPayload(0, 1, rec(0, 0, 0, 1, 1, 2, 0, 4)), batch.Limits{}, batch.ErrInvalidRecord},
+		{"an endless timestamp delta", withPayload(0, 1, rec(0, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1, 0, 1, 1, 0)), batch.Limits{}, batch.ErrInvalidRecord},
+		{"an overflowing timestamp", withPayload(0, 1, rec(append(binary.AppendVarint([]byte{0}, math.MaxInt64), 0, 1, 1, 0)...)), batch.Limits{}, batch.ErrInvalidRecord},
+	}
+	v := batch.NewValidator()
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			if h, err := v.Validate(c.raw, c.lim); !errors.Is(err, c.want) || h != (batch.Header{}) {
+				t.Fatalf("%v, want %v", err, c.want)
+			}
+		})
+	}
+	if _, err := v.Validate(withPayload(0, 1, rec(0, 0, 0, 1, 1, 0)), batch.Limits{}); err != nil {
+		t.Fatalf("the smallest record: %v", err)
+	}
+}
+
+func TestRecordErrorNamesTheRecord(t *testing.T) {
+	records := sample(1, 4, 10)
+	records[2].key = nil
+	_, err := batch.NewValidator().Validate(build(t, batch.BuildOptions{Codec: batch.CodecZstd}, records...), batch.Limits{RequireKeys: true})
+	var re *batch.RecordError
+	if !errors.As(err, &re) || re.Index != 2 || !strings.Contains(err.Error(), "record 2: compacted topics need keys") {
+		t.Fatalf("%v", err)
+	}
+}
+
+func TestTimestampBounds(t *testing.T) {
+	v := batch.NewValidator()
+	at := func(ts int64) []byte { return build(t, batch.BuildOptions{}, record{timestamp: ts}) }
+	lim := batch.Limits{Now: now, TimestampBeforeMax: 100, TimestampAfterMax: 10}
+	for _, c := range []struct {
+		name string
+		ts   int64
+		lim  batch.Limits
+		ok   bool
+	}{
+		{"now", now, lim, true},
+		{"the oldest", now - 100, lim, true},
+		{"too old", now - 101, lim, false},
+		{"the newest", now + 10, lim, true},
+		{"too new", now + 11, lim, false},
+		{"none", batch.NoTimestamp, lim, true},
+		{"negative", -2, lim, false},
+		{"no bounds", 1, batch.Limits{}, true},
+		{"Kafka's default before.max", -5, batch.Limits{Now: now, TimestampBeforeMax: math.MaxInt64}, true},
+		{"after.max without end", math.MaxInt64, batch.Limits{Now: now, TimestampAfterMax: math.MaxInt64}, true},
+		{"bounds on a LogAppendTime topic", 1, batch.Limits{Now: now, TimestampType: batch.LogAppendTime}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := v.Validate(at(c.ts), c.lim)
+			if c.ok && err != nil || !c.ok && !errors.Is(err, batch.ErrTimestamp) {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+func TestValidateReportsTheTrueMaxTimestamp(t *testing.T) {
+	records := sample(1, 3, 10)
+	records[1].timestamp = now + 500
+	raw := edit(build(t, batch.BuildOptions{}, records...), func(b []byte) { binary.BigEndian.PutUint64(b[35:], 12345) })
+	v := batch.NewValidator()
+	h, err := v.Validate(raw, batch.Limits{})
+	if err != nil || h.MaxTimestamp != now+500 {
+		t.Fatalf("%d, %v", h.MaxTimestamp, err)
+	}
+	batch.StampMaxTimestamp(raw, h.MaxTimestamp)
+	if again, err := v.Validate(raw, batch.Limits{}); err != nil || again.MaxTimestamp != now+500 {
+		t.Fatalf("after the correction: %v", err)
+	}
+	if h, err := batch.ParseHeader(raw); err != nil || h.MaxTimestamp != now+500 {
+		t.Fatalf("the header was not corrected: %+v", h)
+	}
+}
+
+// Compressed sections that are cut, damaged or followed by something under a CRC that is right.
+func TestValidateRefusesDamagedCompression(t *testing.T) {
+	v := batch.NewValidator()
+	records := sample(5, 40, 2500) // more than a window
+	for _, variant := range variants[1:] {
+		t.Run(variant.name, func(t *testing.T) {
+			good := payload(build(t, variant.opts, records...))
+			codec := variant.opts.Codec
+			for _, cut := range []int{0, 1, 4, 7, 10, 16, 20, len(good) / 2, len(good) - 1} {
+				if _, err := v.Validate(withPayload(codec, 40, good[:cut]), batch.Limits{}); !errors.Is(err, batch.ErrInvalidRecord) {
+					t.Errorf("cut to %d of %d: %v", cut, len(good), err)
+				}
+			}
+			if _, err := v.Validate(withPayload(codec, 40, append(bytes.Clone(good), "ice"...)), batch.Limits{}); !errors.Is(err, batch.ErrInvalidRecord) {
+				t.Errorf("trailing bytes: %v", err)
+			}
+			if _, err := v.Validate(withPayload(codec, 40, bytes.Repeat([]byte{0xa5}, 100)), batch.Limits{}); !errors.Is(err, batch.ErrInvalidRecord) {
+				t.Errorf("garbage: %v", err)
+			}
+			if _, err := v.Validate(withPayload(codec, 40, good), batch.Limits{}); err != nil {
+				t.Errorf("undamaged: %v", err)
+			}
+		})
+	}
+}
+
+func TestLZ4FramesThatJavaCannotReadAreRefused(t *testing.T) {
+	v := batch.NewValidator()
+	good := payload(build(t, batch.BuildOptions{Codec: batch.CodecLZ4}, sample(1, 2, 2000)...))
+	dependent := bytes.Clone(good)
+	dependent[4] &^= 0x20
+	var legacy bytes.Buffer
+	w := lz4.NewWriter(&legacy)
+	if err := w.Apply(lz4.LegacyOption(true)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(payload(build(t, batch.BuildOptions{}, sample(1, 2, 2000)...))); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	skippable := []byte{0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 0}
+	for name, p := range map[string][]byte{
+		"dependent blocks": dependent, "two frames": append(bytes.Clone(good), good...),
+		"a skippable frame first": append(skippable, good...), "a legacy frame": legacy.Bytes(),
+	} {
+		if _, err := v.Validate(withPayload(batch.CodecLZ4, 2, p), batch.Limits{}); !errors.Is(err, batch.ErrInvalidRecord) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, opts := range [][]lz4.Option{
+		{lz4.BlockSizeOption(lz4.Block4Mb), lz4.BlockChecksumOption(true), lz4.SizeOption(uint64(len(payload(build(t, batch.BuildOptions{}, sample(1, 2, 2000)...)))))},
+		{lz4.ChecksumOption(false)},
+	} {
+		var out bytes.Buffer
+		w := lz4.NewWriter(&out)
+		if err := w.Apply(opts...); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(payload(build(t, batch.BuildOptions{}, sample(1, 2, 2000)...))); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := v.Validate(withPayload(batch.CodecLZ4, 2, out.Bytes()), batch.Limits{}); err != nil {
+			t.Errorf("options %v: %v", opts, err)
+		}
+	}
+}
+
+// A record larger than the window is checked while it is skipped, and read whole by Walk.
+func TestRecordsBeyondTheWindow(t *testing.T) {
+	v := batch.NewValidator()
+	big := bytes.Repeat([]byte("firn"), 60_000)
+	records := []record{
+		{timestamp: now, key: []byte("a"), value: big},
+		{timestamp: now + 1, key: big, headers: []batch.HeaderPair{{Key: "h", Value: big}, {Key: "n"}}},
+		{timestamp: now + 2, value: big},
+	}
+	for _, variant := range variants {
+		t.Run(variant.name, func(t *testing.T) {
+			raw := build(t, variant.opts, records...)
+			lim := batch.Limits{MaxBatchBytes: 4 << 20}
+			if h, err := v.Validate(raw, lim); err != nil || h.MaxTimestamp != now+2 {
+				t.Fatal(err)
+			}
+			var re *batch.RecordError
+			lim.RequireKeys = true
+			if _, err := v.Validate(raw, lim); !errors.As(err, &re) || re.Index != 2 {
+				t.Fatalf("a null key: %v", err)
+			}
+			lim.Now, lim.TimestampAfterMax = now, 0
+			if _, err := v.Validate(raw, lim); !errors.As(err, &re) || re.Index != 1 || re.Err != batch.ErrTimestamp {
+				t.Fatalf("a late timestamp: %v", err)
+			}
+			for i, got := range collect(t, v, raw) {
+				if !equal(got, records[i]) {
+					t.Fatalf("record %d differs", i)
+				}
+			}
+		})
+	}
+}
+
+// Every malformed record of the table must be refused the same way when it is too large to be seen at once.
+func TestBadRecordsBeyondTheWindow(t *testing.T) {
+	v := batch.NewValidator()
+	big := 100_000
+	body := func(prologue []byte, rest ...byte) []byte {
+		b := append(bytes.Clone(prologue), binary.AppendVarint(nil, int64(big))...)
+		return append(append(b, make([]byte, big)...), rest...)
+	}
+	for _, c := range []struct {
+		name string
+		body []byte
+		ok   bool
+	}{
+		{"value, no headers", body([]byte{0, 0, 0, 1}, 0), true},
+		{"key and null value", body([]byte{0, 0, 0}, 1, 0), true},
+		{"a header", body([]byte{0, 0, 0, 1}, 2, 0, 1), true},
+		{"wrong offset delta", body([]byte{0, 0, 2, 1}, 0), false},
+		{"a key length of -2", body([]byte{0, 0, 0, 3}, 0), false},
+		{"no header count", body([]byte{0, 0, 0, 1}), false},
+		{"negative header count", body([]byte{0, 0, 0, 1}, 1), false},
+		{"headers missing", body([]byte{0, 0, 0, 1}, 4, 0, 1), false},
+		{"null header key", body([]byte{0, 0, 0, 1}, 2, 1, 1), false},
+		{"header value past the record", body([]byte{0, 0, 0, 1}, 2, 0, 2), false},
+		{"trailing byte", body([]byte{0, 0, 0, 1}, 0, 0), false},
+		{"overflowing timestamp", body(append(binary.AppendVarint([]byte{0}, math.MaxInt64), 0, 1), 0), false},
+		{"endless varint", body(bytes.Repeat([]byte{0xff}, 20), 0), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			plain := append(binary.AppendVarint(nil, int64(len(c.body))), c.body...)
+			w, err := zstd.NewWriter(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Close()
+			for _, raw := range [][]byte{withPayload(0, 1, plain), withPayload(batch.CodecZstd, 1, w.EncodeAll(plain, nil))} {
+				_, err := v.Validate(raw, batch.Limits{})
+				if c.ok && err != nil || !c.ok && !errors.Is(err, batch.ErrInvalidRecord) {
+					t.Fatal(err)
+				}
+				walked := batch.Records(raw, batch.Limits{}, func(batch.Record) error { return nil })
+				if (walked == nil) != (err == nil) {
+					t.Fatalf("Walk says %v, Validate says %v", walked, err)
+				}
+			}
+		})
+	}
+}
+
+// Bombs must be refused after little more than the bound was allocated.
+func TestDecompressionIsBounded(t *testing.T) {
+	const bomb, bound = 64 << 20, 1 << 20
+	value := make([]byte, bomb)
+	for _, variant := range variants[1:] {
+		t.Run(variant.name, func(t *testing.T) {
+			raw := build(t, variant.opts, record{timestamp: now, value: value})
+			lim := batch.Limits{MaxBatchBytes: math.MaxInt32, MaxDecompressedBytes: bound}
+			v := batch.NewValidator()
+			if _, err := v.Validate(build(t, variant.opts, sample(1, 1, 10)...), lim); err != nil { // makes the decoder
+				t.Fatal(err)
+			}
+			for what, do := range map[string]func() error{
+				"Validate": func() error { _, err := v.Validate(raw, lim); return err },
+				"Walk":     func() error { return v.Walk(raw, lim, func(batch.Record) error { return nil }) },
+			} {
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				err := do()
+				runtime.ReadMemStats(&after)
+				if !errors.Is(err, batch.ErrTooLarge) {
+					t.Errorf("%s: %v", what, err)
+				}
+				// The zstd window is 8 MiB here; everything else stays near the bound.
+				if got := after.TotalAlloc - before.TotalAlloc; got > 16*bound {
+					t.Errorf("%s allocated %d bytes", what, got)
+				}
+			}
+		})
+	}
+}
+
+func TestClaimsAreNotAllocated(t *testing.T) {
+	snappyClaim := append(binary.AppendUvarint(nil, 1<<30), 0, 0)
+	// Frames of a single segment that declare 1 GiB, and of a window of 128 MiB, with nothing in them.
+	zstdSize := []byte{0x28, 0xb5, 0x2f, 0xfd, 0xa0, 0, 0, 0, 0x40, 1, 0, 0}
+	zstdWindow := []byte{0x28, 0xb5, 0x2f, 0xfd, 0, 17 << 3, 1, 0, 0}
+	xerial := append([]byte("\x82SNAPPY\x00\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x00\x07"), snappyClaim...)
+	for name, raw := range map[string][]byte{
+		"snappy": withPayload(batch.CodecSnappy, 1, snappyClaim), "xerial": withPayload(batch.CodecSnappy, 1, xerial),
+		"zstd content size": withPayload(batch.CodecZstd, 1, zstdSize), "zstd window": withPayload(batch.CodecZstd, 1, zstdWindow),
+		"record": withPayload(batch.CodecSnappy, 1, append([]byte{5, 16}, 0xfe, 0xff, 0xff, 0xff, 0x0f)),
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		v := batch.NewValidator()
+		_, err := v.Validate(raw, batch.Limits{})
+		walked := v.Walk(raw, batch.Limits{}, func(batch.Record) error { return nil })
+		runtime.ReadMemStats(&after)
+		if err == nil || walked == nil {
+			t.Errorf("%s: accepted", name)
+		}
+		if got := after.TotalAlloc - before.TotalAlloc; got > 4<<20 {
+			t.Errorf("%s allocated %d bytes (%v)", name, got, err)
+		}
+	}
+}
+
+// Levels from 20 up, and one-shot encoders given much, declare windows that are not worth allocating for a batch.
+func TestZstdWindowsBeyondTheStreamingBound(t *testing.T) {
+	records := sample(9, 30, 4000)
+	plain := payload(build(t, batch.BuildOptions{}, records...))
+	var out bytes.Buffer
+	w, err := zstd.NewWriter(&out, zstd.WithWindowSize(32<<20), zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for len(plain) > 0 { // in pieces and flushed, so that the frame declares its window and not its content
+		n := min(1000, len(plain))
+		if _, err := w.Write(plain[:n]); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		plain = plain[n:]
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var frame zstd.Header
+	if err := frame.Decode(out.Bytes()); err != nil || frame.WindowSize != 32<<20 {
+		t.Fatalf("window %d, %v", frame.WindowSize, err)
+	}
+	raw := withPayload(batch.CodecZstd, 30, out.Bytes())
+	v := batch.NewValidator()
+	if _, err := v.Validate(raw, batch.Limits{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := collect(t, v, raw); len(got) != 30 || !equal(got[29], records[29]) {
+		t.Fatalf("%d records", len(got))
+	}
+	if _, err := v.Validate(raw, batch.Limits{MaxDecompressedBytes: 16 << 20}); !errors.Is(err, batch.ErrTooLarge) {
+		t.Fatalf("a window beyond the bound: %v", err)
+	}
+}
+
+func TestValidateDoesNotAllocate(t *testing.T) {
+	for _, variant := range variants {
+		t.Run(variant.name, func(t *testing.T) {
+			raw := build(t, variant.opts, sample(6, 200, 500)...)
+			v := batch.NewValidator()
+			lim := batch.Limits{Now: now, TimestampBeforeMax: 1 << 40, TimestampAfterMax: 1 << 40, RequireKeys: true}
+			run := func() {
+				if _, err := v.Validate(raw, lim); err != nil {
+					t.Fatal(err)
+				}
+			}
+			run()
+			// Pools inside the decoders may lose a buffer to the collector: far below one a record all the same.
+			if got := testing.AllocsPerRun(100, run); got > 1 {
+				t.Fatalf("%v allocations a batch", got)
+			}
+		})
+	}
+}

@@ -1,0 +1,172 @@
+package mem
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/firnlog/firn/objstore"
+)
+
+// Bucket is an objstore.Bucket in memory.
+type Bucket struct {
+	mu      sync.RWMutex // guards the fields below, held for lookups only, never while a body is copied
+	closed  bool
+	objects map[string]object
+	keys    []string // Invariant: the keys of objects, ascending
+}
+
+// object is immutable once it is in the map: a put replaces it, so readers may copy body without the lock.
+type object struct {
+	body    []byte
+	modTime time.Time
+}
+
+var _ objstore.Bucket = (*Bucket)(nil)
+
+// New returns an empty bucket.
+func New() *Bucket {
+	return &Bucket{objects: make(map[string]object)}
+}
+
+// Put implements objstore.Bucket.
+func (b *Bucket) Put(ctx context.Context, key string, body []byte, opts objstore.PutOptions) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("put %s: %w", key, err)
+	}
+	if err := objstore.ValidateKey(key); err != nil {
+		return fmt.Errorf("put: %w", err)
+	}
+	added := object{body: bytes.Clone(body), modTime: time.Now()}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return fmt.Errorf("put %s: %w", key, objstore.ErrClosed)
+	}
+	if _, taken := b.objects[key]; !taken {
+		i, _ := slices.BinarySearch(b.keys, key)
+		b.keys = slices.Insert(b.keys, i, key)
+	} else if opts.IfAbsent {
+		return fmt.Errorf("put %s: %w", key, objstore.ErrExists)
+	}
+	b.objects[key] = added
+	return nil
+}
+
+// Get implements objstore.Bucket.
+func (b *Bucket) Get(ctx context.Context, key string) ([]byte, error) {
+	found, err := b.lookup(ctx, "get", key)
+	if err != nil {
+		return nil, err
+	}
+	body := make([]byte, len(found.body))
+	copy(body, found.body)
+	return body, nil
+}
+
+// GetRange implements objstore.Bucket.
+func (b *Bucket) GetRange(ctx context.Context, key string, position, size int64) ([]byte, error) {
+	if err := objstore.ValidateRange(position, size); err != nil {
+		return nil, fmt.Errorf("get range of %s: %w", key, err)
+	}
+	found, err := b.lookup(ctx, "get range of", key)
+	if err != nil {
+		return nil, err
+	}
+	if have := int64(len(found.body)); position+size > have {
+		return nil, fmt.Errorf("get range of %s, %d bytes from %d of %d: %w", key, size, position, have, objstore.ErrRange)
+	}
+	return bytes.Clone(found.body[position : position+size]), nil
+}
+
+// Head implements objstore.Bucket.
+func (b *Bucket) Head(ctx context.Context, key string) (objstore.Info, error) {
+	found, err := b.lookup(ctx, "head", key)
+	if err != nil {
+		return objstore.Info{}, err
+	}
+	return found.info(key), nil
+}
+
+// List implements objstore.Bucket.
+func (b *Bucket) List(ctx context.Context, prefix, after string, limit int) ([]objstore.Info, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("list %s: %w", prefix, err)
+	}
+	if err := objstore.ValidateList(prefix, after, limit); err != nil {
+		return nil, fmt.Errorf("list: %w", err)
+	}
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if b.closed {
+		return nil, fmt.Errorf("list %s: %w", prefix, objstore.ErrClosed)
+	}
+	start := sort.Search(len(b.keys), func(i int) bool { return b.keys[i] >= prefix && b.keys[i] > after })
+	var infos []objstore.Info
+	for _, key := range b.keys[start:] {
+		if len(infos) == limit || !strings.HasPrefix(key, prefix) {
+			break
+		}
+		infos = append(infos, b.objects[key].info(key))
+	}
+	return infos, nil
+}
+
+// Delete implements objstore.Bucket.
+func (b *Bucket) Delete(ctx context.Context, keys ...string) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("delete: %w", err)
+	}
+	if err := objstore.ValidateDelete(keys); err != nil {
+		return fmt.Errorf("delete: %w", err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return fmt.Errorf("delete: %w", objstore.ErrClosed)
+	}
+	for _, key := range keys {
+		if i, found := slices.BinarySearch(b.keys, key); found {
+			b.keys = slices.Delete(b.keys, i, i+1)
+			delete(b.objects, key)
+		}
+	}
+	return nil
+}
+
+// Close implements objstore.Bucket; it drops what the bucket held.
+func (b *Bucket) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	b.objects, b.keys = nil, nil
+	return nil
+}
+
+func (b *Bucket) lookup(ctx context.Context, step, key string) (object, error) {
+	if err := ctx.Err(); err != nil {
+		return object{}, fmt.Errorf("%s %s: %w", step, key, err)
+	}
+	if err := objstore.ValidateKey(key); err != nil {
+		return object{}, fmt.Errorf("%s: %w", step, err)
+	}
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if b.closed {
+		return object{}, fmt.Errorf("%s %s: %w", step, key, objstore.ErrClosed)
+	}
+	found, ok := b.objects[key]
+	if !ok {
+		return object{}, fmt.Errorf("%s %s: %w", step, key, objstore.ErrNotFound)
+	}
+	return found, nil
+}
+
+func (o object) info(key string) objstore.Info {
+	return objstore.Info{Key: key, Size: int64(len(o.body)), ModTime: o.modTime}
+}

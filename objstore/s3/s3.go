@@ -1,0 +1,417 @@
+package s3
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go/logging"
+	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/firnlog/firn/objstore"
+)
+
+const (
+	defaultRegion   = "us-east-1"
+	idleConnsMax    = 256     // kept open for the next burst; a dial with TLS costs more than a small put
+	socketBuffer    = 1 << 16 // bytes; halves the system calls for a segment
+	listRoundsMax   = 1000    // pages of one List that hold nothing of ours
+	continueRefused = -1      // no "Expect: 100-continue": it costs a round trip, and a second where a store ignores it
+)
+
+// Bucket is an objstore.Bucket in S3.
+type Bucket struct {
+	options   Options
+	prefix    string // "" or ends in '/'
+	client    *s3.Client
+	transport *http.Transport
+	closed    atomic.Bool
+}
+
+var _ objstore.Bucket = (*Bucket)(nil)
+
+// New makes a bucket from options; it reads the environment and the shared files but sends no request.
+func New(ctx context.Context, options Options) (*Bucket, error) {
+	if err := options.Validate(); err != nil {
+		return nil, fmt.Errorf("open s3 bucket %s: %w", options.Bucket, err)
+	}
+	options = options.withDefaults()
+	sdk := awshttp.NewBuildableClient().
+		WithDialerOptions(func(d *net.Dialer) { d.Timeout = options.ConnectTimeout }).
+		WithTransportOptions(tuneTransport)
+	load := []func(*config.LoadOptions) error{config.WithHTTPClient(sdk), config.WithLogger(logging.Nop{})}
+	if options.Region != "" {
+		load = append(load, config.WithRegion(options.Region))
+	}
+	loaded, err := config.LoadDefaultConfig(ctx, load...)
+	if err != nil {
+		return nil, fmt.Errorf("open s3 bucket %s, load the AWS configuration: %w: %w", options.Bucket, objstore.ErrInvalid, err)
+	}
+	if loaded.Region == "" {
+		if options.Endpoint == "" && loaded.BaseEndpoint == nil {
+			return nil, fmt.Errorf("open s3 bucket %s: no region; give region=… or set AWS_REGION: %w", options.Bucket, objstore.ErrInvalid)
+		}
+		loaded.Region = defaultRegion
+	}
+	b := &Bucket{options: options, transport: transportOf(loaded.HTTPClient)}
+	if prefix := trimPrefix(options.Prefix); prefix != "" {
+		b.prefix = prefix + "/"
+	}
+	b.client = s3.NewFromConfig(loaded, b.configure)
+	return b, nil
+}
+
+func tuneTransport(t *http.Transport) {
+	t.MaxIdleConns, t.MaxIdleConnsPerHost = 2*idleConnsMax, idleConnsMax
+	t.ReadBufferSize, t.WriteBufferSize = socketBuffer, socketBuffer
+	t.DisableCompression = true // bytes must come back as they were put
+	// One HTTP/2 connection would carry all transfers and limit them to one server and one TCP window.
+	t.ForceAttemptHTTP2 = false
+	t.Protocols = new(http.Protocols)
+	t.Protocols.SetHTTP1(true)
+}
+
+// transportOf returns a copy of the SDK client's transport, which by then holds the CA bundle of the shared files. We
+// need one of our own because the SDK's client cannot be closed.
+func transportOf(client aws.HTTPClient) *http.Transport {
+	if sdk, ok := client.(*awshttp.BuildableClient); ok {
+		return sdk.GetTransport()
+	}
+	panic(fmt.Sprintf("s3: the SDK's configuration replaced our HTTP client with a %T", client))
+}
+
+func (b *Bucket) configure(o *s3.Options) {
+	o.HTTPClient = &http.Client{
+		Transport: b.transport,
+		Timeout:   b.options.AttemptTimeout,
+		// A redirect names another region's endpoint, for which the signature is wrong: report it instead.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	if b.options.Endpoint != "" {
+		o.BaseEndpoint = aws.String(b.options.Endpoint)
+	}
+	if b.options.ChecksumMode == "" {
+		b.options.ChecksumMode = ChecksumWhenSupported
+		if o.BaseEndpoint != nil { // also one from the environment
+			b.options.ChecksumMode = ChecksumWhenRequired
+		}
+	}
+	o.UsePathStyle = b.options.PathStyle
+	o.Retryer = retry.NewStandard(func(s *retry.StandardOptions) {
+		s.MaxAttempts = b.options.MaxAttempts
+		s.MaxBackoff = b.options.MaxBackoff
+	})
+	o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenSupported
+	o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenSupported
+	if b.options.ChecksumMode == ChecksumWhenRequired {
+		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
+		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
+	}
+	o.DisableLogOutputChecksumValidationSkipped = true
+	o.ContinueHeaderThresholdBytes = continueRefused
+}
+
+// Put implements objstore.Bucket.
+func (b *Bucket) Put(ctx context.Context, key string, body []byte, opts objstore.PutOptions) error {
+	if err := b.check(ctx, "put", key); err != nil {
+		return err
+	}
+	if int64(len(body)) > b.options.ObjectBytesMax {
+		return fmt.Errorf("put %s: %d bytes, at most %d: %w", key, len(body), b.options.ObjectBytesMax, objstore.ErrInvalid)
+	}
+	input := &s3.PutObjectInput{
+		Bucket:        &b.options.Bucket,
+		Key:           aws.String(b.prefix + key),
+		Body:          bytes.NewReader(body),
+		ContentLength: aws.Int64(int64(len(body))),
+	}
+	if opts.IfAbsent {
+		input.IfNoneMatch = aws.String("*")
+	}
+	if _, err := b.client.PutObject(ctx, input, b.leaveBodyUnsigned); err != nil {
+		err = classify(ctx, err)
+		if errors.Is(err, objstore.ErrNotFound) {
+			// A put has nothing to miss; at least one store says so when its quorum is lost.
+			err = fmt.Errorf("%w: the store answered a put with: %v", objstore.ErrUnavailable, err)
+		}
+		return fmt.Errorf("put %s: %w", key, err)
+	}
+	return nil
+}
+
+// leaveBodyUnsigned saves hashing the body where TLS already protects it and no checksum of the SDK's replaces the hash.
+func (b *Bucket) leaveBodyUnsigned(o *s3.Options) {
+	overTLS := o.BaseEndpoint == nil || strings.HasPrefix(*o.BaseEndpoint, "https:")
+	if overTLS && b.options.ChecksumMode == ChecksumWhenRequired {
+		o.APIOptions = append(o.APIOptions, v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware)
+	}
+}
+
+// Get implements objstore.Bucket.
+func (b *Bucket) Get(ctx context.Context, key string) ([]byte, error) {
+	if err := b.check(ctx, "get", key); err != nil {
+		return nil, err
+	}
+	out, err := b.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &b.options.Bucket, Key: aws.String(b.prefix + key)})
+	if err != nil {
+		return nil, fmt.Errorf("get %s: %w", key, classify(ctx, err))
+	}
+	defer out.Body.Close()
+	body, err := b.readBody(ctx, out)
+	if err != nil {
+		return nil, fmt.Errorf("get %s: %w", key, err)
+	}
+	return body, nil
+}
+
+// GetRange implements objstore.Bucket.
+func (b *Bucket) GetRange(ctx context.Context, key string, position, size int64) ([]byte, error) {
+	if err := objstore.ValidateRange(position, size); err != nil {
+		return nil, fmt.Errorf("get range of %s: %w", key, err)
+	}
+	if err := b.check(ctx, "get range of", key); err != nil {
+		return nil, err
+	}
+	body, err := b.getRange(ctx, key, position, size)
+	if err != nil {
+		return nil, fmt.Errorf("get range of %s, %d bytes from %d: %w", key, size, position, err)
+	}
+	return body, nil
+}
+
+func (b *Bucket) getRange(ctx context.Context, key string, position, size int64) ([]byte, error) {
+	out, err := b.client.GetObject(ctx, &s3.GetObjectInput{
+		Bucket: &b.options.Bucket,
+		Key:    aws.String(b.prefix + key),
+		Range:  aws.String("bytes=" + strconv.FormatInt(position, 10) + "-" + strconv.FormatInt(position+size-1, 10)),
+	}, withoutValidation)
+	if err != nil {
+		return nil, classify(ctx, err)
+	}
+	defer out.Body.Close()
+	// A store cuts a range at the end of the object without an error, and a proxy may ignore it and send everything.
+	want := fmt.Sprintf("bytes %d-%d/", position, position+size-1)
+	if got := aws.ToString(out.ContentRange); !strings.HasPrefix(got, want) {
+		if start := fmt.Sprintf("bytes %d-", position); strings.HasPrefix(got, start) {
+			return nil, fmt.Errorf("the store has only %q: %w", got, objstore.ErrRange)
+		}
+		return nil, fmt.Errorf("asked for %q the store answered %q: %w", want, got, objstore.ErrUnavailable)
+	}
+	if out.ContentLength != nil && *out.ContentLength != size {
+		return nil, fmt.Errorf("the store announced %d bytes: %w", *out.ContentLength, objstore.ErrUnavailable)
+	}
+	out.ContentLength = &size
+	return b.readBody(ctx, out)
+}
+
+// withoutValidation: some stores send the whole object's checksum with a part of it.
+func withoutValidation(o *s3.Options) {
+	o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
+}
+
+// readBody reads exactly the announced length into one allocation. A length that was not announced, or is beyond the
+// bound, is an error before anything is allocated.
+func (b *Bucket) readBody(ctx context.Context, out *s3.GetObjectOutput) ([]byte, error) {
+	if out.ContentLength == nil || *out.ContentLength < 0 {
+		return nil, fmt.Errorf("the store did not announce the length of the object: %w", objstore.ErrUnavailable)
+	}
+	size := *out.ContentLength
+	if size > b.options.ObjectBytesMax {
+		return nil, fmt.Errorf("%d bytes, at most %d: %w", size, b.options.ObjectBytesMax, objstore.ErrInvalid)
+	}
+	body := make([]byte, size)
+	n, err := io.ReadFull(out.Body, body)
+	if err == nil {
+		// Reading up to the end lets the connection be reused, and lets the SDK compare the checksum if it has one.
+		_, err = io.Copy(io.Discard, out.Body)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("body broke off after %d of %d bytes: %w", n, size, classify(ctx, err))
+	}
+	return body, nil
+}
+
+// Head implements objstore.Bucket.
+func (b *Bucket) Head(ctx context.Context, key string) (objstore.Info, error) {
+	if err := b.check(ctx, "head", key); err != nil {
+		return objstore.Info{}, err
+	}
+	out, err := b.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &b.options.Bucket, Key: aws.String(b.prefix + key)})
+	if err != nil {
+		class := classify(ctx, err)
+		if missing := (*types.NotFound)(nil); ctx.Err() == nil && errors.As(err, &missing) {
+			class = fmt.Errorf("%w: %v", objstore.ErrNotFound, err) // a HEAD's 404 has no body, so no NoSuchKey either
+		}
+		return objstore.Info{}, fmt.Errorf("head %s: %w", key, class)
+	}
+	return objstore.Info{Key: key, Size: aws.ToInt64(out.ContentLength), ModTime: aws.ToTime(out.LastModified)}, nil
+}
+
+// List implements objstore.Bucket. Objects whose names are no keys, such as the folders that consoles make, are skipped.
+func (b *Bucket) List(ctx context.Context, prefix, after string, limit int) ([]objstore.Info, error) {
+	if err := objstore.ValidateList(prefix, after, limit); err != nil {
+		return nil, fmt.Errorf("list: %w", err)
+	}
+	if err := b.check(ctx, "list"); err != nil {
+		return nil, err
+	}
+	input := &s3.ListObjectsV2Input{
+		Bucket:  &b.options.Bucket,
+		Prefix:  aws.String(b.prefix + prefix),
+		MaxKeys: aws.Int32(int32(limit)),
+	}
+	if after != "" {
+		input.StartAfter = aws.String(b.prefix + after)
+	}
+	for range listRoundsMax {
+		out, err := b.client.ListObjectsV2(ctx, input)
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", prefix, classify(ctx, err))
+		}
+		infos, err := b.page(out.Contents, prefix, after)
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", prefix, err)
+		}
+		// An empty answer would tell the caller that there is no more, so a page with nothing of ours is not one.
+		if len(infos) > 0 || !aws.ToBool(out.IsTruncated) {
+			return infos, nil
+		}
+		if aws.ToString(out.NextContinuationToken) == "" {
+			return nil, fmt.Errorf("list %s: the store promised more and gave no token: %w", prefix, objstore.ErrUnavailable)
+		}
+		input.ContinuationToken = out.NextContinuationToken
+	}
+	return nil, fmt.Errorf("list %s: %d pages without one valid key: %w", prefix, listRoundsMax, objstore.ErrInvalid)
+}
+
+// page converts a page of the store's and checks what callers rely on: prefix and order.
+func (b *Bucket) page(contents []types.Object, prefix, after string) ([]objstore.Info, error) {
+	infos := make([]objstore.Info, 0, len(contents))
+	last := after
+	for _, object := range contents {
+		key, ours := strings.CutPrefix(aws.ToString(object.Key), b.prefix)
+		if !ours || !strings.HasPrefix(key, prefix) {
+			return nil, fmt.Errorf("the store listed %q, which lacks the prefix: %w", aws.ToString(object.Key), objstore.ErrUnavailable)
+		}
+		if objstore.ValidateKey(key) != nil {
+			continue
+		}
+		if key <= last && last != "" {
+			return nil, fmt.Errorf("the store listed %q after %q: it does not list in key order, which firn needs: %w",
+				key, last, objstore.ErrInvalid)
+		}
+		last = key
+		infos = append(infos, objstore.Info{Key: key, Size: aws.ToInt64(object.Size), ModTime: aws.ToTime(object.LastModified)})
+	}
+	return infos, nil
+}
+
+// Delete implements objstore.Bucket.
+func (b *Bucket) Delete(ctx context.Context, keys ...string) error {
+	if err := objstore.ValidateDelete(keys); err != nil {
+		return fmt.Errorf("delete: %w", err)
+	}
+	if err := b.check(ctx, "delete", keys...); err != nil {
+		return err
+	}
+	switch len(keys) {
+	case 0:
+		return nil
+	case 1:
+		_, err := b.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.options.Bucket, Key: aws.String(b.prefix + keys[0])})
+		if err = classify(ctx, err); err != nil && !errors.Is(err, objstore.ErrNotFound) {
+			return fmt.Errorf("delete %s: %w", keys[0], err)
+		}
+		return nil
+	}
+	ids := make([]types.ObjectIdentifier, len(keys))
+	for i, key := range keys {
+		ids[i].Key = aws.String(b.prefix + key)
+	}
+	out, err := b.client.DeleteObjects(ctx, &s3.DeleteObjectsInput{
+		Bucket: &b.options.Bucket,
+		Delete: &types.Delete{Objects: ids, Quiet: aws.Bool(true)},
+	}, b.useContentMD5)
+	if err != nil {
+		return fmt.Errorf("delete %d keys from %s: %w", len(keys), keys[0], classify(ctx, err))
+	}
+	if err := b.keyErrors(out.Errors); err != nil {
+		return fmt.Errorf("delete %d keys from %s: %w", len(keys), keys[0], err)
+	}
+	return nil
+}
+
+// useContentMD5 replaces the SDK's CRC, which this operation carries in every mode, with the header that stores knew
+// before there were CRCs.
+func (b *Bucket) useContentMD5(o *s3.Options) {
+	if b.options.ChecksumMode != ChecksumWhenRequired {
+		return
+	}
+	o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
+		// Absent where the SDK has renamed them; then the CRC stays beside the MD5, as the test of this mode would show.
+		_, _ = stack.Initialize.Remove("AWSChecksum:SetupInputContext")
+		_, _ = stack.Finalize.Remove("AWSChecksum:ComputeInputPayloadChecksum")
+		return smithyhttp.AddContentChecksumMiddleware(stack)
+	})
+}
+
+// keyErrors turns the errors for single keys, which come inside a 200, into one error with the first of each class.
+func (b *Bucket) keyErrors(failed []types.Error) error {
+	var errs []error
+	for _, f := range failed {
+		class := classOfCode(aws.ToString(f.Code), 0)
+		if class == nil {
+			class = objstore.ErrUnavailable
+		}
+		if errors.Is(class, objstore.ErrNotFound) || errors.Is(errors.Join(errs...), class) {
+			continue
+		}
+		key := strings.TrimPrefix(aws.ToString(f.Key), b.prefix)
+		errs = append(errs, fmt.Errorf("%s and perhaps more of %d: %w: %s: %s",
+			key, len(failed), class, aws.ToString(f.Code), aws.ToString(f.Message)))
+	}
+	return errors.Join(errs...)
+}
+
+// Close implements objstore.Bucket.
+func (b *Bucket) Close() error {
+	b.closed.Store(true)
+	b.transport.CloseIdleConnections()
+	return nil
+}
+
+func (b *Bucket) check(ctx context.Context, step string, keys ...string) error {
+	for _, key := range keys {
+		if err := objstore.ValidateKey(key); err != nil {
+			return fmt.Errorf("%s: %w", step, err)
+		}
+		if size := len(b.prefix) + len(key); size > objstore.KeyBytesMax {
+			return fmt.Errorf("%s: key %.80q… is %d bytes long with the bucket's prefix, at most %d: %w",
+				step, key, size, objstore.KeyBytesMax, objstore.ErrInvalid)
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%s: %w", step, err)
+	}
+	if b.closed.Load() {
+		return fmt.Errorf("%s: %w", step, objstore.ErrClosed)
+	}
+	return nil
+}
+
+func trimPrefix(prefix string) string { return strings.TrimSuffix(prefix, "/") }

@@ -1,0 +1,108 @@
+package objstore
+
+import (
+	"fmt"
+	"math"
+	"strings"
+)
+
+// Limits of the contract, the same for every driver.
+const (
+	KeyBytesMax   = 1024 // length of a key
+	ListLimitMax  = 1000 // objects in one answer of List
+	DeleteKeysMax = 1000 // keys in one Delete
+)
+
+// ValidateKey returns nil for a key of the form that Bucket documents, else an error that wraps ErrInvalid and names
+// the rule that was broken.
+func ValidateKey(key string) error {
+	if key == "" {
+		return fmt.Errorf("key is empty: %w", ErrInvalid)
+	}
+	if err := validateElements("key", key); err != nil {
+		return err
+	}
+	last := key[strings.LastIndexByte(key, '/')+1:]
+	if problem := elementProblem(last); problem != "" {
+		return fmt.Errorf("key %.80q %s: %w", key, problem, ErrInvalid)
+	}
+	return nil
+}
+
+// ValidateRange checks the arguments of GetRange; an error wraps ErrInvalid.
+func ValidateRange(position, size int64) error {
+	switch {
+	case position < 0:
+		return fmt.Errorf("position %d is negative: %w", position, ErrInvalid)
+	case size <= 0:
+		return fmt.Errorf("size %d is not positive: %w", size, ErrInvalid)
+	case position > math.MaxInt64-size:
+		return fmt.Errorf("position %d plus size %d overflows: %w", position, size, ErrRange)
+	}
+	return nil
+}
+
+// ValidateList checks the arguments of List; an error wraps ErrInvalid.
+func ValidateList(prefix, after string, limit int) error {
+	if limit <= 0 || limit > ListLimitMax {
+		return fmt.Errorf("limit %d is not in 1..%d: %w", limit, ListLimitMax, ErrInvalid)
+	}
+	if err := validateElements("prefix", prefix); err != nil {
+		return err
+	}
+	return validateElements("after", after)
+}
+
+// ValidateDelete checks the arguments of Delete; an error wraps ErrInvalid.
+func ValidateDelete(keys []string) error {
+	if len(keys) > DeleteKeysMax {
+		return fmt.Errorf("%d keys in one delete, at most %d: %w", len(keys), DeleteKeysMax, ErrInvalid)
+	}
+	for _, key := range keys {
+		if err := ValidateKey(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// validateElements accepts every string that a valid key can start with: all elements but the last are checked whole,
+// the last only for its bytes.
+func validateElements(what, s string) error {
+	if len(s) > KeyBytesMax {
+		return fmt.Errorf("%s %.80q… is %d bytes long, at most %d: %w", what, s, len(s), KeyBytesMax, ErrInvalid)
+	}
+	start := 0
+	for i := range len(s) {
+		c := s[i]
+		if c == '/' {
+			if problem := elementProblem(s[start:i]); problem != "" {
+				return fmt.Errorf("%s %.80q %s: %w", what, s, problem, ErrInvalid)
+			}
+			start = i + 1
+			continue
+		}
+		if !isKeyByte(c) {
+			return fmt.Errorf("%s %.80q holds byte %#02x, only [A-Za-z0-9._=/-] may be used: %w", what, s, c, ErrInvalid)
+		}
+	}
+	return nil
+}
+
+func elementProblem(element string) string {
+	switch element {
+	case "":
+		return "has an empty element"
+	case ".", "..":
+		return "has the element " + element
+	}
+	return ""
+}
+
+func isKeyByte(c byte) bool {
+	switch {
+	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		return true
+	}
+	return c == '.' || c == '_' || c == '=' || c == '-'
+}

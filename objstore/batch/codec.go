@@ -225,7 +225,7 @@ type snappyReader struct {
 	in     []byte
 	out    []byte // decoded and not yet read; aliases buf
 	buf    []byte
-	limit  int64 // bytes that may still come out
+	limit  int64 // of one block; stream counts them together
 	framed bool
 }
 
@@ -271,7 +271,6 @@ func (r *snappyReader) next() error {
 	case int64(size) > r.limit:
 		return fmt.Errorf("snappy records exceed the limit with a block of %d bytes: %w", size, ErrTooLarge)
 	}
-	r.limit -= int64(size)
 	if size > cap(r.buf) {
 		r.buf = make([]byte, size)
 	}

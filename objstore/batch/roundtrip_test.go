@@ -100,6 +100,30 @@ func TestWalkReadsWhatKeyCompactionLeaves(t *testing.T) {
 	}
 }
 
+func TestWalkRefuses(t *testing.T) {
+	one, again := []byte{12, 0, 0, 2, 1, 1, 0}, []byte{12, 0, 0, 0, 1, 1, 0} // offset deltas 1 and 0
+	plain := build(t, batch.BuildOptions{}, sample(1, 2, 10)...)
+	for name, c := range map[string]struct {
+		raw  []byte
+		want error
+	}{
+		"a header cut short":      {plain[:50], batch.ErrTruncated},
+		"a batch cut short":       {plain[:len(plain)-1], batch.ErrTruncated},
+		"two batches":             {append(bytes.Clone(plain), plain...), batch.ErrCorrupt},
+		"codec 6":                 {withPayload(6, 2, nil), batch.ErrUnsupportedCodec},
+		"a negative record count": {withPayload(0, -1, nil), batch.ErrInvalidRecord},
+		"an offset twice":         {withPayload(0, 2, append(bytes.Clone(one), one...)), batch.ErrInvalidRecord},
+		"offsets that fall":       {withPayload(0, 2, append(bytes.Clone(one), again...)), batch.ErrInvalidRecord},
+		"an offset past the last": {withPayload(0, 1, one), batch.ErrInvalidRecord},
+		"a record too few":        {withPayload(0, 2, again), batch.ErrInvalidRecord},
+		"a record too many":       {withPayload(0, 1, append(bytes.Clone(again), one...)), batch.ErrInvalidRecord},
+	} {
+		if err := batch.Records(c.raw, batch.Limits{}, func(batch.Record) error { return nil }); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
+}
+
 func TestSplit(t *testing.T) {
 	var all []byte
 	var want [][]byte

@@ -185,9 +185,6 @@ func (v *Validator) next(baseTimestamp int64, whole bool) (why string, err error
 	if !ok {
 		return whyLength, nil
 	}
-	if s.r != nil && int64(n) > s.limit {
-		return "", fmt.Errorf("record of %d bytes, %d allowed in a batch: %w", n, s.limit, ErrTooLarge)
-	}
 	if n > windowSize && !whole && n > s.end-s.pos {
 		return s.skipRecord(&v.record, baseTimestamp, n)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"io"
 	"math"
 	"runtime"
 	"strings"
@@ -186,7 +187,7 @@ func TestLZ4FramesThatJavaCannotReadAreRefused(t *testing.T) {
 	v := batch.NewValidator()
 	good := payload(build(t, batch.BuildOptions{Codec: batch.CodecLZ4}, sample(1, 2, 2000)...))
 	dependent := bytes.Clone(good)
-	dependent[4] &^= 0x20
+	copy(dependent[4:], []byte{0x44, 0x40, 0x5e}) // flags, block size, and their checksum as the lz4 tool writes them
 	var legacy bytes.Buffer
 	w := lz4.NewWriter(&legacy)
 	if err := w.Apply(lz4.LegacyOption(true)); err != nil {
@@ -198,11 +199,19 @@ func TestLZ4FramesThatJavaCannotReadAreRefused(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
+	plain := payload(build(t, batch.BuildOptions{}, sample(1, 2, 2000)...))
+	split := len(payload(build(t, batch.BuildOptions{}, sample(1, 1, 2000)...)))
 	skippable := []byte{0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 0}
 	for name, p := range map[string][]byte{
 		"dependent blocks": dependent, "two frames": append(bytes.Clone(good), good...),
-		"a skippable frame first": append(skippable, good...), "a legacy frame": legacy.Bytes(),
+		"a record in each of two frames": append(lz4Frame(t, plain[:split]), lz4Frame(t, plain[split:])...),
+		"a skippable frame first":        append(skippable, good...), "a legacy frame": legacy.Bytes(),
 	} {
+		if p[4] == 0x44 {
+			if _, err := io.Copy(io.Discard, lz4.NewReader(bytes.NewReader(p))); err != nil {
+				t.Fatalf("%s is not refused for what it is: %v", name, err)
+			}
+		}
 		if _, err := v.Validate(withPayload(batch.CodecLZ4, 2, p), batch.Limits{}); !errors.Is(err, batch.ErrInvalidRecord) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -226,6 +235,19 @@ func TestLZ4FramesThatJavaCannotReadAreRefused(t *testing.T) {
 			t.Errorf("options %v: %v", opts, err)
 		}
 	}
+}
+
+func lz4Frame(t *testing.T, plain []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w := lz4.NewWriter(&out)
+	if _, err := w.Write(plain); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
 }
 
 // A record larger than the window is checked while it is skipped, and read whole by Walk.
@@ -310,47 +332,103 @@ func TestBadRecordsBeyondTheWindow(t *testing.T) {
 	}
 }
 
-// Bombs must be refused after little more than the bound was allocated.
+// A large record may not take the bytes of the next one for its own and leave them to be read again.
+func TestRecordsBeyondTheWindowDoNotOverlap(t *testing.T) {
+	second := []byte{12, 0, 0, 2, 1, 1, 0}
+	body := append([]byte{0, 0, 0, 1}, binary.AppendVarint(nil, 100_000)...)
+	body = append(append(body, make([]byte, 100_000)...), 0)
+	plain := append(binary.AppendVarint(nil, int64(len(body)+len(second))), body...)
+	plain = append(plain, second...)
+	w, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	_, err = batch.NewValidator().Validate(withPayload(batch.CodecZstd, 2, w.EncodeAll(plain, nil)), batch.Limits{})
+	var re *batch.RecordError
+	if !errors.As(err, &re) || re.Index != 0 {
+		t.Fatal(err)
+	}
+}
+
+// Bombs must be refused after little more than the bound was allocated: one large record, whose length gives it away,
+// and many small ones, which only the count of bytes that come out can stop.
 func TestDecompressionIsBounded(t *testing.T) {
-	const bomb, bound = 64 << 20, 1 << 20
-	value := make([]byte, bomb)
+	const bound = 1 << 20
+	small := make([]record, 20_000)
+	for i := range small {
+		small[i] = record{timestamp: now, value: make([]byte, 1000)}
+	}
 	for _, variant := range variants[1:] {
-		t.Run(variant.name, func(t *testing.T) {
-			raw := build(t, variant.opts, record{timestamp: now, value: value})
-			lim := batch.Limits{MaxBatchBytes: math.MaxInt32, MaxDecompressedBytes: bound}
-			v := batch.NewValidator()
-			if _, err := v.Validate(build(t, variant.opts, sample(1, 1, 10)...), lim); err != nil { // makes the decoder
-				t.Fatal(err)
-			}
-			for what, do := range map[string]func() error{
-				"Validate": func() error { _, err := v.Validate(raw, lim); return err },
-				"Walk":     func() error { return v.Walk(raw, lim, func(batch.Record) error { return nil }) },
-			} {
-				var before, after runtime.MemStats
-				runtime.ReadMemStats(&before)
-				err := do()
-				runtime.ReadMemStats(&after)
-				if !errors.Is(err, batch.ErrTooLarge) {
-					t.Errorf("%s: %v", what, err)
-				}
-				// The zstd window is 8 MiB here; everything else stays near the bound.
-				if got := after.TotalAlloc - before.TotalAlloc; got > 16*bound {
-					t.Errorf("%s allocated %d bytes", what, got)
-				}
-			}
+		t.Run(variant.name+"/one record", func(t *testing.T) {
+			refuseBomb(t, variant.opts, bound, record{timestamp: now, value: make([]byte, 64<<20)})
 		})
+		t.Run(variant.name+"/many records", func(t *testing.T) {
+			refuseBomb(t, variant.opts, bound, small...)
+		})
+	}
+}
+
+// The bound is exact: the records' size is allowed, one byte less is not.
+func TestDecompressionBoundIsExact(t *testing.T) {
+	records := sample(3, 300, 1000)
+	size := int64(len(payload(build(t, batch.BuildOptions{}, records...))))
+	v := batch.NewValidator()
+	for _, variant := range variants[1:] {
+		raw := build(t, variant.opts, records...)
+		nop := func(batch.Record) error { return nil }
+		for _, c := range []struct {
+			bound int64
+			want  error
+		}{{size, nil}, {size - 1, batch.ErrTooLarge}} {
+			lim := batch.Limits{MaxDecompressedBytes: c.bound}
+			if _, err := v.Validate(raw, lim); !errors.Is(err, c.want) {
+				t.Errorf("%s, Validate within %d of %d: %v", variant.name, c.bound, size, err)
+			}
+			if err := v.Walk(raw, lim, nop); !errors.Is(err, c.want) {
+				t.Errorf("%s, Walk within %d of %d: %v", variant.name, c.bound, size, err)
+			}
+		}
+	}
+}
+
+func refuseBomb(t *testing.T, opts batch.BuildOptions, bound int64, records ...record) {
+	t.Helper()
+	raw := build(t, opts, records...)
+	lim := batch.Limits{MaxBatchBytes: math.MaxInt32, MaxDecompressedBytes: bound}
+	v := batch.NewValidator()
+	if _, err := v.Validate(build(t, opts, sample(1, 1, 10)...), lim); err != nil { // makes the decoder
+		t.Fatal(err)
+	}
+	for what, do := range map[string]func() error{
+		"Validate": func() error { _, err := v.Validate(raw, lim); return err },
+		"Walk":     func() error { return v.Walk(raw, lim, func(batch.Record) error { return nil }) },
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		err := do()
+		runtime.ReadMemStats(&after)
+		if !errors.Is(err, batch.ErrTooLarge) {
+			t.Errorf("%s: %v", what, err)
+		}
+		// The zstd window is 8 MiB here; everything else stays near the bound.
+		if got := int64(after.TotalAlloc - before.TotalAlloc); got > 16*bound {
+			t.Errorf("%s allocated %d bytes", what, got)
+		}
 	}
 }
 
 func TestClaimsAreNotAllocated(t *testing.T) {
 	snappyClaim := append(binary.AppendUvarint(nil, 1<<30), 0, 0)
+	allowedClaim := append(binary.AppendUvarint(nil, 60<<20), 0, 0) // within the bound, and impossible for 2 bytes
 	// Frames of a single segment that declare 1 GiB, and of a window of 128 MiB, with nothing in them.
 	zstdSize := []byte{0x28, 0xb5, 0x2f, 0xfd, 0xa0, 0, 0, 0, 0x40, 1, 0, 0}
 	zstdWindow := []byte{0x28, 0xb5, 0x2f, 0xfd, 0, 17 << 3, 1, 0, 0}
 	xerial := append([]byte("\x82SNAPPY\x00\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x00\x07"), snappyClaim...)
 	for name, raw := range map[string][]byte{
 		"snappy": withPayload(batch.CodecSnappy, 1, snappyClaim), "xerial": withPayload(batch.CodecSnappy, 1, xerial),
-		"zstd content size": withPayload(batch.CodecZstd, 1, zstdSize), "zstd window": withPayload(batch.CodecZstd, 1, zstdWindow),
+		"snappy within the bound": withPayload(batch.CodecSnappy, 1, allowedClaim),
+		"zstd content size":       withPayload(batch.CodecZstd, 1, zstdSize), "zstd window": withPayload(batch.CodecZstd, 1, zstdWindow),
 		"record": withPayload(batch.CodecSnappy, 1, append([]byte{5, 16}, 0xfe, 0xff, 0xff, 0xff, 0x0f)),
 	} {
 		var before, after runtime.MemStats

@@ -221,7 +221,7 @@ func (f *Footer) parseTable(b []byte, end int64) error {
 			c.parse(b)
 			b = b[chunkRowSize:]
 			c.Position, c.RawPosition, c.BaseDelta = position, rawPosition, delta
-			if !c.plausible() || c.StoredSize > end-position || c.Span > maxTotal-spans {
+			if !c.plausible() || c.Span > maxTotal-spans {
 				return fmt.Errorf("block %d, chunk %d: impossible sizes: %w", i, j, ErrCorrupt)
 			}
 			position += c.StoredSize

@@ -558,6 +558,46 @@ func TestReadFooterOfManyBlocks(t *testing.T) {
 	}
 }
 
+// A raw size that the frame does not confirm must not be allocated.
+func TestReadChunkDoesNotTrustTheRawSize(t *testing.T) {
+	body, blocks := finish(t, segment.Options{Compress: true}, []added{{raw: bytes.Repeat([]byte("firn "), 1000), span: 1}}, nil, nil)
+	c := blocks[0].Chunks[0]
+	stored := body[c.Position : c.Position+c.StoredSize]
+	if c.Codec != segment.CodecZstd {
+		t.Fatal("not compressed")
+	}
+	for _, size := range []int64{c.RawSize - 1, c.RawSize + 1, 200 << 20, segment.MaxChunkRawSize + 1, 0, -1} {
+		lie := c
+		lie.RawSize = size
+		bounded(t, 4<<20, func() {
+			if _, err := segment.ReadChunk(stored, lie, nil); !errors.Is(err, segment.ErrCorrupt) {
+				t.Errorf("raw size %d: %v", size, err)
+			}
+		})
+	}
+}
+
+func TestAddGoesOnAfterFinish(t *testing.T) {
+	batches := small()
+	b := segment.NewBuilder(segment.Options{})
+	addAll(b, batches)
+	if _, _, err := b.Finish(nil, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	addAll(b, batches[:5])
+	body, _, err := b.Finish(nil, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := segment.Open(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := readAll(t, body, f, append(batches, batches[:5]...)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestBuilderDoesNotAllocatePerBatch(t *testing.T) {
 	raw := make([]byte, 1000)
 	b := segment.NewBuilder(segment.Options{})

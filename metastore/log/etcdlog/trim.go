@@ -1,0 +1,99 @@
+package etcdlog
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/firnlog/firn/metastore/log"
+)
+
+const (
+	trimKeysMax = 1000
+	trimRunsMax = 60 // runs a transaction: two ops each, of the 128 that etcd allows
+)
+
+// run is contiguous seqs of one incarnation: one delete.
+type run struct {
+	incarnation log.Incarnation
+	first, last uint64
+}
+
+// runs groups keys, in the order of their first appearance after sorting.
+func runs(trim []log.Key) []run {
+	sorted := slices.Clone(trim)
+	slices.SortFunc(sorted, func(a, b log.Key) int {
+		return cmp.Or(bytes.Compare(a.Incarnation[:], b.Incarnation[:]), cmp.Compare(a.Seq, b.Seq))
+	})
+	var out []run
+	for _, k := range sorted {
+		if n := len(out); n > 0 && out[n-1].incarnation == k.Incarnation && k.Seq-out[n-1].last <= 1 {
+			out[n-1].last = k.Seq
+			continue
+		}
+		out = append(out, run{k.Incarnation, k.Seq, k.Seq})
+	}
+	return out
+}
+
+// Trim implements log.Log. Requires: calls go up in n, so that what is compacted away is older than what remains. An error
+// may leave part of the keys deleted; the same call again is harmless while no late duplicate of them can come.
+func (l *Log) Trim(ctx context.Context, trim []log.Key) error {
+	if err := l.open(); err != nil {
+		return err
+	}
+	if len(trim) > trimKeysMax {
+		return fmt.Errorf("trim of %d keys, at most %d", len(trim), trimKeysMax)
+	}
+	for chunk := range slices.Chunk(runs(trim), trimRunsMax) {
+		// Each run's newest entry is looked at before it goes, for the revision to compact at.
+		ops := make([]clientv3.Op, 0, 2*len(chunk))
+		for _, r := range chunk {
+			first := l.keys.entry(log.Key{Incarnation: r.incarnation, Seq: r.first})
+			last := l.keys.entry(log.Key{Incarnation: r.incarnation, Seq: r.last})
+			ops = append(ops, clientv3.OpGet(last, clientv3.WithKeysOnly()),
+				clientv3.OpDelete(first, clientv3.WithRange(last+"\x00")))
+		}
+		resp, err := l.cli.Txn(ctx).Then(ops...).Commit()
+		if err != nil {
+			return l.fail("trim", err)
+		}
+		l.mu.Lock()
+		for i := range chunk {
+			for _, kv := range resp.Responses[2*i].GetResponseRange().GetKvs() {
+				l.trimmed = max(l.trimmed, kv.ModRevision)
+			}
+		}
+		l.mu.Unlock()
+	}
+	l.compact(ctx)
+	return nil
+}
+
+// compact lets etcd forget history up to the newest entry trimmed, if that is due. Deleted values go one tail later, when
+// trimming has come as far as their deletion; in return every entry that remains can be watched from and its number read.
+func (l *Log) compact(ctx context.Context) {
+	l.mu.Lock()
+	revision := l.trimmed
+	due := revision > 0 && time.Since(l.compactedAt) >= l.opts.CompactInterval
+	if due {
+		l.compactedAt, l.trimmed = time.Now(), 0
+	}
+	l.mu.Unlock()
+	if !due {
+		return
+	}
+	if _, err := l.cli.Compact(ctx, revision); err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
+		l.opts.Logger.Warn("etcd was not compacted; it grows until it is", "revision", revision, "err", err)
+		l.mu.Lock()
+		l.trimmed = max(l.trimmed, revision)
+		l.mu.Unlock()
+	}
+}

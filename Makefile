@@ -2,8 +2,7 @@
 
 GO      ?= go
 BIN     := bin/firn
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS := -s -w -X main.version=$(VERSION)
+LDFLAGS := -s -w
 LINT    := $(GO) tool -modfile=.ci/tools/go.mod golangci-lint
 
 # Packages where goroutines meet; the race detector pays there.
@@ -44,7 +43,7 @@ bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 sim: ## thousands of seeded lives of a small cluster under faults
-	$(GO) test ./agent/sim -run '^TestSeeds$$' -count=1 -timeout 60m -sim.seeds $(SEEDS)
+	$(GO) test ./localstack/sim -run '^TestSeeds$$' -count=1 -timeout 60m -sim.seeds $(SEEDS)
 
 interop: build ## stock clients of other languages; installs what it needs
 	.ci/interop

@@ -1,0 +1,17 @@
+package sim_test
+
+import (
+	"flag"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// The flags of a run; see the package comment.
+var (
+	seedsFlag   = flag.Int("sim.seeds", 60, "how many lives to simulate")
+	seedFlag    = flag.Uint64("sim.seed", 1, "the first seed; the others follow it")
+	verboseFlag = flag.Bool("sim.v", false, "print what happens in each life")
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

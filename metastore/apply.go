@@ -1,0 +1,296 @@
+package metastore
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/log"
+	"github.com/firnlog/firn/metastore/state"
+)
+
+// readBytes bounds one read of the log's tail.
+const readBytes = 8 << 20
+
+var errGap = errors.New("gap in the watch")
+
+// applier decodes and applies; its buffers are reused from entry to entry.
+type applier struct {
+	decoder entry.Decoder
+	results state.Results
+}
+
+// catchUp reads and applies the log up to its head and returns where a watch goes on from.
+func (c *Client) catchUp(ctx context.Context) (log.Cursor, error) {
+	for {
+		var lastSeqs map[log.Incarnation]uint64
+		c.View(func(st *state.State) { lastSeqs = sequences(st) })
+		entries, cursor, more, err := c.log.Read(ctx, c.applied.Load(), lastSeqs, readBytes)
+		if errors.Is(err, log.ErrTrimmed) {
+			if entries, err = readArchive(ctx, c.log, c.bucket, c.identity, c.applied.Load()); err == nil && len(entries) == 0 {
+				err = fmt.Errorf("entries after n=%d are neither in the log nor in the archive", c.applied.Load())
+			}
+			more = true
+		}
+		if err != nil {
+			return log.Cursor{}, err
+		}
+		c.contact()
+		if err := c.apply(entries); err != nil {
+			return log.Cursor{}, err
+		}
+		if !more {
+			return cursor, nil
+		}
+	}
+}
+
+func sequences(st *state.State) map[log.Incarnation]uint64 {
+	last := make(map[log.Incarnation]uint64)
+	for inc, seq := range st.LastSeqs() {
+		last[log.Incarnation(inc)] = seq
+	}
+	return last
+}
+
+// follow watches and applies until the client ends. Whatever goes wrong with a watch ends it; the log is then read from
+// what was applied, so a watch can lose, repeat or delay events without harm.
+func (c *Client) follow(cursor log.Cursor) {
+	for delay := 10 * time.Millisecond; c.ctx.Err() == nil; {
+		before := c.applied.Load()
+		err := c.watch(cursor)
+		if c.ctx.Err() != nil || c.Err() != nil {
+			return
+		}
+		c.cfg.Metrics.watchesLost.Inc()
+		c.cfg.Logger.Warn("metastore watch ended, reading the log", "applied", c.applied.Load(), "error", err)
+		for {
+			cursor, err = c.catchUp(c.ctx)
+			if err == nil {
+				break
+			}
+			if c.ctx.Err() != nil || c.Err() != nil {
+				return
+			}
+			if permanent(err) {
+				c.fail(fmt.Errorf("read the log after n=%d: %w", c.applied.Load(), err))
+				return
+			}
+			c.cfg.Logger.Warn("cannot read the metastore log, retrying", "applied", c.applied.Load(), "error", err, "retry_in", delay)
+			if !c.pause(delay) {
+				return
+			}
+			delay = min(2*delay, time.Second)
+		}
+		if c.applied.Load() > before {
+			delay = 10 * time.Millisecond
+		} else if !c.pause(delay) { // a watch that ends at once must not spin
+			return
+		} else {
+			delay = min(2*delay, time.Second)
+		}
+	}
+}
+
+// permanent says that trying again cannot help.
+func permanent(err error) bool {
+	return errors.Is(err, log.ErrRefused) || errors.Is(err, log.ErrClosed) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrForeign) || errors.Is(err, ErrNewer)
+}
+
+// watch runs one watch under a watchdog.
+func (c *Client) watch(cursor log.Cursor) error {
+	ctx, cancel := context.WithCancelCause(c.ctx)
+	defer cancel(nil)
+	heard := make(chan struct{}, 1)
+	ended := make(chan struct{})
+	defer func() { <-ended }()
+	go func() { defer close(ended); c.watchdog(ctx, cancel, heard) }()
+	err := c.log.Watch(ctx, cursor, func(entries []log.Entry) error {
+		select {
+		case heard <- struct{}{}:
+		default:
+		}
+		c.contact()
+		return c.apply(entries)
+	})
+	cancel(err)
+	if cause := context.Cause(ctx); cause != nil && c.ctx.Err() == nil {
+		return cause
+	}
+	return err
+}
+
+// watchdog drops a watch that says nothing, or that leaves a committed entry undelivered for too long.
+func (c *Client) watchdog(ctx context.Context, drop context.CancelCauseFunc, heard <-chan struct{}) {
+	ticker := time.NewTicker(c.cfg.HeadLag / 2)
+	defer ticker.Stop()
+	last := time.Now()
+	var behindSince time.Time
+	var behindAt uint64
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-heard:
+			last = time.Now()
+		case <-ticker.C:
+			if silence := time.Since(last); silence > c.cfg.WatchSilence {
+				drop(fmt.Errorf("%w: silent for %v", log.ErrWatchLost, silence.Round(time.Millisecond)))
+				return
+			}
+			applied := c.applied.Load()
+			switch {
+			case c.head.Load() <= applied:
+				behindSince = time.Time{}
+			case behindSince.IsZero() || applied != behindAt:
+				behindSince, behindAt = time.Now(), applied
+			case time.Since(behindSince) > c.cfg.HeadLag:
+				drop(fmt.Errorf("%w: n=%d is committed, n=%d applied", log.ErrWatchLost, c.head.Load(), applied))
+				return
+			}
+		}
+	}
+}
+
+// watchHead reads the head every second, so that the watchdog has something to compare with and an idle agent knows whether
+// the log is there.
+func (c *Client) watchHead() {
+	for c.pause(time.Second) {
+		if _, err := c.readHead(); err != nil && c.ctx.Err() == nil {
+			c.cfg.Logger.Debug("cannot read the metastore's head", "error", err)
+		}
+		c.cfg.Metrics.lagEntries.Set(float64(c.Head() - c.Applied()))
+	}
+}
+
+// apply applies entries that follow what was applied. Repeats are dropped; a gap ends the watch. Called by one goroutine
+// at a time: first Open, then follow.
+func (c *Client) apply(entries []log.Entry) error {
+	defer c.progress.pulse()
+	for i := range entries {
+		e := &entries[i]
+		switch applied := c.applied.Load(); {
+		case e.N <= applied:
+			c.cfg.Metrics.repeats.Inc()
+			continue
+		case e.N != applied+1:
+			c.cfg.Metrics.gaps.Inc()
+			return fmt.Errorf("%w: n=%d after n=%d", errGap, e.N, applied)
+		}
+		if err := c.applyOne(e); err != nil {
+			err = fmt.Errorf("entry n=%d %v: %w", e.N, e.Key, err)
+			c.fail(err)
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Client) applyOne(e *log.Entry) error {
+	decoded, err := c.applier.decoder.Decode(e.Value)
+	if err != nil {
+		if errors.Is(err, entry.ErrUnknownOp) || errors.Is(err, entry.ErrNewerFormat) {
+			return fmt.Errorf("%w: %w; run a newer firn", ErrNewer, err)
+		}
+		return err
+	}
+	r := &c.applier.results
+	c.stateMu.Lock()
+	err = c.st.Apply(e.N, e.Value, decoded, r)
+	var seen [32]byte
+	var seenOK bool
+	if err == nil && decoded.SeenN > 0 {
+		seen, seenOK = c.st.HashAt(decoded.SeenN)
+	}
+	if err == nil {
+		c.applied.Store(e.N)
+	}
+	c.stateMu.Unlock()
+	if err != nil {
+		if errors.Is(err, state.ErrFeatureLevel) {
+			return fmt.Errorf("%w: %w", ErrNewer, err)
+		}
+		return err
+	}
+	c.raiseHead(e.N)
+	c.cfg.Metrics.entriesApplied.Inc()
+	if seenOK && e.Key.Incarnation != c.Incarnation() {
+		if err := c.peers.compare(c, decoded, seen); err != nil {
+			return err
+		}
+	}
+	if s := c.session.Load(); s != nil && s.incarnation == e.Key.Incarnation {
+		c.answer(s, e.Key.Seq, r)
+	}
+	c.hub.notify(r.Changed)
+	return nil
+}
+
+// answer tells the proposers of one of our entries what became of their ops.
+func (c *Client) answer(s *session, seq uint64, r *state.Results) {
+	if r.EntryCode == state.SeqRepeated {
+		return // a late copy of an entry that was answered when it was applied
+	}
+	ps := s.settle(seq)
+	if r.EntryCode != state.OK {
+		c.cfg.Logger.Warn("the cluster removed this incarnation", "incarnation", s.incarnation, "code", r.EntryCode)
+		s.giveBack(ps)
+		return
+	}
+	for i, p := range ps {
+		c.cfg.Metrics.proposalSeconds.Observe(time.Since(p.at).Seconds())
+		p.done(r.Ops[i], nil)
+	}
+}
+
+// peers remembers, per other incarnation, whether its last reported chain hash was ours.
+type peers struct{ differs map[[16]byte]bool }
+
+// compare holds a peer's chain hash against ours. The one who differs from the majority is wrong; between two, the one who
+// joined later stops, so that the cluster keeps serving.
+func (p *peers) compare(c *Client, e *entry.Entry, ours [32]byte) error {
+	if p.differs == nil {
+		p.differs = make(map[[16]byte]bool)
+	}
+	differs := binary.BigEndian.Uint64(ours[:8]) != e.SeenHash
+	if differs {
+		c.cfg.Metrics.hashMismatches.Inc()
+		c.cfg.Logger.Error("chain hash differs from a peer's", "n", e.SeenN, "peer", log.Incarnation(e.Incarnation))
+	}
+	p.differs[e.Incarnation] = differs
+	if !differs {
+		return nil
+	}
+	agree, disagree := 1, 0
+	mine := c.Incarnation()
+	var myJoin, peerJoin uint64
+	live := make(map[[16]byte]bool)
+	c.View(func(st *state.State) {
+		for _, a := range st.Agents() {
+			live[a.Incarnation] = true
+			switch a.Incarnation {
+			case [16]byte(mine):
+				myJoin = a.JoinedN
+			case e.Incarnation:
+				peerJoin = a.JoinedN
+			}
+		}
+	})
+	for inc, d := range p.differs {
+		switch {
+		case !live[inc]:
+			delete(p.differs, inc)
+		case d:
+			disagree++
+		default:
+			agree++
+		}
+	}
+	if disagree > agree || disagree == agree && myJoin > peerJoin {
+		return fmt.Errorf("%w: at n=%d, %d agents differ and %d agree", ErrDiverged, e.SeenN, disagree, agree)
+	}
+	return nil
+}

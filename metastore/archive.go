@@ -1,0 +1,195 @@
+package metastore
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"slices"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/firnlog/firn/metastore/log"
+	"github.com/firnlog/firn/objstore"
+)
+
+// Archive objects are sealed ranges of the log in the bucket; docs/formats.md has the bytes. Each names the one before it,
+// so the chain is walked back from the archive cell without trusting a listing.
+const (
+	archiveMagic   = "firn-arc"
+	archiveVersion = 1
+	// archiveCell holds the head of the chain.
+	archiveCell = "archive"
+	// archiveRawMax bounds what a reader decompresses.
+	archiveRawMax = 256 << 20
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// ErrCorrupt: an archive or snapshot object is damaged; the error names it.
+var ErrCorrupt = errors.New("corrupt metastore object")
+
+// archiveRange is one sealed range: entries first..last with the chain hashes before and after.
+type archiveRange struct {
+	identity log.Identity
+	previous string // key of the range before; "" for the first
+	before   [32]byte
+	after    [32]byte
+	entries  []log.Entry
+}
+
+func (a *archiveRange) first() uint64 { return a.entries[0].N }
+func (a *archiveRange) last() uint64  { return a.entries[len(a.entries)-1].N }
+
+// archiveKey is unique per writer, so that two archivers never overwrite each other; the cell decides whose counts.
+func archiveKey(epoch, first, last uint64, writer log.Incarnation) string {
+	return fmt.Sprintf("metastore/archive/%016x/%016x-%016x-%s", epoch, first, last, writer)
+}
+
+// encode renders the range: a fixed header, the previous key, and the compressed entries, all under one checksum.
+func (a *archiveRange) encode() []byte {
+	var raw []byte
+	for _, e := range a.entries {
+		raw = append(raw, e.Key.Incarnation[:]...)
+		raw = binary.AppendUvarint(raw, e.Key.Seq)
+		raw = binary.AppendUvarint(raw, uint64(len(e.Value)))
+		raw = append(raw, e.Value...)
+	}
+	b := append([]byte(nil), archiveMagic...)
+	b = binary.BigEndian.AppendUint16(b, archiveVersion)
+	b = append(b, a.identity.ID[:]...)
+	b = binary.BigEndian.AppendUint64(b, a.identity.Epoch)
+	b = binary.BigEndian.AppendUint64(b, a.first())
+	b = binary.BigEndian.AppendUint64(b, uint64(len(a.entries)))
+	b = append(b, a.before[:]...)
+	b = append(b, a.after[:]...)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(a.previous)))
+	b = append(b, a.previous...)
+	b = binary.BigEndian.AppendUint64(b, uint64(len(raw)))
+	w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest))
+	if err != nil {
+		panic(fmt.Sprintf("zstd encoder with constant options: %v", err))
+	}
+	b = w.EncodeAll(raw, b)
+	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+// archiveHeaderSize is the fixed part: magic, version, log id, epoch, first n, count, two hashes, length of previous key.
+const archiveHeaderSize = 8 + 2 + 16 + 8 + 8 + 8 + 32 + 32 + 2
+
+// parseArchive is the inverse of encode. key is for the error.
+func parseArchive(key string, b []byte) (*archiveRange, error) {
+	bad := func(what string) error { return fmt.Errorf("%w: archive object %s: %s", ErrCorrupt, key, what) }
+	if len(b) < archiveHeaderSize+8+4 {
+		return nil, bad("too short")
+	}
+	if string(b[:8]) != archiveMagic {
+		return nil, bad("wrong magic")
+	}
+	if v := binary.BigEndian.Uint16(b[8:]); v > archiveVersion {
+		return nil, fmt.Errorf("%w: archive object %s has version %d, this firn knows up to %d", ErrNewer, key, v, archiveVersion)
+	}
+	body, sum := b[:len(b)-4], binary.BigEndian.Uint32(b[len(b)-4:])
+	if crc32.Checksum(body, castagnoli) != sum {
+		return nil, bad("checksum differs")
+	}
+	a := &archiveRange{}
+	copy(a.identity.ID[:], body[10:])
+	a.identity.Epoch = binary.BigEndian.Uint64(body[26:])
+	first := binary.BigEndian.Uint64(body[34:])
+	count := binary.BigEndian.Uint64(body[42:])
+	copy(a.before[:], body[50:])
+	copy(a.after[:], body[82:])
+	prev := int(binary.BigEndian.Uint16(body[114:]))
+	rest := body[archiveHeaderSize:]
+	if len(rest) < prev+8 {
+		return nil, bad("previous key runs past the end")
+	}
+	a.previous = string(rest[:prev])
+	rawSize := binary.BigEndian.Uint64(rest[prev:])
+	if rawSize > archiveRawMax || count == 0 || count > rawSize {
+		return nil, bad("impossible sizes")
+	}
+	r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(archiveRawMax))
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	raw, err := r.DecodeAll(rest[prev+8:], nil)
+	if err != nil || uint64(len(raw)) != rawSize {
+		return nil, bad("entries do not decompress")
+	}
+	a.entries = make([]log.Entry, 0, min(count, rawSize/18))
+	for n := first; n-first < count; n++ {
+		e := log.Entry{N: n}
+		if len(raw) < 16 {
+			return nil, bad("entries cut off")
+		}
+		raw = raw[copy(e.Key.Incarnation[:], raw):]
+		seq, k := binary.Uvarint(raw)
+		if k <= 0 {
+			return nil, bad("entries cut off")
+		}
+		e.Key.Seq, raw = seq, raw[k:]
+		size, k := binary.Uvarint(raw)
+		if k <= 0 || size > uint64(len(raw)-k) {
+			return nil, bad("entries cut off")
+		}
+		e.Value, raw = raw[k:k+int(size):k+int(size)], raw[k+int(size):]
+		a.entries = append(a.entries, e)
+	}
+	if len(raw) != 0 {
+		return nil, bad("bytes after the last entry")
+	}
+	return a, nil
+}
+
+// readRange fetches and checks one archive object.
+func readRange(ctx context.Context, bucket objstore.Bucket, identity log.Identity, key string) (*archiveRange, error) {
+	body, err := bucket.Get(ctx, key)
+	if err != nil {
+		return nil, fmt.Errorf("read archive: %w", err)
+	}
+	a, err := parseArchive(key, body)
+	if err != nil {
+		return nil, err
+	}
+	if a.identity.ID != identity.ID {
+		return nil, fmt.Errorf("%w: archive object %s is of log %x", ErrForeign, key, a.identity.ID)
+	}
+	return a, nil
+}
+
+// readArchive returns the archived entries after n, in order and dense; none where the archive ends at or below n.
+func readArchive(ctx context.Context, l log.Log, bucket objstore.Bucket, identity log.Identity, after uint64) ([]log.Entry, error) {
+	cell, err := l.Load(ctx, archiveCell)
+	if err != nil {
+		return nil, fmt.Errorf("read the archive's head: %w", err)
+	}
+	var ranges []*archiveRange
+	for key := string(cell.Value); key != ""; {
+		a, err := readRange(ctx, bucket, identity, key)
+		if err != nil {
+			return nil, err
+		}
+		if a.last() <= after {
+			break
+		}
+		ranges = append(ranges, a)
+		if a.first() <= after+1 {
+			break
+		}
+		key = a.previous
+	}
+	var entries []log.Entry
+	next := after + 1
+	for _, a := range slices.Backward(ranges) {
+		if a.first() > next {
+			return nil, fmt.Errorf("%w: archive lacks n=%d to n=%d", ErrCorrupt, next, a.first()-1)
+		}
+		entries = append(entries, a.entries[next-a.first():]...)
+		next = a.last() + 1
+	}
+	return entries, nil
+}

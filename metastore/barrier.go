@@ -1,0 +1,114 @@
+package metastore
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// barriers shares one linearizable read of the head among all callers that wait for one.
+//
+// Why sharing is correct: a caller joins a round only before that round's read starts, so the read happens after the call
+// and sees everything committed before it.
+type barriers struct {
+	mu      sync.Mutex // guards next
+	next    *round     // joined by callers; nil where nobody waits
+	trigger chan struct{}
+}
+
+type round struct {
+	done chan struct{} // closed when head and err are set
+	head uint64
+	err  error
+}
+
+func (b *barriers) init() { b.trigger = make(chan struct{}, 1) }
+
+func (b *barriers) join() *round {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.next == nil {
+		b.next = &round{done: make(chan struct{})}
+		select {
+		case b.trigger <- struct{}{}:
+		default:
+		}
+	}
+	return b.next
+}
+
+func (b *barriers) take() *round {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.next
+	b.next = nil
+	return r
+}
+
+// Barrier returns when this agent's state contains everything committed before the call. On error the caller may only answer
+// with something retriable.
+func (c *Client) Barrier(ctx context.Context) error {
+	r := c.barriers.join()
+	select {
+	case <-r.done:
+	case <-c.failed:
+		return c.Err()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if r.err != nil {
+		return r.err
+	}
+	return c.awaitApplied(ctx, r.head)
+}
+
+func (c *Client) awaitApplied(ctx context.Context, n uint64) error {
+	for c.applied.Load() < n {
+		pulse := c.progress.wait()
+		if c.applied.Load() >= n {
+			return nil
+		}
+		select {
+		case <-pulse:
+		case <-c.failed:
+			return c.Err()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// barrierLoop serves one round after the other; callers that come during a read share the next one.
+func (c *Client) barrierLoop() {
+	for {
+		select {
+		case <-c.barriers.trigger:
+		case <-c.ctx.Done():
+			if r := c.barriers.take(); r != nil {
+				r.err = c.Err()
+				close(r.done)
+			}
+			return
+		}
+		r := c.barriers.take()
+		if r == nil {
+			continue
+		}
+		r.head, r.err = c.readHead()
+		close(r.done)
+	}
+}
+
+// readHead is one linearizable read, bounded in time.
+func (c *Client) readHead() (uint64, error) {
+	ctx, cancel := context.WithTimeout(c.ctx, 5*time.Second)
+	defer cancel()
+	n, err := c.log.Head(ctx)
+	if err != nil {
+		return 0, err
+	}
+	c.contact()
+	c.raiseHead(n)
+	return n, nil
+}

@@ -1,0 +1,452 @@
+package metastore
+
+import (
+	"context"
+	crand "crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/log"
+	"github.com/firnlog/firn/metastore/state"
+)
+
+// entryFormat and entryLevel are what this build writes.
+const (
+	entryFormat = 1
+	entryLevel  = 1
+)
+
+// headroomBytes is what an entry needs beside its ops.
+const headroomBytes = 256
+
+// commitAttempt bounds one transaction; its outcome is then unknown and it is tried again.
+const commitAttempt = 3 * time.Second
+
+// proposal is an op on its way into an entry.
+type proposal struct {
+	op   entry.Op
+	size int // encoded bytes
+	at   time.Time
+	// done is called once, from the applier or, with an error, from whoever ends the client.
+	done func(state.OpResult, error)
+}
+
+// queue holds proposals that are not in an entry yet, in order of submission.
+type queue struct {
+	mu     sync.Mutex // guards the rest
+	list   []proposal
+	closed error
+	wake   chan struct{}
+}
+
+func (q *queue) init() { q.wake = make(chan struct{}, 1) }
+
+func (q *queue) push(p proposal) error {
+	q.mu.Lock()
+	if err := q.closed; err != nil {
+		q.mu.Unlock()
+		return err
+	}
+	q.list = append(q.list, p)
+	q.mu.Unlock()
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// take removes proposals up to limit bytes, at least one where there is one. More wait: the wake channel is re-armed.
+func (q *queue) take(limit int) []proposal {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n, size := 0, 0
+	for n < len(q.list) && (n == 0 || size+q.list[n].size <= limit) {
+		size += q.list[n].size
+		n++
+	}
+	taken := slices.Clone(q.list[:n])
+	clear(q.list[:n])
+	q.list = q.list[n:]
+	if len(q.list) == 0 {
+		q.list = nil
+	} else {
+		select {
+		case q.wake <- struct{}{}:
+		default:
+		}
+	}
+	return taken
+}
+
+// putBack puts proposals at the front again, in order.
+func (q *queue) putBack(ps []proposal) {
+	if len(ps) == 0 {
+		return
+	}
+	q.mu.Lock()
+	q.list = append(slices.Clone(ps), q.list...)
+	q.mu.Unlock()
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// drain refuses further proposals and answers those that wait.
+func (q *queue) drain(err error) {
+	q.mu.Lock()
+	list := q.list
+	q.list, q.closed = nil, err
+	q.mu.Unlock()
+	for _, p := range list {
+		p.done(state.OpResult{}, err)
+	}
+}
+
+// session is one incarnation of this agent; see the package doc.
+type session struct {
+	incarnation  log.Incarnation
+	registration log.Registration
+	nodeID       atomic.Int32
+	joined       atomic.Bool
+	dead         chan struct{} // closed when the state rejected an entry of it: it was removed from the cluster
+	deadOnce     sync.Once
+
+	mu       sync.Mutex            // guards the rest
+	inFlight map[uint64][]proposal // by seq: proposals in entries that are not applied yet
+	returned []proposal            // of entries that the state rejected whole, in order
+	seq      uint64                // of the last entry applied
+}
+
+func (s *session) track(seq uint64, ps []proposal) {
+	s.mu.Lock()
+	s.inFlight[seq] = ps
+	s.mu.Unlock()
+}
+
+// settle takes the proposals of an entry that was just applied.
+func (s *session) settle(seq uint64) []proposal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ps := s.inFlight[seq]
+	delete(s.inFlight, seq)
+	s.seq = max(s.seq, seq)
+	return ps
+}
+
+func (s *session) appliedSeq() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seq
+}
+
+// giveBack keeps proposals of a rejected entry for the next session.
+func (s *session) giveBack(ps []proposal) {
+	s.mu.Lock()
+	s.returned = append(s.returned, ps...)
+	s.mu.Unlock()
+	s.deadOnce.Do(func() { close(s.dead) })
+}
+
+// unsettled empties the session: every proposal that had no effect, in order.
+func (s *session) unsettled() []proposal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ps := s.returned
+	seqs := make([]uint64, 0, len(s.inFlight))
+	for seq := range s.inFlight {
+		seqs = append(seqs, seq)
+	}
+	slices.Sort(seqs)
+	for _, seq := range seqs {
+		ps = append(ps, s.inFlight[seq]...)
+	}
+	s.returned, s.inFlight = nil, make(map[uint64][]proposal)
+	return ps
+}
+
+func (s *session) drain(err error) {
+	for _, p := range s.unsettled() {
+		p.done(state.OpResult{}, err)
+	}
+}
+
+// Submit queues an op. done is called exactly once: from the applier, in log order, when the op was applied (the result is
+// valid during the call only), or with ErrTooLarge (never committed) or an error that wraps ErrClosed (unknown). done must
+// not block; of the client it may call Submit.
+func (c *Client) Submit(op entry.Op, done func(state.OpResult, error)) {
+	p := proposal{op: op, size: entry.OpSize(op), at: time.Now(), done: done}
+	if p.size > log.MaxValueBytes-headroomBytes {
+		done(state.OpResult{}, fmt.Errorf("%w: %T of %d bytes, limit %d", ErrTooLarge, op, p.size, log.MaxValueBytes-headroomBytes))
+		return
+	}
+	if err := c.queue.push(p); err != nil {
+		done(state.OpResult{}, err)
+	}
+}
+
+// Propose submits an op and waits for its result. An error that is not ErrTooLarge means that the outcome is unknown.
+func (c *Client) Propose(ctx context.Context, op entry.Op) (state.OpResult, error) {
+	type answer struct {
+		r   state.OpResult
+		err error
+	}
+	ch := make(chan answer, 1)
+	c.Submit(op, func(r state.OpResult, err error) {
+		r.Batches = slices.Clone(r.Batches)
+		ch <- answer{r, err}
+	})
+	select {
+	case a := <-ch:
+		return a.r, a.err
+	case <-ctx.Done():
+		return state.OpResult{}, context.Cause(ctx)
+	}
+}
+
+var (
+	errFenced = errors.New("registration gone")
+	errEnded  = errors.New("client ended")
+)
+
+// commitLoop is the one committer: it packs what waits into the next entry and never has two commits in flight, since two
+// of one agent could take effect in either order.
+func (c *Client) commitLoop() {
+	defer c.answerAll()
+	for c.ctx.Err() == nil {
+		s, err := c.openSession()
+		if err != nil {
+			return
+		}
+		err = c.serve(s)
+		if err == errEnded {
+			return
+		}
+		if !c.settleSession(s, err) {
+			return
+		}
+	}
+}
+
+// answerAll tells every proposer that waits that the client is at its end. The applier may be answering some of them at the
+// same time; each is answered by whoever takes it out first.
+func (c *Client) answerAll() {
+	err := c.Err()
+	if !errors.Is(err, ErrClosed) {
+		err = fmt.Errorf("%w: %w", ErrClosed, errors.Join(err))
+	}
+	c.queue.drain(err)
+	if s := c.session.Load(); s != nil {
+		s.drain(err)
+	}
+}
+
+// openSession registers a new incarnation and queues its join in front of everything.
+func (c *Client) openSession() (*session, error) {
+	s := &session{dead: make(chan struct{}), inFlight: make(map[uint64][]proposal)}
+	s.nodeID.Store(c.NodeID())
+	for delay := 10 * time.Millisecond; ; delay = min(2*delay, time.Second) {
+		c.randomBytes(s.incarnation[:])
+		ctx, cancel := context.WithTimeout(c.ctx, commitAttempt)
+		var err error
+		s.registration, err = c.log.Register(ctx, s.incarnation, []byte(c.cfg.Name), c.cfg.RegistrationTTL)
+		cancel()
+		if err == nil {
+			c.contact()
+			break
+		}
+		if permanent(err) {
+			c.fail(fmt.Errorf("register: %w", err))
+			return nil, err
+		}
+		c.cfg.Logger.Warn("cannot register with the metastore, retrying", "error", err, "retry_in", delay)
+		if !c.pause(delay) {
+			return nil, errEnded
+		}
+	}
+	join := &entry.Join{
+		Name: c.cfg.Name, Listeners: c.cfg.Listeners, Zone: c.cfg.Zone, Version: c.cfg.Version,
+		MaxFeatureLevel: state.MaxFeatureLevel,
+	}
+	c.queue.putBack([]proposal{{op: join, size: entry.OpSize(join), at: time.Now(), done: func(r state.OpResult, err error) {
+		if err != nil || r.Code != state.OK {
+			c.fail(fmt.Errorf("join as %q refused: %v %w", c.cfg.Name, r.Code, errors.Join(err)))
+			return
+		}
+		s.nodeID.Store(r.NodeID)
+		s.joined.Store(true)
+		c.cfg.Logger.Info("joined the cluster", "agent", c.cfg.Name, "node_id", r.NodeID, "incarnation", s.incarnation)
+	}}})
+	c.session.Store(s)
+	return s, nil
+}
+
+func (c *Client) randomBytes(b []byte) {
+	if c.cfg.Rand == nil {
+		_, _ = crand.Read(b) // never fails: it ends the process instead
+		return
+	}
+	for i := 0; i < len(b); i += 8 {
+		binary.BigEndian.PutUint64(b[i:], c.cfg.Rand.Uint64())
+	}
+}
+
+// serve commits entries of s until it is fenced.
+func (c *Client) serve(s *session) error {
+	for seq := uint64(1); ; seq++ {
+		var ps []proposal
+		for len(ps) == 0 {
+			select {
+			case <-c.queue.wake:
+				ps = c.queue.take(c.cfg.EntryBytes)
+			case <-s.registration.Lost():
+				return errFenced
+			case <-s.dead:
+				return errFenced
+			case <-c.ctx.Done():
+				return errEnded
+			}
+		}
+		if err := c.commit(s, seq, ps); err != nil {
+			return err
+		}
+	}
+}
+
+// commit makes one entry part of the log, whatever it takes, or finds that s is fenced.
+func (c *Client) commit(s *session, seq uint64, ps []proposal) error {
+	e := entry.Entry{
+		Format: entryFormat, FeatureLevel: entryLevel, Incarnation: s.incarnation, Seq: seq,
+		ClockMs: c.cfg.Now().UnixMilli(), Ops: make([]entry.Op, len(ps)),
+	}
+	size := headroomBytes
+	for i, p := range ps {
+		e.Ops[i] = p.op
+		size += p.size
+	}
+	c.View(func(st *state.State) {
+		hash := st.ChainHash()
+		e.SeenN, e.SeenHash = st.N(), binary.BigEndian.Uint64(hash[:8])
+	})
+	value := e.AppendTo(make([]byte, 0, size))
+	s.track(seq, ps)
+	start := time.Now()
+	defer func() { c.cfg.Metrics.commitSeconds.Observe(time.Since(start).Seconds()) }()
+	c.cfg.Metrics.entryBytes.Observe(float64(len(value)))
+
+	key := log.Key{Incarnation: s.incarnation, Seq: seq}
+	for delay := 5 * time.Millisecond; ; delay = min(2*delay, 500*time.Millisecond) {
+		ctx, cancel := context.WithTimeout(c.ctx, commitAttempt)
+		outcome, err := c.log.Commit(ctx, c.identity, key, value)
+		cancel()
+		if err == nil {
+			c.contact()
+			switch outcome {
+			case log.Committed, log.Exists:
+				return nil
+			case log.Fenced:
+				return errFenced
+			default:
+				c.fail(fmt.Errorf("%w: the log's identity changed while this agent was running", ErrForeign))
+				return errEnded
+			}
+		}
+		c.cfg.Metrics.commitUnknown.Inc()
+		switch {
+		case c.ctx.Err() != nil:
+			return errEnded
+		case errors.Is(err, log.ErrTooLarge), errors.Is(err, log.ErrRefused), errors.Is(err, log.ErrClosed):
+			c.fail(fmt.Errorf("commit %v: %w", key, err))
+			return errEnded
+		case s.appliedSeq() >= seq:
+			return nil // the watch was faster than the answer
+		}
+		c.cfg.Logger.Warn("commit outcome unknown, retrying under the same key", "key", key, "error", err)
+		if !c.pause(delay) {
+			return errEnded
+		}
+	}
+}
+
+// settleSession makes the outcome of every entry of a fenced session known and queues again what had no effect.
+//
+// Correctness: once the registration is gone no transaction of s can succeed; every one that did succeed is at or below a
+// head read after that. What is still unsettled when that head is applied never happened and never will.
+func (c *Client) settleSession(s *session, why error) bool {
+	c.cfg.Logger.Warn("session ended, joining again under a new incarnation", "incarnation", s.incarnation, "cause", why)
+	c.cfg.Metrics.sessionsLost.Inc()
+	for delay := 10 * time.Millisecond; ; delay = min(2*delay, time.Second) {
+		ctx, cancel := context.WithTimeout(c.ctx, commitAttempt)
+		err := c.log.Unregister(ctx, s.incarnation)
+		cancel()
+		var head uint64
+		if err == nil {
+			head, err = c.readHead()
+		}
+		if err == nil {
+			if c.awaitApplied(c.ctx, head) != nil {
+				return false
+			}
+			break
+		}
+		if !c.pause(delay) {
+			return false
+		}
+	}
+	_ = s.registration.Close(c.ctx) // its lease may go too; the key is gone already
+	left := s.unsettled()
+	left = slices.DeleteFunc(left, func(p proposal) bool { _, isJoin := p.op.(*entry.Join); return isJoin })
+	c.queue.putBack(left)
+	return true
+}
+
+// idBlock hands out producer ids from a range taken by one op.
+type idBlock struct {
+	mu        sync.Mutex // guards the range
+	next, end int64
+	filling   sync.Mutex // held by the one caller that takes a new range
+}
+
+// idBlockSize is how many producer ids an agent takes at a time; those it does not hand out are never used.
+const idBlockSize = 1000
+
+func (b *idBlock) take() (int64, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.next == b.end {
+		return 0, false
+	}
+	b.next++
+	return b.next - 1, true
+}
+
+// ReserveProducerID returns an id that no other producer of this cluster ever had or will have.
+func (c *Client) ReserveProducerID(ctx context.Context) (int64, error) {
+	if id, ok := c.ids.take(); ok {
+		return id, nil
+	}
+	c.ids.filling.Lock()
+	defer c.ids.filling.Unlock()
+	for {
+		if id, ok := c.ids.take(); ok {
+			return id, nil
+		}
+		r, err := c.Propose(ctx, &entry.ReserveProducerIDs{Count: idBlockSize})
+		if err != nil {
+			return 0, err
+		}
+		if r.Code != state.OK {
+			return 0, fmt.Errorf("reserve producer ids: %v", r.Code)
+		}
+		c.ids.mu.Lock()
+		c.ids.next, c.ids.end = r.FirstProducerID, r.FirstProducerID+idBlockSize
+		c.ids.mu.Unlock()
+	}
+}

@@ -1,0 +1,352 @@
+package metastore
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/log"
+	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/objstore"
+)
+
+// archiverCell is held by the one agent that archives; it vanishes with its registration. It only saves work: two
+// archivers are kept apart by the compare-and-swap of the archive and snapshot cells.
+const archiverCell = "duty/archive"
+
+// trimChunk is how many entries one trim deletes; a larger delete would hold up every commit.
+const trimChunk = 1000
+
+// idleBatch is how many entries without news for readers (ticks) may wait before they are archived all the same.
+const idleBatch = 1000
+
+// keep runs this agent's periodic duties.
+func (c *Client) keep() {
+	next := map[string]time.Time{}
+	due := func(what string, every time.Duration) bool {
+		now := time.Now()
+		if t, ok := next[what]; ok && now.Before(t) {
+			return false
+		}
+		next[what] = now.Add(every)
+		return true
+	}
+	absent := make(map[log.Incarnation]int)
+	var reported uint64
+	var a *archivist
+	for c.pause(c.cfg.ArchiveInterval / 3) {
+		s := c.session.Load()
+		if s == nil || !s.joined.Load() {
+			continue
+		}
+		if due("tick", c.cfg.TickInterval) {
+			if applied := s.appliedSeq(); applied == reported { // nothing of ours carried a clock since
+				c.Submit(&entry.Tick{}, func(state.OpResult, error) {})
+				reported++ // the tick itself
+			} else {
+				reported = applied
+			}
+		}
+		if due("members", c.cfg.RegistrationTTL/3) {
+			c.removeDead(absent)
+		}
+		if due("archive", c.cfg.ArchiveInterval) {
+			a = c.archiveOnce(s, a)
+		}
+	}
+}
+
+// removeDead proposes the departure of agents whose registration is gone. Twice absent, because a session that is being
+// replaced has a moment without one. Any agent may do it; Leave of one who left changes nothing.
+func (c *Client) removeDead(absent map[log.Incarnation]int) {
+	ctx, cancel := context.WithTimeout(c.ctx, commitAttempt)
+	defer cancel()
+	var joined []state.Agent
+	c.View(func(st *state.State) { joined = st.Agents() })
+	members, err := c.log.Members(ctx)
+	if err != nil {
+		return
+	}
+	live := make(map[log.Incarnation]bool, len(members))
+	for _, m := range members {
+		live[m.Incarnation] = true
+	}
+	for _, a := range joined {
+		inc := log.Incarnation(a.Incarnation)
+		if live[inc] || inc == c.Incarnation() {
+			delete(absent, inc)
+			continue
+		}
+		if absent[inc]++; absent[inc] >= 2 {
+			delete(absent, inc)
+			c.cfg.Logger.Info("removing an agent whose registration is gone", "agent", a.Name, "node_id", a.NodeID, "incarnation", inc)
+			c.Submit(&entry.Leave{Incarnation: inc}, func(state.OpResult, error) {})
+		}
+	}
+}
+
+// archiveOnce makes sure that somebody archives and, where it is us, archives what is new. It returns the archivist to go
+// on with, nil where the duty is another's or something went wrong (the next call starts from the bucket again).
+func (c *Client) archiveOnce(s *session, a *archivist) *archivist {
+	ctx, cancel := context.WithTimeout(c.ctx, time.Minute)
+	defer cancel()
+	holder, err := c.log.Load(ctx, archiverCell)
+	if err == nil && holder.Version == 0 {
+		holder, err = c.log.Swap(ctx, archiverCell, 0, s.incarnation[:], s.registration)
+	}
+	if err != nil || !bytes.Equal(holder.Value, s.incarnation[:]) {
+		return nil
+	}
+	if a == nil || a.writer != s.incarnation {
+		if a, err = c.newArchivist(ctx, s.incarnation); err != nil {
+			c.cfg.Logger.Warn("cannot take up archiving", "error", err)
+			return nil
+		}
+	}
+	if err := a.run(ctx); err != nil {
+		if c.ctx.Err() == nil && !errors.Is(err, log.ErrConflict) {
+			c.cfg.Logger.Warn("archiving interrupted", "error", err)
+		}
+		if errors.Is(err, ErrDiverged) {
+			c.fail(err)
+		}
+		return nil
+	}
+	return a
+}
+
+// archivist archives the log, replays it from the bucket alone into a shadow state, and makes snapshots of the shadow. So
+// what a restore would do is done all day, by code that never looks at a live state but to compare with it.
+type archivist struct {
+	c      *Client
+	writer log.Incarnation
+	shadow *state.State
+	apply  applier
+
+	head    log.Cell // of the archive chain
+	pointer pointer
+	cell    log.Cell // of the pointer
+
+	// Since the last snapshot.
+	entries, bytes int
+	// keys of archived entries that are not known to be deleted, in order of n; keys[0] belongs to trimBase+1.
+	keys     []log.Key
+	trimBase uint64
+}
+
+// newArchivist builds the shadow from the newest snapshot and the archive.
+func (c *Client) newArchivist(ctx context.Context, writer log.Incarnation) (*archivist, error) {
+	a := &archivist{c: c, writer: writer}
+	var err error
+	if a.pointer, a.cell, err = loadPointer(ctx, c.log); err != nil {
+		return nil, err
+	}
+	if a.shadow, err = loadNewest(ctx, c.log, c.bucket, c.identity); err != nil {
+		return nil, err
+	}
+	if a.head, err = c.log.Load(ctx, archiveCell); err != nil {
+		return nil, err
+	}
+	a.trimBase = max(a.pointer.Deleted, c.identity.Base)
+	archived, err := readArchive(ctx, c.log, c.bucket, c.identity, a.trimBase)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range archived {
+		a.keys = append(a.keys, e.Key)
+		if e.N <= a.shadow.N() {
+			continue
+		}
+		if err := a.replay(e); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// run archives what is new, and snapshots and trims where it is time.
+func (a *archivist) run(ctx context.Context) error {
+	for {
+		entries, _, more, err := a.c.log.Read(ctx, a.shadow.N(), sequences(a.shadow), readBytes)
+		if err != nil {
+			return err
+		}
+		if len(entries) == 0 || !more && len(entries) < idleBatch && !a.newsworthy(entries) {
+			break
+		}
+		if err := a.archive(ctx, entries); err != nil {
+			return err
+		}
+		if !more {
+			break
+		}
+	}
+	if a.entries >= a.c.cfg.SnapshotEntries || a.bytes >= a.c.cfg.SnapshotBytes {
+		if err := a.snapshot(ctx); err != nil {
+			return err
+		}
+	}
+	return a.trim(ctx)
+}
+
+// newsworthy says whether entries hold anything but ticks: an idle cluster writes nothing to its bucket.
+func (a *archivist) newsworthy(entries []log.Entry) bool {
+	for _, e := range entries {
+		decoded, err := a.apply.decoder.Decode(e.Value)
+		if err != nil {
+			return true
+		}
+		for _, op := range decoded.Ops {
+			if _, ok := op.(*entry.Tick); !ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// archive seals entries in the bucket, reads them back, and replays what came back.
+func (a *archivist) archive(ctx context.Context, entries []log.Entry) error {
+	probe := &archiveRange{identity: a.c.identity, previous: string(a.head.Value), before: a.shadow.ChainHash(), entries: entries}
+	key := archiveKey(a.c.identity.Epoch, probe.first(), probe.last(), a.writer)
+	live, ok := a.liveHash(ctx, probe.last())
+	if !ok {
+		return nil // this agent has not applied that far yet, or long since; the next run takes more
+	}
+	probe.after = live
+	body := probe.encode()
+	if err := a.c.bucket.Put(ctx, key, body, objstore.PutOptions{}); err != nil {
+		return fmt.Errorf("write archive %s: %w", key, err)
+	}
+	back, err := readRange(ctx, a.c.bucket, a.c.identity, key)
+	if err != nil {
+		return fmt.Errorf("read back: %w", err)
+	}
+	for _, e := range back.entries {
+		if err := a.replay(e); err != nil {
+			return err
+		}
+		a.keys = append(a.keys, e.Key)
+	}
+	if got := a.shadow.ChainHash(); got != live {
+		return fmt.Errorf("%w: at n=%d the archive gives chain hash %x, this agent has %x", ErrDiverged, a.shadow.N(), got[:8], live[:8])
+	}
+	if a.head, err = a.swap(ctx, archiveCell, a.head, []byte(key)); err != nil {
+		return fmt.Errorf("move the archive's head: %w", err)
+	}
+	a.c.cfg.Metrics.archivedBytes.Add(float64(len(body)))
+	return nil
+}
+
+// liveHash is the live state's chain hash at n.
+func (a *archivist) liveHash(ctx context.Context, n uint64) (h [32]byte, ok bool) {
+	if a.c.awaitApplied(ctx, n) != nil {
+		return h, false
+	}
+	a.c.View(func(st *state.State) { h, ok = st.HashAt(n) })
+	return h, ok
+}
+
+func (a *archivist) replay(e log.Entry) error {
+	decoded, err := a.apply.decoder.Decode(e.Value)
+	if err != nil {
+		return fmt.Errorf("replay n=%d: %w", e.N, err)
+	}
+	if err := a.shadow.Apply(e.N, e.Value, decoded, &a.apply.results); err != nil {
+		return fmt.Errorf("replay n=%d: %w", e.N, err)
+	}
+	a.entries++
+	a.bytes += len(e.Value)
+	return nil
+}
+
+// swap replaces a cell; where the answer was lost it looks whether the value is there.
+func (a *archivist) swap(ctx context.Context, name string, old log.Cell, value []byte) (log.Cell, error) {
+	cell, err := a.c.log.Swap(ctx, name, old.Version, value, nil)
+	if err == nil {
+		return cell, nil
+	}
+	if now, loadErr := a.c.log.Load(ctx, name); loadErr == nil && bytes.Equal(now.Value, value) {
+		return now, nil
+	}
+	return old, err
+}
+
+// snapshot writes the shadow, reads it back, checks that it loads to the same bytes, and moves the pointer.
+func (a *archivist) snapshot(ctx context.Context) error {
+	body := a.shadow.AppendSnapshot(nil)
+	sum := sha256.Sum256(body)
+	p := pointer{
+		Format: pointerFormat, N: a.shadow.N(), Object: snapshotKey(a.c.identity.Epoch, a.shadow.N(), a.writer),
+		SHA256: hex.EncodeToString(sum[:]), Trimmed: a.pointer.Trimmed, Deleted: a.trimBase, Archive: string(a.head.Value),
+	}
+	if err := a.c.bucket.Put(ctx, p.Object, body, objstore.PutOptions{}); err != nil {
+		return fmt.Errorf("write snapshot %s: %w", p.Object, err)
+	}
+	back, err := readSnapshot(ctx, a.c.bucket, a.c.identity, p)
+	if err != nil {
+		return fmt.Errorf("read back: %w", err)
+	}
+	if !bytes.Equal(back.AppendSnapshot(nil), body) {
+		return fmt.Errorf("%w: snapshot %s does not load to the state it was made of", ErrDiverged, p.Object)
+	}
+	if err := a.movePointer(ctx, p); err != nil {
+		return err
+	}
+	a.entries, a.bytes = 0, 0
+	a.c.cfg.Metrics.snapshotBytes.Set(float64(len(body)))
+	a.c.cfg.Logger.Info("snapshot", "n", p.N, "object", p.Object, "bytes", len(body))
+	return nil
+}
+
+func (a *archivist) movePointer(ctx context.Context, p pointer) error {
+	value, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	if a.cell, err = a.swap(ctx, snapshotCell, a.cell, value); err != nil {
+		return fmt.Errorf("move the snapshot pointer: %w", err)
+	}
+	a.pointer = p
+	return nil
+}
+
+// trim deletes entries that a snapshot covers, but for a margin. The pointer says so first: whoever reads it knows that
+// entries up to Trimmed may be gone and takes them from the archive.
+func (a *archivist) trim(ctx context.Context) error {
+	margin := uint64(a.c.cfg.TrimMargin)
+	if a.pointer.N <= margin {
+		return nil
+	}
+	upTo := a.pointer.N - margin
+	if upTo <= a.trimBase {
+		return nil
+	}
+	if a.pointer.Trimmed < upTo {
+		p := a.pointer
+		p.Trimmed, p.Deleted = upTo, a.trimBase
+		if err := a.movePointer(ctx, p); err != nil {
+			return err
+		}
+	}
+	for a.trimBase < upTo {
+		count := int(min(uint64(len(a.keys)), upTo-a.trimBase, trimChunk))
+		if count == 0 {
+			return nil
+		}
+		if err := a.c.log.Trim(ctx, a.keys[:count]); err != nil {
+			return fmt.Errorf("trim: %w", err)
+		}
+		a.keys = a.keys[count:]
+		a.trimBase += uint64(count)
+		a.c.cfg.Metrics.trimmed.Add(float64(count))
+	}
+	a.keys = append([]log.Key(nil), a.keys...) // let go of what was trimmed
+	return nil
+}

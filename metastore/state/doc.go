@@ -1,0 +1,27 @@
+// Package state is the state machine that every agent applies the metastore's log to: agents, topics, the index of where
+// each partition's records are, producer states, the collection epoch and the feature level.
+//
+// The owner (package metastore) reads entries in order of n, decodes them with metastore/entry and calls Apply. Readers
+// call the other methods under the owner's read lock; what they return must not be used after the lock is released,
+// unless it is a copy (Row, Agent, numbers, strings).
+//
+// # Rules
+//
+//   - Pure: no I/O, goroutine, clock, randomness; no map order reaches a result, the hash or a snapshot. A test holds
+//     the list of imports.
+//   - Total: Apply never panics on a decodable entry. Each op is accepted or rejected alone, in order; a rejected one
+//     changes nothing and its OpResult says why. Apply returns an error only where this agent must stop.
+//   - Time is log time: the proposer's clock clamped to ten seconds around the median of the joined agents' last clocks,
+//     never backwards. Time alone changes nothing; expiry and retention are ops.
+//   - Every entry extends a chain hash over its bytes and its results, so two agents that differ find out.
+//   - A snapshot holds every field that Apply reads, and equal states have equal snapshots.
+//
+// # Data
+//
+// A partition is a log start offset, a next offset (which is its high watermark and its log end) and rows. A row says
+// that offsets [Base, End) are the raw bytes [Position, Position+Size) of a block of an object. Rows are appended by Append, one
+// per unbroken stretch of accepted batches in a block, and replaced by Relocate. Offsets that no row covers were removed by
+// key compaction or given up. An object lives while rows name it; then it is retired and waits for the collector.
+//
+// Formats (snapshot, chain hash, results) are in docs/formats-metastore.md.
+package state

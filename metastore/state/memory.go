@@ -1,0 +1,35 @@
+package state
+
+import "unsafe"
+
+// MemoryBytes estimates the heap that the state holds, by walking it: topics times partitions, not rows.
+func (s *State) MemoryBytes() int64 {
+	const mapOverhead = 16 // bytes an element: control bytes and load factor
+	total := int64(len(s.ring)) * 32
+	for _, a := range s.agents.joined {
+		total += int64(unsafe.Sizeof(*a)) + int64(len(a.Name)+len(a.Zone)+len(a.Version)) + mapOverhead
+	}
+	total += int64(len(s.agents.departed)) * (24 + 16 + mapOverhead)
+	x := &s.objects
+	total += int64(cap(x.slots))*int64(unsafe.Sizeof(object{})) + int64(cap(x.free))*4
+	total += int64(len(x.byID)) * (32 + 4 + mapOverhead)
+	total += int64(len(x.retired)) * (32 + 24 + mapOverhead)
+	for _, pending := range x.pending {
+		total += int64(unsafe.Sizeof(*pending)) + int64(cap(pending.parts))*int64(unsafe.Sizeof(PartitionRef{})) + mapOverhead
+	}
+	for _, t := range s.topics.sorted {
+		total += int64(unsafe.Sizeof(*t)) + int64(2*len(t.Name)) + 2*mapOverhead
+		for i := range t.Configs {
+			total += 32 + int64(len(t.Configs[i].Name)+len(t.Configs[i].Value))
+		}
+		for i := range t.parts {
+			p := &t.parts[i]
+			total += int64(unsafe.Sizeof(*p)) + int64(cap(p.producers))*int64(unsafe.Sizeof(producer{}))
+			total += int64(cap(p.rows.pages)) * int64(unsafe.Sizeof(page{}))
+			for j := range p.rows.pages {
+				total += int64(cap(p.rows.pages[j].data))
+			}
+		}
+	}
+	return total
+}

@@ -1,0 +1,144 @@
+package state
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/firnlog/firn/metastore/entry"
+)
+
+// objects is the table of objects that rows name, by slot. Slots are an agent's own business: they reach no result and
+// no snapshot.
+type objects struct {
+	slots   []object
+	free    []uint32 // slots without an object
+	byID    map[entry.ObjectID]uint32
+	pending map[uint32]*pendingObject
+	retired map[entry.ObjectID]retired
+}
+
+// object is live while rows name it. Invariant: refs > 0 but for free slots.
+type object struct {
+	id   entry.ObjectID
+	size int64
+	refs uint32
+}
+
+// pendingObject is what is known of an object that is still in a WAL.
+type pendingObject struct {
+	holder [16]byte // the incarnation that appended it
+	// parts are the partitions whose rows move when the object is bound; some may be gone by then, some come twice.
+	parts []PartitionRef
+}
+
+// retired is an object that no row names any more.
+type retired struct {
+	size  int64
+	n     uint64 // of the entry that took the last row away
+	epoch uint64 // collection epoch then
+}
+
+// RetiredObject is an object that rows named and none names any more. It may be deleted once its collection epoch is
+// before CollectionEpoch()-1: until then an Append could name it again.
+type RetiredObject struct {
+	Object entry.ObjectID
+	Size   int64
+	N      uint64 // of the entry that took the last row away
+}
+
+func newObjects() objects {
+	return objects{
+		byID: make(map[entry.ObjectID]uint32), pending: make(map[uint32]*pendingObject), retired: make(map[entry.ObjectID]retired),
+	}
+}
+
+// admit says whether rows may name the object: it is live with this size, or young enough not to have been collected.
+func (s *State) admit(id entry.ObjectID, size int64) Code {
+	if slot, live := s.objects.byID[id]; live && s.objects.slots[slot].size != size || id.CollectionEpoch > s.collectionEpoch {
+		return InvalidObject
+	}
+	return OK
+}
+
+// fresh says whether the object is young enough to be named by an op: the collector leaves alone what passes.
+func (s *State) fresh(id entry.ObjectID) bool { return id.CollectionEpoch >= s.collectionEpoch-1 }
+
+// acquire adds a reference to the object, making it live where it was not.
+func (s *State) acquire(id entry.ObjectID, size int64) uint32 {
+	x := &s.objects
+	slot, live := x.byID[id]
+	if !live {
+		delete(x.retired, id)
+		if last := len(x.free) - 1; last >= 0 {
+			slot, x.free = x.free[last], x.free[:last]
+		} else {
+			slot = uint32(len(x.slots))
+			x.slots = append(x.slots, object{})
+		}
+		x.slots[slot] = object{id: id, size: size}
+		x.byID[id] = slot
+	}
+	x.slots[slot].refs++
+	return slot
+}
+
+// release drops a reference; the last one retires the object.
+func (s *State) release(slot uint32) {
+	x := &s.objects
+	o := &x.slots[slot]
+	if o.refs--; o.refs > 0 {
+		return
+	}
+	x.retired[o.id] = retired{size: o.size, n: s.n, epoch: s.collectionEpoch}
+	delete(x.byID, o.id)
+	delete(x.pending, slot)
+	*o = object{}
+	x.free = append(x.free, slot)
+	if len(x.retired) > MaxRetired {
+		for _, old := range s.Retired()[:MaxRetired/2] {
+			delete(x.retired, old.Object)
+		}
+	}
+}
+
+// bind takes a pending object out of its WAL: from now on its rows are read from the bucket.
+func (s *State) bind(slot uint32, r *Results) {
+	parts := s.objects.pending[slot].parts
+	delete(s.objects.pending, slot)
+	slices.SortFunc(parts, func(a, b PartitionRef) int {
+		return cmp.Or(slices.Compare(a.Topic[:], b.Topic[:]), cmp.Compare(a.Partition, b.Partition))
+	})
+	for _, ref := range parts {
+		if p, code := s.partition(ref.Topic, uint32(ref.Partition)); code == OK {
+			s.changed(p, r)
+		}
+	}
+}
+
+// forgetRetired drops what retired RetiredEpochs or more before the collection epoch.
+func (x *objects) forgetRetired(epoch uint64) {
+	for id, gone := range x.retired {
+		if gone.epoch+RetiredEpochs <= epoch {
+			delete(x.retired, id)
+		}
+	}
+}
+
+// Retired lists the objects that retired in the last RetiredEpochs collection epochs, in order of N and then id.
+func (s *State) Retired() []RetiredObject {
+	list := make([]RetiredObject, 0, len(s.objects.retired))
+	for id, gone := range s.objects.retired {
+		list = append(list, RetiredObject{Object: id, Size: gone.size, N: gone.n})
+	}
+	slices.SortFunc(list, func(a, b RetiredObject) int { return cmp.Or(cmp.Compare(a.N, b.N), a.Object.Compare(b.Object)) })
+	return list
+}
+
+// Named reports whether rows name the object: the collector asks before it deletes anything.
+func (s *State) Named(id entry.ObjectID) bool {
+	_, live := s.objects.byID[id]
+	return live
+}
+
+// ObjectCount is the number of objects that rows name, and how many of them are still in a WAL.
+func (s *State) ObjectCount() (live, pending int) { return len(s.objects.byID), len(s.objects.pending) }

@@ -160,7 +160,7 @@ func Open(ctx context.Context, cfg Config, l log.Log, bucket objstore.Bucket) (*
 	if err != nil {
 		return nil, fmt.Errorf("read the log's identity: %w", err)
 	}
-	if err := checkMarker(ctx, bucket, identity); err != nil {
+	if err := checkMarker(ctx, bucket, identity, true); err != nil {
 		return nil, err
 	}
 	c := &Client{cfg: cfg, log: l, bucket: bucket, identity: identity, failed: make(chan struct{})}
@@ -168,6 +168,7 @@ func Open(ctx context.Context, cfg Config, l log.Log, bucket objstore.Bucket) (*
 	c.progress.init()
 	c.queue.init()
 	c.barriers.init()
+	c.ids.filling = make(chan struct{}, 1)
 	c.ctx, c.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	c.contact()
 	if c.st, err = loadNewest(ctx, l, bucket, identity); err != nil {

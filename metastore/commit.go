@@ -411,7 +411,7 @@ func (c *Client) settleSession(s *session, why error) bool {
 type idBlock struct {
 	mu        sync.Mutex // guards the range
 	next, end int64
-	filling   sync.Mutex // held by the one caller that takes a new range
+	filling   chan struct{} // holds a token while one caller takes a new range: a lock that a waiting caller can give up
 }
 
 // idBlockSize is how many producer ids an agent takes at a time; those it does not hand out are never used.
@@ -432,8 +432,12 @@ func (c *Client) ReserveProducerID(ctx context.Context) (int64, error) {
 	if id, ok := c.ids.take(); ok {
 		return id, nil
 	}
-	c.ids.filling.Lock()
-	defer c.ids.filling.Unlock()
+	select {
+	case c.ids.filling <- struct{}{}:
+		defer func() { <-c.ids.filling }()
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
 	for {
 		if id, ok := c.ids.take(); ok {
 			return id, nil

@@ -22,9 +22,9 @@ type marker struct {
 	LogID  string `json:"log_id"`
 }
 
-// checkMarker makes sure that bucket and log belong together, and claims an unclaimed bucket. Two clusters in one bucket
+// checkMarker makes sure that bucket and log belong together, and with claim takes an unclaimed bucket. Two clusters in one bucket
 // would collect each other's objects.
-func checkMarker(ctx context.Context, bucket objstore.Bucket, identity log.Identity) error {
+func checkMarker(ctx context.Context, bucket objstore.Bucket, identity log.Identity, claim bool) error {
 	mine := marker{Format: markerFormat, LogID: hex.EncodeToString(identity.ID[:])}
 	for range 3 {
 		body, err := bucket.Get(ctx, markerKey)
@@ -44,6 +44,8 @@ func checkMarker(ctx context.Context, bucket objstore.Bucket, identity log.Ident
 			return nil
 		case !errors.Is(err, objstore.ErrNotFound):
 			return fmt.Errorf("read the bucket's marker %s: %w", markerKey, err)
+		case !claim:
+			return fmt.Errorf("%w: the bucket holds no firn cluster (no object %s)", ErrForeign, markerKey)
 		}
 		body, err = json.Marshal(mine)
 		if err != nil {

@@ -72,21 +72,21 @@ type fileHeader struct {
 func (h fileHeader) appendTo(b []byte) []byte {
 	start := len(b)
 	b = append(b, magic...)
-	b = binary.LittleEndian.AppendUint16(b, version)
+	b = binary.BigEndian.AppendUint16(b, version)
 	b = append(b, byte(h.kind), 0, 0, 0, 0, 0)
 	b = append(b, h.id[:]...)
-	b = binary.LittleEndian.AppendUint64(b, h.number)
-	b = binary.LittleEndian.AppendUint64(b, h.salt)
-	b = binary.LittleEndian.AppendUint64(b, h.prevNumber)
-	b = binary.LittleEndian.AppendUint64(b, uint64(h.prevSynced)) //nolint:gosec // positions are not negative
-	b = binary.LittleEndian.AppendUint32(b, crcOf(b[start:]))
+	b = binary.BigEndian.AppendUint64(b, h.number)
+	b = binary.BigEndian.AppendUint64(b, h.salt)
+	b = binary.BigEndian.AppendUint64(b, h.prevNumber)
+	b = binary.BigEndian.AppendUint64(b, uint64(h.prevSynced)) //nolint:gosec // positions are not negative
+	b = binary.BigEndian.AppendUint32(b, crcOf(b[start:]))
 	return append(b, make([]byte, headerBytes-headerUsed)...)
 }
 
 // keys returns what ties frames to the file of the encoded header b: the seed of every header CRC and the chain value
 // of the first frame.
 func keys(b []byte) (seed, chain uint32) {
-	return crcOf(b[16:48]), binary.LittleEndian.Uint32(b[64:])
+	return crcOf(b[16:48]), binary.BigEndian.Uint32(b[64:])
 }
 
 // parseFileHeader decodes b, the first headerBytes bytes of the file called name.
@@ -100,19 +100,19 @@ func parseFileHeader(name string, b []byte) (fileHeader, error) {
 	if string(b[:8]) != magic {
 		return corrupt(0, "wrong magic")
 	}
-	if v := binary.LittleEndian.Uint16(b[8:]); v != version {
+	if v := binary.BigEndian.Uint16(b[8:]); v != version {
 		return fileHeader{}, fmt.Errorf("%w: %s has version %d, this program reads %d", ErrVersion, name, v, version)
 	}
-	if crcOf(b[:64]) != binary.LittleEndian.Uint32(b[64:]) {
+	if crcOf(b[:64]) != binary.BigEndian.Uint32(b[64:]) {
 		return corrupt(64, "file header checksum differs")
 	}
 	h := fileHeader{
 		kind:       Kind(b[10]),
 		id:         [16]byte(b[16:32]),
-		number:     binary.LittleEndian.Uint64(b[32:]),
-		salt:       binary.LittleEndian.Uint64(b[40:]),
-		prevNumber: binary.LittleEndian.Uint64(b[48:]),
-		prevSynced: int64(binary.LittleEndian.Uint64(b[56:])), //nolint:gosec // checked below
+		number:     binary.BigEndian.Uint64(b[32:]),
+		salt:       binary.BigEndian.Uint64(b[40:]),
+		prevNumber: binary.BigEndian.Uint64(b[48:]),
+		prevSynced: int64(binary.BigEndian.Uint64(b[56:])), //nolint:gosec // checked below
 	}
 	switch {
 	case h.kind != Spill && h.kind != Durable:
@@ -144,14 +144,14 @@ func frameSize(tag int, payload int64) int64 {
 
 // put encodes f into b, frameHeader bytes long, for the given place, and returns its header CRC.
 func (f frame) put(b []byte, seed uint32, position int64) uint32 {
-	binary.LittleEndian.PutUint32(b[4:], f.chain)
-	binary.LittleEndian.PutUint64(b[8:], uint64(f.promise)) //nolint:gosec // positions are not negative
-	binary.LittleEndian.PutUint32(b[16:], f.payloadSize)
+	binary.BigEndian.PutUint32(b[4:], f.chain)
+	binary.BigEndian.PutUint64(b[8:], uint64(f.promise)) //nolint:gosec // positions are not negative
+	binary.BigEndian.PutUint32(b[16:], f.payloadSize)
 	b[20], b[21], b[22], b[23] = byte(f.kind), f.tagSize, 0, 0
-	binary.LittleEndian.PutUint32(b[24:], f.bodyCRC)
-	binary.LittleEndian.PutUint32(b[28:], 0)
+	binary.BigEndian.PutUint32(b[24:], f.bodyCRC)
+	binary.BigEndian.PutUint32(b[28:], 0)
 	crc := headerCRC(b, seed, position)
-	binary.LittleEndian.PutUint32(b, crc)
+	binary.BigEndian.PutUint32(b, crc)
 	return crc
 }
 
@@ -159,8 +159,8 @@ func (f frame) put(b []byte, seed uint32, position int64) uint32 {
 // heap: crc32.Update lets its argument escape.
 func headerCRC(b []byte, seed uint32, position int64) uint32 {
 	crc := ^seed
-	for p, i := uint64(position), 0; i < 8; i, p = i+1, p>>8 { //nolint:gosec // positions are not negative
-		crc = castagnoli[byte(crc)^byte(p)] ^ crc>>8
+	for shift := 56; shift >= 0; shift -= 8 {
+		crc = castagnoli[byte(crc)^byte(position>>shift)] ^ crc>>8
 	}
 	return crc32.Update(^crc, castagnoli, b[4:frameHeader])
 }
@@ -168,13 +168,13 @@ func headerCRC(b []byte, seed uint32, position int64) uint32 {
 // decodeFrame decodes b without judging it.
 func decodeFrame(b []byte) frame {
 	return frame{
-		crc:         binary.LittleEndian.Uint32(b),
-		chain:       binary.LittleEndian.Uint32(b[4:]),
-		promise:     int64(binary.LittleEndian.Uint64(b[8:])), //nolint:gosec // checked by plausible
-		payloadSize: binary.LittleEndian.Uint32(b[16:]),
+		crc:         binary.BigEndian.Uint32(b),
+		chain:       binary.BigEndian.Uint32(b[4:]),
+		promise:     int64(binary.BigEndian.Uint64(b[8:])), //nolint:gosec // checked by plausible
+		payloadSize: binary.BigEndian.Uint32(b[16:]),
 		kind:        Kind(b[20]),
 		tagSize:     b[21],
-		bodyCRC:     binary.LittleEndian.Uint32(b[24:]),
+		bodyCRC:     binary.BigEndian.Uint32(b[24:]),
 	}
 }
 
@@ -189,7 +189,7 @@ func (f frame) plausible(b []byte, position int64) bool {
 
 func allZero(b []byte) bool {
 	for len(b) >= 8 {
-		if binary.LittleEndian.Uint64(b) != 0 {
+		if binary.BigEndian.Uint64(b) != 0 {
 			return false
 		}
 		b = b[8:]

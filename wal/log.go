@@ -346,7 +346,7 @@ func (l *Log) newFileHeader(kind Kind) (fileHeader, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.nextNumber++
-	return fileHeader{kind: kind, id: l.id, number: l.nextNumber - 1, salt: binary.LittleEndian.Uint64(salt[:])}, nil
+	return fileHeader{kind: kind, id: l.id, number: l.nextNumber - 1, salt: binary.BigEndian.Uint64(salt[:])}, nil
 }
 
 // newFile is the file that h describes, open as f.

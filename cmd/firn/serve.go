@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"strings"
@@ -56,7 +57,7 @@ func (s *serving) flags(cmd *cobra.Command) {
 	f.Int64Var(&s.agent.StageBytes, "stage-bytes", 0, "record batches held in memory before they spill (default 64 MiB)")
 	f.Int64Var(&s.agent.CacheBytes, "cache-bytes", 0, "size of the read cache (default 128 MiB)")
 	f.Int64Var(&s.agent.WALBytes, "wal-bytes", 0, "disk space of the write-ahead log (default 1 GiB)")
-	f.IntVar(&s.agent.RequestBytes, "request-bytes", 0, "largest Kafka request (default 100 MiB)")
+	f.IntVar(&s.agent.RequestBytes, "request-bytes", 0, "largest produce request (default 16 MiB)")
 	f.DurationVar(&s.agent.DrainTimeout, "drain-timeout", 0, "longest that a drain may take (default 30s)")
 	f.StringVar(&s.level, "log-level", "info", "debug, info, warn or error")
 }
@@ -123,7 +124,7 @@ func (s *serving) run(ctx context.Context, e env, ready func(io.Writer, *agent.A
 	parts := agent.Components{Kafka: kafka, HTTP: admin, Logger: logger}
 	var dir *agent.DataDir
 	if s.memory {
-		parts.FS, parts.WALDir = walfs.New(walfs.Options{}), "wal"
+		parts.FS, parts.WALDir = walfs.New(rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))), "wal"
 		if s.agent.Name == "" {
 			s.agent.Name = "memory"
 		}

@@ -40,6 +40,7 @@ type life struct {
 	findings []finding
 	topics   []*topic
 	tally    tally
+	ids      map[int64]string // producer ids handed out, to whom
 	over     time.Time // when the faults ended
 }
 
@@ -126,7 +127,7 @@ func live(t *testing.T, p *plan, bug *plant) *outcome {
 	out := new(outcome)
 	synctest.Test(t, func(t *testing.T) {
 		l := &life{
-			plan: p, plant: bug, start: time.Now(), tally: newTally(),
+			plan: p, plant: bug, start: time.Now(), tally: newTally(), ids: map[int64]string{},
 			raw: mem.New(), net: memnet.New(stream(p.seed, "net")), watching: newWatching(),
 			healed: make(chan struct{}), ended: make(chan struct{}),
 		}

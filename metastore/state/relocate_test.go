@@ -223,7 +223,10 @@ func TestRelocateGuard(t *testing.T) {
 	m.accept(1, &entry.BumpCollectionEpoch{From: 1})
 	m.accept(1, &entry.BumpCollectionEpoch{From: 2})
 	m.refuse(1, merge(m, rows[2:7], merged), state.StaleCollectionEpoch)
-	m.accept(1, with(func(r *entry.Relocate) { r.Rows[0].Object.CollectionEpoch = 2 }))
+	fresh := func(r *entry.Relocate) { r.Rows[0].Object.CollectionEpoch = 2 }
+	m.accept(1, merge(m, rows[2:3])) // a gap in the range: nothing may come to lie in it
+	m.refuse(1, with(func(r *entry.Relocate) { fresh(r); r.Expected = r.Expected[1:] }), state.Conflict)
+	m.accept(1, with(func(r *entry.Relocate) { fresh(r); r.Expected = r.Expected[1:]; r.Rows[0].BaseOffset = 6 }))
 }
 
 // TestRelocateWithinAnObject: rows may move to an object that they came from, which must not retire on the way.

@@ -1,0 +1,285 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/firnlog/firn/agent/fetch"
+	"github.com/firnlog/firn/agent/ingest"
+	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/metastore"
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/log"
+	"github.com/firnlog/firn/objstore"
+	"github.com/firnlog/firn/objstore/metered"
+	"github.com/firnlog/firn/wal"
+)
+
+// listenerName is what the one Kafka listener is called in the cluster's state.
+const listenerName = "kafka"
+
+// Components are what an agent works with. The caller owns Log, Bucket and FS and closes them after the agent; the agent
+// closes the listeners.
+type Components struct {
+	Log    log.Log
+	Bucket objstore.Bucket
+	FS     wal.FS
+	WALDir string
+	Kafka  net.Listener
+	HTTP   net.Listener // may be nil
+
+	// Logger gets one line per state change. Default: discard.
+	Logger *slog.Logger
+	// Now is the wall clock. Default time.Now.
+	Now func() time.Time
+	// Rand makes a simulation repeatable. Default: the system's randomness.
+	Rand *rand.ChaCha8
+	// Tune, where set, changes the metastore's settings before it is opened: a simulation makes snapshots and trims every
+	// few entries, and counts what happens in metrics of its own. Operators have no use for it.
+	Tune func(*metastore.Config)
+}
+
+// Life of an agent.
+const (
+	starting int32 = iota
+	serving
+	draining
+	stopped
+)
+
+var stateNames = [...]string{"starting", "serving", "draining", "stopped"}
+
+// Agent is a running agent. Its methods are safe for concurrent use.
+type Agent struct {
+	cfg    Config
+	parts  Components
+	state  atomic.Int32
+	meta   *metastore.Client
+	wal    *wal.Log
+	cache  *fetch.Cache
+	ingest *ingest.Pipeline
+	kafka  *kafka.Server
+	admin  *http.Server
+
+	wg     sync.WaitGroup // the listeners' loops
+	failed chan struct{}  // closed once by fail
+	once   sync.Once
+	errMu  sync.Mutex // guards err
+	err    error
+	end    sync.Once
+}
+
+// Start brings an agent up and returns when clients are served. Where it fails, nothing of it is left.
+func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if parts.Logger == nil {
+		parts.Logger = slog.New(slog.DiscardHandler)
+	}
+	a := &Agent{cfg: cfg, parts: parts, failed: make(chan struct{})}
+	registry := newRegistry()
+	if parts.HTTP != nil {
+		a.admin = newAdmin(a.Health, registry)
+		a.wg.Go(func() {
+			if err := a.admin.Serve(parts.HTTP); !errors.Is(err, http.ErrServerClosed) {
+				a.fail(fmt.Errorf("serve http: %w", err))
+			}
+		})
+	}
+	defer func() {
+		if err != nil {
+			a.stop(context.WithoutCancel(ctx))
+		}
+	}()
+	listener, err := advertisedListener(cfg.Advertise)
+	if err != nil {
+		return nil, err
+	}
+	bucket := metered.New(parts.Bucket, newBucketMetrics(registry))
+
+	if a.wal, err = wal.Open(ctx, parts.FS, wal.Options{Dir: parts.WALDir, MaxBytes: cfg.WALBytes, FileBytes: min(64<<20, cfg.WALBytes/8)}); err != nil {
+		return nil, fmt.Errorf("open the write-ahead log: %w", err)
+	}
+	settings := metastore.Config{
+		Name: cfg.Name, Listeners: []entry.Listener{listener}, Zone: cfg.Zone, Version: cfg.Version,
+		Now: parts.Now, Rand: parts.Rand, Logger: parts.Logger, Metrics: metastore.NewMetrics(registry),
+	}
+	if parts.Tune != nil {
+		parts.Tune(&settings)
+	}
+	if a.meta, err = metastore.Open(ctx, settings, parts.Log, bucket); err != nil {
+		return nil, err
+	}
+	a.cache, err = fetch.NewCache(fetch.Config{Bytes: cfg.CacheBytes, Logger: parts.Logger, Metrics: fetch.NewMetrics(registry)}, bucket)
+	if err != nil {
+		return nil, err
+	}
+	a.ingest, err = ingest.New(ingest.Config{
+		TargetBytes: cfg.SegmentBytes, FlushInterval: cfg.FlushInterval, UploadSlots: cfg.UploadSlots, MemoryBytes: cfg.StageBytes,
+		Logger: parts.Logger, Metrics: ingest.NewMetrics(registry),
+	}, a.meta, bucket, ingest.SpillTo(a.wal), a.cache)
+	if err != nil {
+		return nil, err
+	}
+	reader := fetch.NewReader(a.meta, a.cache)
+	a.kafka, err = kafka.New(kafka.Config{
+		Listener: listenerName, ProduceBytesMax: cfg.RequestBytes, ConnectionInFlightBytes: max(32<<20, 2*cfg.RequestBytes),
+		AutoCreateTopics: cfg.AutoCreateTopics, DefaultPartitions: int32(cfg.DefaultPartitions),
+		Logger: parts.Logger, Metrics: kafka.NewMetrics(registry),
+	}, a.meta, a.ingest, reader)
+	if err != nil {
+		return nil, err
+	}
+	a.wg.Go(func() {
+		if err := a.kafka.Serve(parts.Kafka); err != nil {
+			a.fail(fmt.Errorf("serve kafka: %w", err))
+		}
+	})
+	a.wg.Go(func() {
+		<-a.meta.Failed()
+		if err := a.meta.Err(); !errors.Is(err, metastore.ErrClosed) {
+			a.fail(err)
+		}
+	})
+	a.state.Store(serving)
+	parts.Logger.Info("agent serves", "agent", cfg.Name, "node_id", a.meta.NodeID(), "kafka", cfg.Advertise, "cluster", a.meta.ClusterID())
+	return a, nil
+}
+
+func advertisedListener(address string) (entry.Listener, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return entry.Listener{}, err
+	}
+	p, err := strconv.ParseUint(port, 10, 16)
+	return entry.Listener{Name: listenerName, Host: host, Port: uint32(p)}, err
+}
+
+// behindEntries is how far an agent may trail the head before it is taken out of service.
+const behindEntries = 10_000
+
+// Health says whether the agent should get traffic.
+func (a *Agent) Health() Health {
+	h := Health{Agent: a.cfg.Name, NodeID: -1, State: stateNames[a.state.Load()]}
+	if a.state.Load() == starting {
+		return h
+	}
+	h.NodeID, h.Cluster, h.Degraded = a.meta.NodeID(), a.meta.ClusterID(), a.meta.Degraded()
+	h.Applied, h.Head = a.meta.Applied(), a.meta.Head()
+	h.Ready = a.state.Load() == serving && a.Err() == nil && h.Head-h.Applied <= behindEntries
+	return h
+}
+
+// HTTPAddr is where health and metrics are served, "" where they are not.
+func (a *Agent) HTTPAddr() string {
+	if a.parts.HTTP == nil {
+		return ""
+	}
+	return a.parts.HTTP.Addr().String()
+}
+
+// Metastore is the agent's replica of the shared state, valid until the agent is stopped: for the simulator, which compares
+// replicas.
+func (a *Agent) Metastore() *metastore.Client { return a.meta }
+
+// Failed is closed when the agent can no longer serve; Err says why.
+func (a *Agent) Failed() <-chan struct{} { return a.failed }
+
+// Err is why the agent failed, or nil.
+func (a *Agent) Err() error {
+	a.errMu.Lock()
+	defer a.errMu.Unlock()
+	return a.err
+}
+
+func (a *Agent) fail(err error) {
+	if a.state.Load() >= draining {
+		return
+	}
+	a.once.Do(func() {
+		a.errMu.Lock()
+		a.err = err
+		a.errMu.Unlock()
+		a.parts.Logger.Error("agent leaves service", "error", err)
+		close(a.failed)
+	})
+}
+
+// Drain takes no new connections, answers what was taken in, leaves the cluster and stops. Where ctx ends first the rest is
+// cut off; nothing acknowledged depends on it.
+func (a *Agent) Drain(ctx context.Context) error {
+	if !a.state.CompareAndSwap(serving, draining) {
+		a.stop(ctx)
+		return nil
+	}
+	a.parts.Logger.Info("draining", "agent", a.cfg.Name)
+	err := a.kafka.Drain(ctx)
+	if drainErr := a.ingest.Drain(ctx); err == nil {
+		err = drainErr
+	}
+	a.stop(ctx)
+	if err != nil {
+		return fmt.Errorf("drain: %w", err)
+	}
+	a.parts.Logger.Info("drained", "agent", a.cfg.Name)
+	return nil
+}
+
+// Kill stops the agent as a crash would, as far as one process can: connections are cut, nothing is flushed, nobody is told.
+// For the simulator.
+func (a *Agent) Kill() {
+	a.state.Store(draining)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	a.stop(ctx)
+}
+
+// stop ends every part in reverse order of Start. Safe twice and on a half-started agent.
+func (a *Agent) stop(ctx context.Context) {
+	a.end.Do(func() {
+		if a.kafka != nil {
+			a.kafka.Close()
+		} else if a.parts.Kafka != nil {
+			_ = a.parts.Kafka.Close()
+		}
+		if a.ingest != nil {
+			a.ingest.Close()
+		}
+		if a.cache != nil {
+			a.cache.Close()
+		}
+		if a.meta != nil {
+			if err := a.meta.Close(ctx); err != nil && ctx.Err() == nil {
+				a.parts.Logger.Warn("registration not released, it lapses by itself", "error", err)
+			}
+		}
+		if a.wal != nil {
+			if err := a.wal.Close(); err != nil {
+				a.parts.Logger.Warn("close the write-ahead log", "error", err)
+			}
+		}
+		if a.admin != nil {
+			_ = a.admin.Close()
+		}
+		a.state.Store(stopped)
+		a.wg.Wait()
+	})
+}
+
+func newRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	registerProcess(r)
+	return r
+}

@@ -1,0 +1,105 @@
+package agent
+
+import (
+	crand "crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// dataFormat is the layout of a data directory that this build reads and writes.
+const dataFormat = 1
+
+// identityFile lies in the data directory and says what the directory is.
+const identityFile = "firn.json"
+
+// DataDir is an agent's local directory: its name, and below it the write-ahead log. Losing it loses nothing acknowledged; the
+// agent that starts without it is a new one.
+type DataDir struct {
+	Path string
+	identity
+}
+
+type identity struct {
+	Format int    `json:"format"`
+	Agent  string `json:"agent"` // stable name of the agent
+	LogID  string `json:"log_id,omitempty"`
+}
+
+// ErrDataDir: the directory cannot be used; the message says why and what to do.
+var ErrDataDir = errors.New("unusable data directory")
+
+// OpenDataDir opens or makes the directory. name overrides the agent's stored name only where none is stored yet.
+func OpenDataDir(path, name string) (*DataDir, error) {
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return nil, fmt.Errorf("%w: %w; choose another with --data-dir", ErrDataDir, err)
+	}
+	d := &DataDir{Path: path}
+	body, err := os.ReadFile(filepath.Join(path, identityFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		d.identity = identity{Format: dataFormat, Agent: name}
+		if d.Agent == "" {
+			d.Agent = "agent-" + strings.ToLower(crand.Text()[:10])
+		}
+		if err := d.write(); err != nil {
+			return nil, fmt.Errorf("%w: %s is not writable: %w; choose another with --data-dir", ErrDataDir, path, err)
+		}
+		return d, nil
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", ErrDataDir, err)
+	}
+	if err := json.Unmarshal(body, &d.identity); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w; it is not firn's, or damaged", ErrDataDir, filepath.Join(path, identityFile), err)
+	}
+	if d.Format > dataFormat {
+		return nil, fmt.Errorf("%w: %s was written by a newer firn (format %d, this one knows %d); run that one, or use another directory",
+			ErrDataDir, path, d.Format, dataFormat)
+	}
+	if name != "" && name != d.Agent {
+		return nil, fmt.Errorf("%w: %s belongs to agent %q, this one is to be %q; give each agent its own directory", ErrDataDir, path, d.Agent, name)
+	}
+	// Writing it again shows at the start, not at the first produce, that the directory is writable.
+	if err := d.write(); err != nil {
+		return nil, fmt.Errorf("%w: %s is not writable: %w", ErrDataDir, path, err)
+	}
+	return d, nil
+}
+
+// Claim binds the directory to a cluster's log, or refuses one that is bound to another.
+func (d *DataDir) Claim(logID string) error {
+	if d.LogID == logID {
+		return nil
+	}
+	if d.LogID != "" {
+		return fmt.Errorf("%w: %s belongs to the cluster with log %s, the metastore holds log %s; use that cluster's metastore, or another directory",
+			ErrDataDir, d.Path, d.LogID, logID)
+	}
+	d.LogID = logID
+	return d.write()
+}
+
+// write replaces the identity file whole.
+func (d *DataDir) write() error {
+	body, err := json.MarshalIndent(d.identity, "", "  ")
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(d.Path, identityFile+".*")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(f.Name()) }()
+	_, err = f.Write(append(body, '\n'))
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), filepath.Join(d.Path, identityFile))
+}

@@ -1,0 +1,301 @@
+package fetch
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/objstore"
+	"github.com/firnlog/firn/objstore/segment"
+)
+
+// Config are the tunables of reading; the zero value of each is its default.
+type Config struct {
+	// Bytes bounds what is kept. Default 128 MiB. One item may exceed it while it is in use.
+	Bytes int64
+	// HotBytes is the part of Bytes that freshly written segments may take and that reads cannot evict. Default half.
+	HotBytes int64
+	// WholeBytes is up to which size an object is read whole. Default 12 MiB: a level-0 segment with its largest batch.
+	WholeBytes int64
+	// RunBytes is about how much of a larger object is read at once. Default 8 MiB.
+	RunBytes int64
+	// ReadAhead is how many GETs nobody waits for may be under way. Default 4; negative: none.
+	ReadAhead int
+	// RetryMin and RetryMax bound the pause between attempts of a GET, which doubles. Defaults 20 ms and 1 s.
+	RetryMin, RetryMax time.Duration
+	// LoadTimeout bounds a GET with its retries, whoever waits. Default 60 s.
+	LoadTimeout time.Duration
+	// Logger gets one line per read that needs an operator. Default: discard.
+	Logger *slog.Logger
+	// Metrics may be nil.
+	Metrics *Metrics
+}
+
+// Validate reports every problem and fills in defaults.
+func (c *Config) Validate() error {
+	var errs []error
+	check := func(name string, v *int64, def int64) {
+		if *v == 0 {
+			*v = def
+		}
+		if *v < 0 {
+			errs = append(errs, fmt.Errorf("fetch: %s is negative: %d", name, *v))
+		}
+	}
+	check("cache bytes", &c.Bytes, 128<<20)
+	check("hot bytes", &c.HotBytes, c.Bytes/2)
+	check("whole bytes", &c.WholeBytes, 12<<20)
+	check("run bytes", &c.RunBytes, 8<<20)
+	check("retry min", (*int64)(&c.RetryMin), int64(20*time.Millisecond))
+	check("retry max", (*int64)(&c.RetryMax), int64(time.Second))
+	check("load timeout", (*int64)(&c.LoadTimeout), int64(time.Minute))
+	if c.HotBytes > c.Bytes {
+		errs = append(errs, fmt.Errorf("fetch: hot bytes %d exceed cache bytes %d", c.HotBytes, c.Bytes))
+	}
+	if c.ReadAhead == 0 {
+		c.ReadAhead = 4
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Metrics == nil {
+		c.Metrics = NewMetrics(nil)
+	}
+	return errors.Join(errs...)
+}
+
+// itemKind is what an item holds.
+type itemKind uint8
+
+const (
+	kindObject itemKind = iota // a whole object with its footer
+	kindFooter                 // the footer of a large object
+	kindRun                    // the stored bytes of neighbouring chunks of a large object
+	kindChunk                  // the raw bytes of a chunk that is stored compressed
+)
+
+// itemKey names an item. position is 0 but for a run (its number) and a chunk (its position in the object).
+type itemKey struct {
+	id       entry.ObjectID
+	kind     itemKind
+	position int64
+}
+
+// item is immutable bytes of an object, checked.
+type item struct {
+	key    itemKey
+	start  int64 // position of bytes in the object
+	bytes  []byte
+	footer *segment.Footer // of kindObject and kindFooter
+	size   int64           // what it counts for in the cache
+	hot    bool
+	// damaged are the positions of chunks in bytes whose checksum does not hold. An item that has any is never kept.
+	damaged []int64
+}
+
+// stored returns the stored bytes of a chunk that lies in the item.
+func (it *item) stored(c segment.Chunk) []byte {
+	at := c.Position - it.start
+	return it.bytes[at : at+c.StoredSize : at+c.StoredSize]
+}
+
+// Cache keeps what was read from the bucket or just written to it. It is bounded by bytes, and so that a replay of old
+// data cannot push out what tail readers are about to ask for, hot items (written by this agent) and cold ones (read) are
+// kept apart: cold items take what hot ones leave, hot items go only for newer hot ones, oldest first. Safe for concurrent
+// use.
+//
+// Equal reads that come together cause one GET. A GET goes on while anybody waits for it, and is given up with the last.
+type Cache struct {
+	cfg    Config
+	bucket objstore.Bucket
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // loads; Add only under mu while not closed
+
+	mu     sync.Mutex // guards the rest
+	closed bool
+	items  map[itemKey]*list.Element // of *item
+	loads  map[itemKey]*load
+	// Front is newest. Invariant: hotBytes and coldBytes are the sums of the lists' sizes; hotBytes + coldBytes <= Bytes.
+	hot, cold           list.List
+	hotBytes, coldBytes int64
+	ahead               int // loads that nobody waited for when they were started
+}
+
+// load is a read from the bucket under way.
+type load struct {
+	waiters int // guarded by Cache.mu; at 0 the load is cancelled
+	cancel  context.CancelFunc
+	done    chan struct{} // closed when it and err are set
+	item    *item
+	err     error
+}
+
+// NewCache makes an empty cache over bucket. Close ends it; the bucket stays open.
+func NewCache(cfg Config, bucket objstore.Bucket) (*Cache, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	c := &Cache{cfg: cfg, bucket: bucket, items: make(map[itemKey]*list.Element), loads: make(map[itemKey]*load)}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	return c, nil
+}
+
+// Close gives up all reads and joins them. Reads that come later fail with ErrUnavailable. Safe twice.
+func (c *Cache) Close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.cancel()
+	c.wg.Wait()
+}
+
+// Put keeps a segment that was just uploaded, for tail readers. It keeps body, which must not change any more; footer is
+// body's.
+func (c *Cache) Put(id entry.ObjectID, body []byte, footer *segment.Footer) {
+	it := &item{key: itemKey{id: id, kind: kindObject}, bytes: body, footer: footer, hot: true}
+	it.size = int64(len(body)) + footerBytes(footer)
+	c.mu.Lock()
+	c.keepLocked(it)
+	c.mu.Unlock()
+}
+
+// footerBytes is about what a parsed footer takes.
+func footerBytes(f *segment.Footer) int64 {
+	n := int64(0)
+	for i := range f.Blocks {
+		n += 100 + 80*int64(len(f.Blocks[i].Chunks))
+	}
+	return n
+}
+
+// keepLocked adds an item, in place of one with the same key, and evicts what that leaves no room for.
+func (c *Cache) keepLocked(it *item) {
+	if e, ok := c.items[it.key]; ok {
+		c.dropLocked(e)
+	}
+	if it.hot {
+		c.items[it.key] = c.hot.PushFront(it)
+		c.hotBytes += it.size
+	} else {
+		c.items[it.key] = c.cold.PushFront(it)
+		c.coldBytes += it.size
+	}
+	for c.hotBytes > c.cfg.HotBytes {
+		c.dropLocked(c.hot.Back())
+	}
+	for c.coldBytes > 0 && c.hotBytes+c.coldBytes > c.cfg.Bytes {
+		c.dropLocked(c.cold.Back())
+	}
+	c.cfg.Metrics.hotBytes.Set(float64(c.hotBytes))
+	c.cfg.Metrics.coldBytes.Set(float64(c.coldBytes))
+}
+
+func (c *Cache) dropLocked(e *list.Element) {
+	it := e.Value.(*item)
+	delete(c.items, it.key)
+	if it.hot {
+		c.hot.Remove(e)
+		c.hotBytes -= it.size
+	} else {
+		c.cold.Remove(e)
+		c.coldBytes -= it.size
+	}
+}
+
+// lookLocked returns an item that is kept.
+func (c *Cache) lookLocked(key itemKey) *item {
+	e, ok := c.items[key]
+	if !ok {
+		return nil
+	}
+	it := e.Value.(*item)
+	if !it.hot {
+		c.cold.MoveToFront(e)
+	}
+	return it
+}
+
+// get returns the item, from memory or by read, which runs once for all who ask for it meanwhile.
+func (c *Cache) get(ctx context.Context, key itemKey, read func(ctx context.Context) (*item, error)) (*item, error) {
+	c.mu.Lock()
+	if it := c.lookLocked(key); it != nil {
+		c.mu.Unlock()
+		c.cfg.Metrics.hit(it.hot)
+		return it, nil
+	}
+	l := c.loads[key]
+	if l == nil {
+		if l = c.startLocked(key, read, nil); l == nil {
+			c.mu.Unlock()
+			return nil, fmt.Errorf("cache closed: %w", ErrUnavailable)
+		}
+	}
+	l.waiters++
+	c.mu.Unlock()
+	c.cfg.Metrics.misses.Inc()
+	select {
+	case <-l.done:
+		return l.item, l.err
+	case <-ctx.Done():
+		c.mu.Lock()
+		if l.waiters--; l.waiters == 0 {
+			l.cancel()
+			if c.loads[key] == l { // whoever comes now starts anew
+				delete(c.loads, key)
+			}
+		}
+		c.mu.Unlock()
+		return nil, context.Cause(ctx)
+	}
+}
+
+// readAhead starts a read that nobody waits for, where it is not kept or under way and the bound allows.
+func (c *Cache) readAhead(key itemKey, read func(ctx context.Context) (*item, error)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ahead >= c.cfg.ReadAhead || c.items[key] != nil || c.loads[key] != nil {
+		return
+	}
+	c.ahead++
+	if l := c.startLocked(key, read, func() { c.ahead-- }); l != nil {
+		l.waiters++ // for as long as it takes
+		c.cfg.Metrics.readAheads.Inc()
+	} else {
+		c.ahead--
+	}
+}
+
+// startLocked starts a load; ended runs under the lock when it is over. nil where the cache is closed.
+func (c *Cache) startLocked(key itemKey, read func(ctx context.Context) (*item, error), ended func()) *load {
+	if c.closed {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.LoadTimeout)
+	l := &load{cancel: cancel, done: make(chan struct{})}
+	c.loads[key] = l
+	c.wg.Go(func() {
+		defer cancel()
+		it, err := read(ctx)
+		c.mu.Lock()
+		if c.loads[key] == l {
+			delete(c.loads, key)
+		}
+		if err == nil && len(it.damaged) == 0 {
+			it.key = key
+			c.keepLocked(it)
+		}
+		if ended != nil {
+			ended()
+		}
+		c.mu.Unlock()
+		l.item, l.err = it, err
+		close(l.done)
+	})
+	return l
+}

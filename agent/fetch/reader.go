@@ -1,0 +1,265 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"sync"
+
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/objstore/batch"
+)
+
+// What a caller does next decides the class of an error.
+var (
+	// ErrUnknownTopic: no such topic or partition, after a barrier.
+	ErrUnknownTopic = errors.New("unknown topic or partition")
+	// ErrOffsetOutOfRange: the offset is not in [log start offset, high watermark], after a barrier.
+	ErrOffsetOutOfRange = errors.New("offset out of range")
+	// ErrStorage: the log names an object that the bucket does not have. An alarm; nothing is skipped.
+	ErrStorage = errors.New("object missing")
+	// ErrCorrupt: the bytes in the bucket are not those that were written. An alarm; nothing is skipped.
+	ErrCorrupt = errors.New("corrupt object")
+	// ErrUnavailable: the bucket, the metastore or the agent that holds the bytes does not answer. Retry.
+	ErrUnavailable = errors.New("data unavailable")
+
+	// errMissing becomes ErrStorage unless the log has meanwhile moved the data elsewhere.
+	errMissing = fmt.Errorf("%w: not in the bucket", ErrStorage)
+)
+
+// Metastore is what reading needs of metastore.Client.
+type Metastore interface {
+	// View runs fn under the state's read lock.
+	View(fn func(*state.State))
+	// Barrier returns when View shows everything committed before the call.
+	Barrier(ctx context.Context) error
+}
+
+// WALReader reads rows whose bytes are not in the bucket yet. It returns the row's raw bytes: whole batches, as appended.
+// An error is answered as ErrUnavailable.
+type WALReader interface {
+	ReadRow(ctx context.Context, topic entry.UUID, partition int32, row state.Row) ([]byte, error)
+}
+
+// Reader serves records of any partition. Safe for concurrent use.
+type Reader struct {
+	meta       Metastore
+	cache      *Cache
+	wal        WALReader // may be nil
+	metrics    *Metrics
+	validators sync.Pool // *batch.Validator
+	recent     trails
+}
+
+// NewReader makes a Reader over cache. Rows that are not in the bucket yet are ErrUnavailable; see WithWAL.
+func NewReader(meta Metastore, cache *Cache) *Reader {
+	r := &Reader{meta: meta, cache: cache, metrics: cache.cfg.Metrics}
+	r.recent.seed = maphash.MakeSeed()
+	r.validators.New = func() any { return batch.NewValidator() }
+	return r
+}
+
+// WithWAL makes r read rows that are not in the bucket yet from w. Requires: before the first read.
+func (r *Reader) WithWAL(w WALReader) *Reader {
+	r.wal = w
+	return r
+}
+
+// Result says where a partition stood when it was read.
+type Result struct {
+	HighWatermark int64 // one past the last readable offset
+	LastStable    int64 // last stable offset; <= HighWatermark
+	LogStart      int64 // lowest offset that is served
+	NextOffset    int64 // where the next read goes on: behind what was read, and behind offsets that hold no records
+}
+
+// Read appends whole batches to dst, from the one that contains offset on, in order, as long as they fit into maxBytes
+// (with atLeastOne, the first one always) and lie below the high watermark. Base offsets, leader epoch 0 and log append
+// times are filled in. Reading at the high watermark gives no bytes and no error. dst is returned as it was where err is
+// not nil.
+//
+// Errors: ErrUnknownTopic, ErrOffsetOutOfRange, ErrStorage, ErrCorrupt, ErrUnavailable. One that is met behind the first
+// batch is left to the next Read, which starts there.
+func (r *Reader) Read(
+	ctx context.Context, topic entry.UUID, partition int32, offset int64, maxBytes int, dst []byte, atLeastOne bool,
+) ([]byte, Result, error) {
+	w := walk{offset: offset, limit: maxBytes, start: len(dst), dst: dst, whole: atLeastOne}
+	var p plan
+	var res Result
+	for retried := false; ; {
+		if err := r.plan(ctx, topic, partition, w.offset, &p); err != nil {
+			if len(w.dst) > w.start {
+				break
+			}
+			return dst, Result{}, err
+		}
+		err := r.readRows(ctx, topic, partition, &p, &w)
+		res = p.Result
+		if err == nil && p.more && !w.full {
+			continue
+		}
+		if errors.Is(err, errMissing) && !retried && len(w.dst) == w.start {
+			// The rows may name what a merge replaced, and the collector deleted, since this agent last applied.
+			retried = true
+			if err := r.barrier(ctx); err != nil {
+				return dst, Result{}, err
+			}
+			continue
+		}
+		if err != nil && len(w.dst) == w.start {
+			r.note(topic, partition, err)
+			return dst, Result{}, err
+		}
+		break
+	}
+	res.NextOffset = w.offset
+	r.recent.leave(topic, partition, w.offset)
+	r.metrics.servedBytes.Add(float64(len(w.dst) - w.start))
+	r.metrics.servedBatches.Add(float64(w.batches))
+	return w.dst, res, nil
+}
+
+// note tells the operator of what only an operator can mend.
+func (r *Reader) note(topic entry.UUID, partition int32, err error) {
+	switch {
+	case errors.Is(err, ErrStorage):
+		r.metrics.missing.Inc()
+	case errors.Is(err, ErrCorrupt):
+		r.metrics.corrupt.Inc()
+	default:
+		return
+	}
+	r.cache.cfg.Logger.Error("records cannot be read", "topic", topic, "partition", partition, "error", err)
+}
+
+// barrier makes View current. What ends it is ErrUnavailable.
+func (r *Reader) barrier(ctx context.Context) error {
+	if err := r.meta.Barrier(ctx); err != nil {
+		return fmt.Errorf("%w: read barrier: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
+// readRows walks the rows of a plan.
+func (r *Reader) readRows(ctx context.Context, topic entry.UUID, partition int32, p *plan, w *walk) error {
+	w.sequential = w.sequential || r.recent.follows(topic, partition, w.offset)
+	for i := range p.rows {
+		row := &p.rows[i]
+		if w.offset < row.Base { // offsets that hold no records any more
+			w.offset = row.Base
+		}
+		if err := r.readRow(ctx, topic, partition, row, w); err != nil {
+			return err
+		}
+		if w.sequential && i+1 < len(p.rows) {
+			r.ahead(&p.rows[i+1])
+		}
+		if w.full {
+			return nil
+		}
+	}
+	if !p.more {
+		w.offset = max(w.offset, p.HighWatermark)
+	}
+	return nil
+}
+
+// ahead reads the object of a row that will be asked for next.
+func (r *Reader) ahead(row *state.Row) {
+	if !row.InWAL {
+		r.cache.readAhead(r.cache.tableRead(objectOf(row)))
+	}
+}
+
+// readRow appends the batches of row from w.offset on.
+func (r *Reader) readRow(ctx context.Context, topic entry.UUID, partition int32, row *state.Row, w *walk) error {
+	w.base = row.Base
+	w.row = row
+	if row.InWAL {
+		raw, err := r.pending(ctx, topic, partition, row)
+		if err != nil {
+			return err
+		}
+		return w.batchesOf(raw, true)
+	}
+	b, err := r.open(ctx, topic, partition, row)
+	if err != nil {
+		return err
+	}
+	b.ahead = w.sequential
+	for {
+		raw, last, err := b.next(ctx, w.offset)
+		if err != nil {
+			return err
+		}
+		w.base = b.base
+		if err := w.batchesOf(raw, last); err != nil || w.full || last {
+			return err
+		}
+	}
+}
+
+// pending reads a row whose bytes are in a WAL.
+func (r *Reader) pending(ctx context.Context, topic entry.UUID, partition int32, row *state.Row) ([]byte, error) {
+	if r.wal == nil {
+		return nil, fmt.Errorf("%w: the records are not in the bucket yet", ErrUnavailable)
+	}
+	raw, err := r.wal.ReadRow(ctx, topic, partition, *row)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return raw, nil
+}
+
+// walk goes through batches and keeps those that are asked for.
+type walk struct {
+	offset int64 // of the next record wanted; moves behind each batch that is passed
+	limit  int   // bytes beyond start
+	start  int   // len(dst) before
+	whole  bool  // the first batch is taken whatever its size
+	// sequential: the read starts where an earlier one of the partition ended.
+	sequential bool
+	dst        []byte
+
+	row     *state.Row
+	base    int64 // offset of the next batch
+	full    bool
+	batches int
+}
+
+// batchesOf takes the batches in raw, the first of which has offset base. last says that the row ends with them.
+func (w *walk) batchesOf(raw []byte, last bool) error {
+	s := batch.Split(raw)
+	for s.Next() {
+		h := s.Header()
+		base, end := w.base, w.base+h.Span()
+		if h.LastOffsetDelta < 0 || end > w.row.End {
+			return fmt.Errorf("%w: batch [%d, %d) in a row up to %d of %s", ErrCorrupt, base, end, w.row.End, w.row.Object)
+		}
+		w.base = end
+		if end <= w.offset {
+			continue
+		}
+		at := len(w.dst)
+		if at-w.start+len(s.Raw()) > w.limit && (at > w.start || !w.whole) {
+			w.full = true
+			return nil
+		}
+		w.dst = append(w.dst, s.Raw()...)
+		batch.StampBase(w.dst[at:], base, 0)
+		if w.row.LogAppendTime {
+			batch.StampLogAppendTime(w.dst[at:], w.row.MaxTimestamp)
+		}
+		w.offset = end
+		w.batches++
+	}
+	if err := s.Err(); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrCorrupt, w.row.Object, err)
+	}
+	if last && w.base != w.row.End {
+		return fmt.Errorf("%w: batches end at offset %d, their row at %d: %s", ErrCorrupt, w.base, w.row.End, w.row.Object)
+	}
+	return nil
+}

@@ -1,0 +1,70 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/state"
+)
+
+// planRows is how many rows one look at the index takes.
+const planRows = 8
+
+// plan is a copy of what the index says about the offsets to read.
+type plan struct {
+	Result
+	rows []state.Row // in order, from the one with the offset on
+	more bool        // rows follow those
+	buf  [planRows]state.Row
+	next [1]state.Row
+}
+
+func partitionOf(st *state.State, topic entry.UUID, partition int32) *state.Partition {
+	t := st.TopicByID(topic)
+	if t == nil {
+		return nil
+	}
+	return t.Partition(int(partition))
+}
+
+// plan looks up offset. What the state does not know is asked for again after a barrier: this agent may trail the one that
+// told the client.
+func (r *Reader) plan(ctx context.Context, topic entry.UUID, partition int32, offset int64, p *plan) error {
+	for current := false; ; current = true {
+		err := r.lookUp(topic, partition, offset, p)
+		if err == nil || current {
+			return err
+		}
+		if err := r.barrier(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (r *Reader) lookUp(topic entry.UUID, partition int32, offset int64, p *plan) (err error) {
+	p.rows, p.more = p.buf[:0], false
+	r.meta.View(func(st *state.State) {
+		part := partitionOf(st, topic, partition)
+		if part == nil {
+			err = ErrUnknownTopic
+			return
+		}
+		p.HighWatermark, p.LastStable, p.LogStart = part.Next(), part.LastStable(), part.LogStart()
+		if offset < p.LogStart || offset > p.HighWatermark {
+			err = fmt.Errorf("%w: %d is not in [%d, %d]", ErrOffsetOutOfRange, offset, p.LogStart, p.HighWatermark)
+			return
+		}
+		p.rows = part.Rows(offset, planRows, p.rows)
+		if n := len(p.rows); n == planRows {
+			p.more = len(part.Rows(p.rows[n-1].End, 1, p.next[:0])) > 0
+		}
+	})
+	return err
+}
+
+// isSorted reports whether err already says what a caller of Reader does next.
+func isSorted(err error) bool {
+	return errors.Is(err, ErrStorage) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnavailable)
+}

@@ -1,0 +1,178 @@
+package ingest
+
+import (
+	"time"
+
+	"github.com/firnlog/firn/metastore/state"
+)
+
+// turn is what the loop decided under the lock and does after it.
+type turn struct {
+	submit []*submission
+	start  []*flight
+	tell   answered
+	next   time.Time // when to look again without being woken; zero: not
+}
+
+// loop alone starts uploads and submits ops, so both happen in one order: of segments, and of the parts in each.
+func (p *Pipeline) loop() {
+	var t turn
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	defer p.gapWatch.stop()
+	for {
+		var epoch uint64
+		keys := p.gapKeys()
+		p.meta.View(func(st *state.State) {
+			epoch = st.CollectionEpoch()
+			keys.lookUp(st)
+		})
+		now := time.Now()
+		p.mu.Lock()
+		p.decideLocked(&t, keys, epoch, now)
+		refs, changed := p.gaps.refsLocked()
+		p.mu.Unlock()
+
+		t.tell.tell()
+		if changed {
+			p.gapWatch.follow(p.meta, refs)
+			p.gapsMoved() // what came before the subscription was not announced
+			p.poke()
+		}
+		for _, f := range t.start {
+			p.objectSeq++
+			f.id.Incarnation, f.id.Seq, f.id.CollectionEpoch = p.meta.Incarnation(), p.objectSeq, epoch
+			p.work <- f
+		}
+		for _, s := range t.submit {
+			s.at = now
+			p.meta.Submit(&s.op, s.done)
+		}
+		if len(t.start)+len(t.submit) > 0 {
+			clear(t.start)
+			clear(t.submit)
+		}
+		t.start, t.submit = t.start[:0], t.submit[:0]
+
+		wait := time.Hour
+		if !t.next.IsZero() {
+			wait = t.next.Sub(now)
+		}
+		timer.Reset(wait)
+		select {
+		case <-p.wake:
+		case <-timer.C:
+		case <-p.gapWatch.changed:
+			p.gapsMoved()
+		case <-p.ctx.Done():
+			return
+		}
+	}
+}
+
+// decideLocked is the policy: what to submit, and which segments to close and upload.
+func (p *Pipeline) decideLocked(t *turn, keys gapKeys, epoch uint64, now time.Time) {
+	t.next = time.Time{}
+	p.unparkLocked(t, keys, now)
+	for len(p.line) > 0 && p.line[0].ended {
+		f := p.line[0]
+		p.line[0] = nil
+		p.line = p.line[1:]
+		f.inLine = false
+		switch {
+		case f.open == 0:
+			p.recycleLocked(f)
+		case stale(f, epoch):
+			for _, part := range f.parts {
+				if part != nil {
+					p.restageLocked(part)
+				}
+			}
+		default:
+			t.submit = append(t.submit, f.subs...)
+		}
+	}
+	for p.uploading < p.cfg.UploadSlots {
+		f := p.takeLocked(now)
+		if f == nil {
+			break
+		}
+		p.cfg.Metrics.flushes[f.reason].Inc()
+		p.startLocked(f)
+		t.start = append(t.start, f)
+	}
+	p.uploaded = false
+	if p.open != nil && p.uploading < p.cfg.UploadSlots {
+		t.wakeAt(p.open.since.Add(p.cfg.FlushInterval))
+	}
+}
+
+func (t *turn) wakeAt(at time.Time) {
+	if t.next.IsZero() || at.Before(t.next) {
+		t.next = at
+	}
+}
+
+// takeLocked gives the next segment to upload, nil where none is to be uploaded now. See "When a segment is closed" in the
+// package doc.
+func (p *Pipeline) takeLocked(now time.Time) *flight {
+	for _, q := range []*[]*flight{&p.urgent, &p.queue} {
+		if len(*q) > 0 {
+			f := (*q)[0]
+			(*q)[0] = nil
+			*q = (*q)[1:]
+			return f
+		}
+	}
+	f := p.open
+	if f == nil {
+		return nil
+	}
+	switch {
+	case p.draining > 0:
+		f.reason = flushDrain
+	case p.uploading == 0:
+		f.reason = flushIdle
+	case p.uploaded:
+		f.reason = flushUpload
+		p.uploaded = false
+	case now.Sub(f.since) >= p.cfg.FlushInterval:
+		f.reason = flushInterval
+	default:
+		return nil
+	}
+	p.open = nil
+	return f
+}
+
+// startLocked puts f in line. What it spilled counts as memory from here on, since the worker reads it back.
+func (p *Pipeline) startLocked(f *flight) {
+	if more := f.raw - f.resident; more > 0 {
+		f.resident += more
+		p.addResidentLocked(more)
+	}
+	f.inLine = true
+	p.uploading++
+	p.line = append(p.line, f)
+}
+
+// stale reports whether Apply refuses what names f's object: it is older than the previous collection epoch.
+func stale(f *flight, epoch uint64) bool { return f.id.CollectionEpoch+1 < epoch }
+
+// restageLocked moves a part to a segment that goes first. Its bytes are found in the body of the one it leaves.
+func (p *Pipeline) restageLocked(part *Part) {
+	old := part.seg
+	var f *flight
+	if n := len(p.urgent); n > 0 && &p.urgent[n-1].source[0] == &old.body[0] {
+		f = p.urgent[n-1]
+	} else {
+		f = p.newFlightLocked()
+		f.since, f.reason, f.source = old.since, flushStale, old.body
+		p.urgent = append(p.urgent, f)
+		p.cfg.Metrics.staleObjects.Inc()
+	}
+	p.leaveLocked(part)
+	f.add(part)
+	f.resident += part.size
+	p.addResidentLocked(part.size)
+}

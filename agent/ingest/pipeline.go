@@ -1,0 +1,405 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/objstore"
+	"github.com/firnlog/firn/wal"
+)
+
+// flushReason is why a segment was closed.
+type flushReason int
+
+const (
+	flushIdle     flushReason = iota // nothing was being uploaded
+	flushUpload                      // an upload ended
+	flushSize                        // the target size was reached
+	flushInterval                    // the flush interval passed
+	flushDrain                       // the pipeline is draining
+	flushStale                       // its object was refused: uploaded again under another name
+	flushReasons
+)
+
+func (r flushReason) String() string {
+	return [flushReasons]string{"idle", "upload", "size", "interval", "drain", "stale"}[r]
+}
+
+// Pipeline takes batches to the bucket and the log. Safe for concurrent use.
+//
+// Three kinds of goroutine share it: callers of Stage, the loop, which alone decides what is uploaded and submitted next
+// and so keeps order, and one worker per upload slot. Results come in on the metastore's applier.
+type Pipeline struct {
+	cfg    Config
+	meta   Metastore
+	bucket objstore.Bucket
+	spill  Spill // may be nil
+	sink   Sink
+
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	wg     sync.WaitGroup
+	wake   chan struct{} // of the loop, capacity 1
+	work   chan *flight  // to the workers, capacity UploadSlots: the loop never blocks on it
+
+	objectSeq uint64 // of the last object named; of the loop
+	gapWatch  gapWatch
+
+	randMu sync.Mutex // guards cfg.Rand
+
+	mu sync.Mutex // guards the rest, every flight's fields but those of its worker, and every staged part's
+	// open takes staged parts; queue is closed and waits for a slot; urgent goes first: parts whose object was refused.
+	open   *flight
+	queue  []*flight
+	urgent []*flight
+	// line is what was given to a worker, in that order: the order of submission.
+	line      []*flight
+	uploading int  // flights with a worker
+	uploaded  bool // a worker ended since the loop last looked
+	draining  int  // callers of Drain
+	closed    bool
+	// resident is the bytes of parts in memory that are not answered. Invariant: the sum of all flights' resident, and of
+	// the reservations of callers that are inside Stage.
+	resident int64
+	parts    int    // staged and not answered
+	live     flight // ring of all flights with unanswered parts; the sentinel
+	free     []*flight
+	gaps     gaps
+	waiters  int           // on change
+	change   chan struct{} // closed and replaced when room or parts fell and somebody waits
+}
+
+// New starts a pipeline. spill may be nil: Stage then blocks where memory is full. sink must not be.
+func New(cfg Config, meta Metastore, bucket objstore.Bucket, spill Spill, sink Sink) (*Pipeline, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if meta == nil || bucket == nil || sink == nil {
+		return nil, errors.New("ingest: metastore, bucket and sink are required")
+	}
+	p := &Pipeline{
+		cfg: cfg, meta: meta, bucket: bucket, spill: spill, sink: sink,
+		wake: make(chan struct{}, 1), work: make(chan *flight, cfg.UploadSlots), change: make(chan struct{}),
+	}
+	p.live.prev, p.live.next = &p.live, &p.live
+	p.gaps.init()
+	p.gapWatch.init()
+	p.ctx, p.cancel = context.WithCancelCause(context.Background())
+	p.wg.Go(p.loop)
+	for range cfg.UploadSlots {
+		p.wg.Go(p.uploadLoop)
+	}
+	return p, nil
+}
+
+// Stage takes one request's batches in. Calls for one connection, made one after the other, keep their order in every
+// partition. It blocks only while memory and spill are full. done is called once, when every part has its outputs, from
+// the applier's or one of the pipeline's goroutines; it must not block. It is not called where Stage returns an error:
+// then nothing was taken in.
+//
+// Requires: no Part is staged twice at a time.
+// Errors: ErrClosed; ctx's own.
+func (p *Pipeline) Stage(ctx context.Context, parts []*Part, done func()) error {
+	if len(parts) == 0 {
+		done()
+		return nil
+	}
+	var size, records int64
+	for _, part := range parts {
+		part.reset()
+		size += int64(part.size)
+		records += int64(part.Header.RecordCount)
+	}
+	c := calls.Get().(*call)
+	*c = call{open: len(parts), done: done}
+	spilled, err := p.admit(ctx, parts, size)
+	if err == nil {
+		err = p.place(parts, c, spilled)
+	}
+	if err != nil {
+		*c = call{}
+		calls.Put(c)
+		return err
+	}
+	p.cfg.Metrics.stagedBytes.Add(float64(size))
+	p.cfg.Metrics.stagedBatches.Add(float64(len(parts)))
+	p.cfg.Metrics.stagedRecords.Add(float64(records))
+	return nil
+}
+
+func (part *Part) reset() {
+	part.Code, part.Err = state.OK, nil
+	part.BaseOffset, part.Timestamp, part.LogStartOffset = -1, -1, -1
+	part.call, part.seg, part.ref, part.spilled, part.waiting = nil, nil, wal.Ref{}, false, waiting{}
+	part.released = false
+	part.size = int64(len(part.Records))
+}
+
+// admit reserves memory for size bytes, or spills the parts. A request larger than all of memory is let in alone.
+func (p *Pipeline) admit(ctx context.Context, parts []*Part, size int64) (spilled bool, err error) {
+	for first := true; ; first = false {
+		p.mu.Lock()
+		if p.closed {
+			p.mu.Unlock()
+			return false, ErrClosed
+		}
+		if p.resident == 0 || p.resident+size <= p.cfg.MemoryBytes {
+			p.addResidentLocked(size)
+			p.mu.Unlock()
+			return false, nil
+		}
+		change := p.change // before Append, so that no change is missed after it
+		p.waiters++
+		p.mu.Unlock()
+		if p.spill != nil && ctx.Err() == nil {
+			spilled, err = p.spillParts(ctx, parts)
+		}
+		if !spilled && err == nil {
+			if first {
+				p.cfg.Metrics.blockedStages.Inc()
+			}
+			select {
+			case <-change:
+			case <-ctx.Done():
+				err = context.Cause(ctx)
+			}
+		}
+		p.mu.Lock()
+		p.waiters--
+		p.mu.Unlock()
+		if spilled || err != nil {
+			return spilled, err
+		}
+	}
+}
+
+// spillParts writes all parts to the spill or none. An error is ctx's.
+func (p *Pipeline) spillParts(ctx context.Context, parts []*Part) (bool, error) {
+	for i, part := range parts {
+		ref, err := p.spill.Append(ctx, part.Records)
+		if err != nil {
+			p.freeSpilled(parts[:i])
+			return false, context.Cause(ctx)
+		}
+		part.ref, part.spilled = ref, true
+	}
+	return true, nil
+}
+
+// freeSpilled gives back what parts hold in the spill.
+func (p *Pipeline) freeSpilled(parts []*Part) {
+	for _, part := range parts {
+		if part.spilled {
+			p.spill.Free(part.ref)
+			part.ref, part.spilled = wal.Ref{}, false
+		}
+	}
+}
+
+// place puts admitted parts into the open segment.
+func (p *Pipeline) place(parts []*Part, c *call, spilled bool) error {
+	var size int64
+	for _, part := range parts {
+		size += part.size
+		part.call = c
+	}
+	p.mu.Lock()
+	if p.closed {
+		if !spilled {
+			p.addResidentLocked(-size)
+		}
+		p.mu.Unlock()
+		p.freeSpilled(parts)
+		return ErrClosed
+	}
+	wake := p.open == nil || p.uploading == 0
+	if spilled {
+		c.open++ // held until Records are released below
+	}
+	for _, part := range parts {
+		if spilled {
+			part.Records, part.released = nil, true
+		}
+		wake = p.placeLocked(part) || wake
+	}
+	p.parts += len(parts)
+	p.mu.Unlock()
+	if wake {
+		p.poke()
+	}
+	if !spilled {
+		return nil
+	}
+	p.cfg.Metrics.spilledBytes.Add(float64(size))
+	p.cfg.Metrics.spillBytes.Add(float64(size))
+	for _, part := range parts {
+		if part.Release != nil {
+			part.Release()
+		}
+	}
+	var tell answered
+	p.mu.Lock()
+	p.countDownLocked(c, &tell)
+	p.mu.Unlock()
+	tell.tell()
+	return nil
+}
+
+// placeLocked adds a part to the open segment and reports whether that closed it.
+func (p *Pipeline) placeLocked(part *Part) bool {
+	f := p.open
+	if f == nil {
+		f = p.newFlightLocked()
+		f.since = time.Now()
+		p.open = f
+	}
+	f.add(part)
+	if !part.spilled {
+		f.resident += part.size
+	}
+	if f.raw < int64(p.cfg.TargetBytes) {
+		return false
+	}
+	p.queue = append(p.queue, f)
+	p.open = nil
+	f.reason = flushSize
+	return true
+}
+
+// poke makes the loop look again.
+func (p *Pipeline) poke() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (p *Pipeline) addResidentLocked(n int64) {
+	p.resident += n
+	p.cfg.Metrics.residentBytes.Add(float64(n))
+	if n < 0 {
+		p.changedLocked()
+	}
+}
+
+// changedLocked tells those who wait for room or for the end of everything staged.
+func (p *Pipeline) changedLocked() {
+	if p.waiters > 0 {
+		close(p.change)
+		p.change = make(chan struct{})
+	}
+}
+
+func (p *Pipeline) countDownLocked(c *call, tell *answered) {
+	if c.open--; c.open == 0 {
+		tell.add(c)
+	}
+}
+
+// answerLocked ends a part, whose outputs are set, and its segment with the last of them.
+func (p *Pipeline) answerLocked(part *Part, tell *answered) {
+	c := part.call
+	part.call = nil
+	p.parts--
+	p.leaveLocked(part)
+	if p.parts == 0 {
+		p.changedLocked()
+	}
+	p.countDownLocked(c, tell)
+}
+
+// leaveLocked takes a part out of its segment, which ends with its last part.
+func (p *Pipeline) leaveLocked(part *Part) {
+	f := part.seg
+	f.parts[part.slot] = nil
+	part.seg = nil
+	if f.open--; f.open > 0 {
+		return
+	}
+	p.addResidentLocked(-f.resident)
+	p.recycleLocked(f)
+}
+
+// Drain flushes everything at once, also what is staged meanwhile, and returns when all of it is answered or ctx ends.
+func (p *Pipeline) Drain(ctx context.Context) error {
+	p.mu.Lock()
+	p.draining++
+	p.waiters++
+	defer func() {
+		p.draining--
+		p.waiters--
+		p.mu.Unlock()
+	}()
+	p.poke()
+	for p.parts > 0 && !p.closed {
+		change := p.change
+		p.mu.Unlock()
+		var err error
+		select {
+		case <-change:
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+		p.mu.Lock()
+		if err != nil {
+			return err
+		}
+	}
+	if p.parts > 0 {
+		return ErrClosed
+	}
+	return nil
+}
+
+// Close ends the pipeline and joins its goroutines. Parts that are not answered get ErrClosed: what became of those that
+// were submitted is unknown to the caller. Safe twice.
+func (p *Pipeline) Close() {
+	p.mu.Lock()
+	p.closed = true
+	p.waiters++
+	p.changedLocked()
+	p.waiters--
+	p.mu.Unlock()
+	p.cancel(ErrClosed)
+	p.wg.Wait()
+
+	var tell answered
+	var last []*Part
+	p.mu.Lock()
+	for f := p.live.next; f != &p.live; f = f.next {
+		for _, part := range f.parts {
+			if part != nil {
+				last = append(last, part)
+			}
+		}
+	}
+	p.mu.Unlock()
+	for _, part := range last { // nobody else touches them: the goroutines have ended and results are dropped
+		p.releaseRecords(part)
+		p.freeSpilled([]*Part{part})
+	}
+	p.mu.Lock()
+	for _, part := range last {
+		if part.seg != nil {
+			part.Err = ErrClosed
+			p.answerLocked(part, &tell)
+		}
+	}
+	p.mu.Unlock()
+	tell.tell()
+}
+
+// releaseRecords tells the caller that the pipeline no longer reads Records.
+func (p *Pipeline) releaseRecords(part *Part) {
+	if part.Records == nil {
+		return
+	}
+	part.Records = nil
+	if part.Release != nil && !part.released {
+		part.released = true
+		part.Release()
+	}
+}

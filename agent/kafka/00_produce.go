@@ -1,0 +1,358 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kbin"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/firnlog/firn/agent/ingest"
+	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/metastore/topicconfig"
+	"github.com/firnlog/firn/objstore/batch"
+)
+
+// Produce (0), versions 0 to 12: 0 to 2 are answered with UNSUPPORTED_VERSION, see apis.
+//
+// Each partition's batch is validated here, staged, and answered once it is committed; acks 1 and all mean the same, and
+// acks 0 differs only in that nothing is answered, and an error closes the connection so that the client learns of it.
+// There is no transaction coordinator: a transactional id is answered with TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which every
+// client gives up on at once and reports by the name of the id, where UNSUPPORTED_VERSION or COORDINATOR_NOT_AVAILABLE would
+// be retried or blamed on the client.
+
+// produceRequest is decoded by hand: the batches stay where they are in the frame.
+type produceRequest struct {
+	transactional bool // a transactional id is given
+	acks          int16
+	topics        []producedTopic
+}
+
+type producedTopic struct {
+	name       string
+	partitions []producedPartition
+}
+
+type producedPartition struct {
+	index   int32
+	records []byte // aliases the frame; not to be looked at once it is staged
+	code    errorCode
+	message string
+	record  *batch.RecordError
+	part    *ingest.Part // where it was staged
+}
+
+// parseProduce decodes a body. Errors wrap errMalformed.
+func parseProduce(version int16, body []byte) (*produceRequest, error) {
+	b := kbin.Reader{Src: body}
+	flexible := version >= 9
+	tags := func() {
+		if flexible && b.Ok() {
+			w := walker{b: b.Src, flexible: true, elements: elementsMax}
+			w.tags(0)
+			if w.why != "" {
+				b.Src = nil
+				b.Span(1) // marks the reader as failed
+				return
+			}
+			b.Src = w.b
+		}
+	}
+	arrayLen := func() int32 {
+		if flexible {
+			return b.CompactArrayLen()
+		}
+		return b.ArrayLen()
+	}
+	req := &produceRequest{}
+	if version >= 3 {
+		if flexible {
+			req.transactional = b.UnsafeCompactNullableString() != nil
+		} else {
+			req.transactional = b.UnsafeNullableString() != nil
+		}
+	}
+	req.acks = b.Int16()
+	b.Int32() // the timeout: the client gives up by itself, and we have no other answer than the outcome
+	elements := elementsMax
+	topics := arrayLen()
+	for ; topics > 0 && b.Ok() && elements > 0; topics-- {
+		t := producedTopic{}
+		if flexible {
+			t.name = b.CompactString()
+		} else {
+			t.name = b.String()
+		}
+		partitions := arrayLen()
+		if b.Ok() && partitions > 0 { // each takes 6 bytes at least
+			t.partitions = make([]producedPartition, 0, min(int(partitions), len(b.Src)/6, 1024))
+		}
+		for ; partitions > 0 && b.Ok() && elements > 0; partitions-- {
+			p := producedPartition{index: b.Int32()}
+			if flexible {
+				p.records = b.CompactNullableBytes()
+			} else {
+				p.records = b.NullableBytes()
+			}
+			tags()
+			t.partitions = append(t.partitions, p)
+			elements--
+		}
+		tags()
+		req.topics = append(req.topics, t)
+		elements--
+	}
+	tags()
+	if elements == 0 {
+		return nil, fmt.Errorf("%w: Produce of more than %d topics and partitions", errMalformed, elementsMax)
+	}
+	if err := b.Complete(); err != nil {
+		return nil, fmt.Errorf("%w: Produce version %d: %w", errMalformed, version, err)
+	}
+	return req, nil
+}
+
+// produce runs on the executor. The caller holds the frame until it returns; every staged batch holds it until it is
+// given back.
+func (s *Server) produce(ctx context.Context, r *request) (reply, error) {
+	req, err := parseProduce(r.version, r.body)
+	if err != nil {
+		return reply{}, err
+	}
+	switch {
+	case r.version < 3:
+		req.refuse(codeUnsupportedVersion, "message formats before record batches are not supported")
+	case req.acks < -1 || req.acks > 1:
+		req.refuse(codeInvalidRequiredAcks, fmt.Sprintf("acks %d: accepted are -1, 0 and 1", req.acks))
+	case req.transactional:
+		req.refuse(codeTransactionalIDDenied, whyNoTransactions)
+	default:
+		if err := s.stage(ctx, r, req); err != nil {
+			return reply{}, err
+		}
+	}
+	return s.produced(r, req), nil
+}
+
+const whyNoTransactions = "this cluster does not serve transactions"
+
+// refuse gives every partition the same code.
+func (req *produceRequest) refuse(code errorCode, why string) {
+	for i := range req.topics {
+		for j := range req.topics[i].partitions {
+			p := &req.topics[i].partitions[j]
+			p.code, p.message = code, why
+		}
+	}
+}
+
+// staging is a request on its way through the produce path. ready is closed when all parts have their outputs.
+type staging struct {
+	parts []ingest.Part
+	ptrs  []*ingest.Part
+}
+
+// stage validates and hands on what is valid; the other partitions get their codes.
+func (s *Server) stage(ctx context.Context, r *request, req *produceRequest) error {
+	views, err := s.producedTopics(ctx, req)
+	n := 0
+	for i := range req.topics {
+		n += len(req.topics[i].partitions)
+	}
+	st := staging{parts: make([]ingest.Part, 0, n), ptrs: make([]*ingest.Part, 0, n)}
+	v := s.validators.Get().(*batch.Validator)
+	defer s.validators.Put(v)
+	release := r.frame.release
+	now := time.Now().UnixMilli()
+	for i := range req.topics {
+		t, view := &req.topics[i], &views[i]
+		var settings topicconfig.Settings
+		var lim batch.Limits
+		if view.partitions > 0 {
+			settings = s.settings.settings(view)
+			lim = limits(settings, now)
+		}
+		for j := range t.partitions {
+			p := &t.partitions[j]
+			if p.index < 0 || p.index >= view.partitions {
+				if p.code = codeUnknownTopicOrPartition; err != nil {
+					p.code, p.message = codeRequestTimedOut, "the metastore does not answer"
+				}
+				continue
+			}
+			header, verr := s.checkBatch(v, r.version, p, lim)
+			if verr != nil {
+				continue
+			}
+			st.parts = append(st.parts, ingest.Part{
+				Topic: view.id, Partition: p.index, Records: p.records, Header: header,
+				LogAppendTime: settings.LogAppendTime, Release: release,
+			})
+			p.part = &st.parts[len(st.parts)-1]
+			st.ptrs = append(st.ptrs, p.part)
+		}
+	}
+	if len(st.ptrs) == 0 {
+		return nil
+	}
+	ready := make(chan struct{})
+	held := int32(len(st.ptrs))
+	r.frame.hold(held)
+	r.ready = ready
+	if err := s.producer.Stage(ctx, st.ptrs, func() { close(ready) }); err != nil {
+		for range held {
+			release()
+		}
+		r.ready = nil
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		code := s.codeOf(err, codeRequestTimedOut)
+		for i := range req.topics {
+			for j := range req.topics[i].partitions {
+				if p := &req.topics[i].partitions[j]; p.part != nil {
+					p.part, p.code, p.message = nil, code, err.Error()
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// producedTopics looks up the request's topics; a missing one is a zero view. The error says that missing is not proven.
+func (s *Server) producedTopics(ctx context.Context, req *produceRequest) ([]topicView, error) {
+	views := make([]topicView, len(req.topics))
+	err := s.fresh(ctx, func(st *state.State) bool {
+		complete := true
+		for i := range req.topics {
+			t := st.TopicByName(req.topics[i].name)
+			if t == nil {
+				complete = false
+				continue
+			}
+			views[i] = viewTopic(st, t)
+			for j := range req.topics[i].partitions {
+				if req.topics[i].partitions[j].index >= views[i].partitions {
+					complete = false
+				}
+			}
+		}
+		return complete
+	})
+	return views, err
+}
+
+func limits(t topicconfig.Settings, now int64) batch.Limits {
+	lim := batch.Limits{
+		MaxBatchBytes: t.MaxMessageBytes, Now: now, RequireKeys: t.Compact,
+		TimestampBeforeMax: t.TimestampBeforeMax, TimestampAfterMax: t.TimestampAfterMax,
+	}
+	if t.LogAppendTime {
+		lim.TimestampType = batch.LogAppendTime
+	}
+	return lim
+}
+
+// zstdVersion is the first Produce version that may carry zstd (KIP-110).
+const zstdVersion = 7
+
+var errNoBatch = fmt.Errorf("a partition without a record batch: %w", batch.ErrInvalidRecord)
+
+// checkBatch validates a partition's batch and fills in its code where it is refused.
+func (s *Server) checkBatch(v *batch.Validator, version int16, p *producedPartition, lim batch.Limits) (batch.Header, error) {
+	var header batch.Header
+	var err error
+	if len(p.records) == 0 {
+		err = errNoBatch
+	} else {
+		header, err = v.Validate(p.records, lim)
+	}
+	switch {
+	case err != nil:
+		p.code, p.message = s.codeOf(err, codeRequestTimedOut), err.Error()
+		_ = errors.As(err, &p.record)
+	case header.Transactional():
+		p.code, p.message = codeTransactionalIDDenied, whyNoTransactions
+		err = batch.ErrInvalidRecord
+	case header.Codec() == batch.CodecZstd && version < zstdVersion:
+		p.code, p.message = codeUnsupportedCompression, "zstd needs Produce version 7"
+		err = batch.ErrUnsupportedCodec
+	}
+	return header, err
+}
+
+// produced is the answer.
+func (s *Server) produced(r *request, req *produceRequest) reply {
+	a := reply{ready: r.ready}
+	if req.acks == 0 {
+		a.fault = func() error { return s.collect(req) }
+		return a
+	}
+	version := r.version
+	a.body = func(dst []byte) []byte {
+		_ = s.collect(req)
+		return appendProduced(dst, version, req)
+	}
+	return a
+}
+
+// collect takes the outcomes over into codes, counts them, and returns an error where there is one.
+func (s *Server) collect(req *produceRequest) (first error) {
+	for i := range req.topics {
+		t := &req.topics[i]
+		for j := range t.partitions {
+			p := &t.partitions[j]
+			if p.part != nil {
+				switch {
+				case p.part.Err != nil:
+					p.code, p.message = s.codeOf(p.part.Err, codeRequestTimedOut), p.part.Err.Error()
+				case p.part.Code != state.OK:
+					var ok bool
+					if p.code, ok = ofState(p.part.Code); !ok {
+						s.cfg.Logger.Error("no Kafka error code for a batch's result", "code", p.part.Code)
+					}
+					p.message = p.part.Code.String()
+				}
+			}
+			if p.code != codeNone {
+				s.cfg.Metrics.failed(keyProduce, p.code)
+				if first == nil {
+					first = fmt.Errorf("%s-%d refused with code %d: %s", t.name, p.index, p.code, p.message)
+				}
+			}
+		}
+	}
+	return first
+}
+
+func appendProduced(dst []byte, version int16, req *produceRequest) []byte {
+	res := kmsg.ProduceResponse{Version: version, Topics: make([]kmsg.ProduceResponseTopic, 0, len(req.topics))}
+	for i := range req.topics {
+		t := &req.topics[i]
+		rt := kmsg.NewProduceResponseTopic()
+		rt.Topic = t.name
+		rt.Partitions = make([]kmsg.ProduceResponseTopicPartition, 0, len(t.partitions))
+		for j := range t.partitions {
+			p := &t.partitions[j]
+			rp := kmsg.NewProduceResponseTopicPartition()
+			rp.Partition, rp.ErrorCode = p.index, int16(p.code)
+			rp.BaseOffset, rp.LogAppendTime, rp.LogStartOffset = -1, -1, -1
+			switch {
+			case p.code == codeNone && p.part != nil:
+				rp.BaseOffset, rp.LogAppendTime, rp.LogStartOffset = p.part.BaseOffset, p.part.Timestamp, p.part.LogStartOffset
+			case p.message != "":
+				rp.ErrorMessage = &p.message
+			}
+			if p.record != nil {
+				e := kmsg.NewProduceResponseTopicPartitionErrorRecord()
+				e.RelativeOffset, e.ErrorMessage = int32(p.record.Index), &p.record.Reason
+				rp.ErrorRecords = append(rp.ErrorRecords, e)
+			}
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		res.Topics = append(res.Topics, rt)
+	}
+	return res.AppendTo(dst)
+}

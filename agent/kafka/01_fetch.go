@@ -1,0 +1,373 @@
+package kafka
+
+import (
+	"context"
+	"encoding/binary"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kbin"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/state"
+)
+
+// Fetch (1), versions 4 to 17: record batches, sessions from 7 on, topic ids from 13 on.
+//
+// A long poll looks at the state and sleeps until an applied entry changes one of its partitions; only when there is
+// something to read are records read, straight into the answer. There are no transactions: the last stable offset is the
+// high watermark, the list of aborted ones is empty, and both isolation levels read the same.
+
+// gatherPause is how long a fetch whose min_bytes are not there yet lets more records come together before it reads again.
+const gatherPause = 20 * time.Millisecond
+
+// fetching is one Fetch under way.
+type fetching struct {
+	s    *Server
+	req  *kmsg.FetchRequest
+	plan fetchPlan
+	// current: a barrier was taken since the request arrived; lagging is why it could not be.
+	current bool
+	lagging error
+}
+
+func (s *Server) fetch(ctx context.Context, r *request, req *kmsg.FetchRequest) (reply, error) {
+	plan, code := s.sessions.begin(req)
+	f := &fetching{s: s, req: req, plan: plan}
+	if code != codeNone {
+		s.cfg.Metrics.failed(keyFetch, code)
+		return reply{built: f.appendEnvelope(s.startAnswer(r, 0), code, nil)}, nil
+	}
+	wait := time.Duration(max(req.MaxWaitMillis, 0)) * time.Millisecond
+	over := time.NewTimer(min(wait, s.cfg.FetchWaitMax))
+	defer over.Stop()
+	var changed chan struct{} // nil until the first sleep
+	for last := wait == 0 || req.MinBytes <= 0; ; {
+		failed, readable := f.look(ctx)
+		if ctx.Err() != nil {
+			return reply{}, context.Cause(ctx)
+		}
+		if last || failed || readable {
+			a, size, err := f.answer(ctx, r, last || failed)
+			if err != nil || a.built != nil {
+				return a, err
+			}
+			if size > 0 && !pause(ctx, gatherPause, over.C, s.drained) {
+				last = true
+				continue
+			}
+		}
+		if changed == nil { // from here on nothing is missed: look once more before the sleep
+			changed = make(chan struct{}, 1)
+			defer s.meta.Subscribe(f.refs(), changed)()
+			continue
+		}
+		select {
+		case <-changed:
+		case <-over.C:
+			last = true
+		case <-s.drained:
+			last = true
+		case <-ctx.Done():
+			return reply{}, context.Cause(ctx)
+		}
+	}
+}
+
+// pause waits d; false means that the wait is over altogether.
+func pause(ctx context.Context, d time.Duration, over <-chan time.Time, drained <-chan struct{}) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-over:
+	case <-drained:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// refs are the partitions whose changes matter.
+func (f *fetching) refs() []state.PartitionRef {
+	refs := make([]state.PartitionRef, 0, len(f.plan.parts))
+	for i := range f.plan.parts {
+		p := &f.plan.parts[i]
+		if p.now.code == codeNone {
+			refs = append(refs, state.PartitionRef{Topic: p.now.topic, Partition: p.partition})
+		}
+	}
+	return refs
+}
+
+// look fills in where every partition stands now. failed: one has an error to tell. readable: one has records.
+func (f *fetching) look(ctx context.Context) (failed, readable bool) {
+	doubtful := f.view()
+	if doubtful && !f.current && f.lagging == nil {
+		if f.lagging = f.s.barrier(ctx); f.lagging == nil {
+			f.current = true
+			f.view()
+		}
+	}
+	for i := range f.plan.parts {
+		p := &f.plan.parts[i]
+		if f.lagging != nil && !f.current && provable(p.now.code) {
+			p.now.code = codeOffsetNotAvailable
+		}
+		failed = failed || p.now.code != codeNone
+		p.ready = p.now.code == codeNone && p.offset < p.now.highWatermark
+		readable = readable || p.ready
+	}
+	return failed, readable
+}
+
+// provable reports codes that clients act on for good.
+func provable(c errorCode) bool {
+	return c == codeUnknownTopicOrPartition || c == codeUnknownTopicID || c == codeOffsetOutOfRange
+}
+
+// view reads the state. doubtful: an agent that trails could be wrong about what it found.
+func (f *fetching) view() (doubtful bool) {
+	f.s.meta.View(func(st *state.State) {
+		for i := range f.plan.parts {
+			p := &f.plan.parts[i]
+			p.now = told{topic: entry.UUID(p.id), highWatermark: -1, lastStable: -1, logStart: -1}
+			var t *state.Topic
+			if f.req.Version >= 13 {
+				t = st.TopicByID(p.id)
+			} else {
+				t = st.TopicByName(p.name)
+			}
+			switch {
+			case t == nil && f.req.Version >= 13:
+				p.now.code = codeUnknownTopicID
+			case t == nil || t.Partition(int(p.partition)) == nil:
+				p.now.code = codeUnknownTopicOrPartition
+			case p.leaderEpoch > leaderEpoch:
+				p.now.code = codeUnknownLeaderEpoch
+			default:
+				part := t.Partition(int(p.partition))
+				p.now.topic = t.ID
+				p.now.highWatermark, p.now.lastStable, p.now.logStart = part.Next(), part.LastStable(), part.LogStart()
+				if p.offset < p.now.logStart || p.offset > p.now.highWatermark {
+					p.now.code = codeOffsetOutOfRange
+				}
+			}
+			doubtful = doubtful || provable(p.now.code)
+		}
+	})
+	return doubtful
+}
+
+// leaderEpoch is every partition's: no offset is ever taken back.
+const leaderEpoch = 0
+
+// included lists the parts that the answer names: all, or in an incremental fetch those with news.
+func (f *fetching) included() []int {
+	list := make([]int, 0, len(f.plan.parts))
+	for i := range f.plan.parts {
+		p := &f.plan.parts[i]
+		if !f.plan.incremental || p.fresh || p.ready || p.now.code != codeNone || p.now != p.was {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
+// answer reads what there is. Where final is not set and min_bytes are not reached it returns no answer, but how many
+// bytes there were.
+func (f *fetching) answer(ctx context.Context, r *request, final bool) (reply, int, error) {
+	s := f.s
+	most := min(int(max(f.req.MaxBytes, 0)), s.cfg.FetchBytesMax)
+	want := 0
+	for i := range f.plan.parts {
+		if p := &f.plan.parts[i]; p.ready {
+			want = min(want+int(max(p.maxBytes, 1)), most)
+		}
+	}
+	charge := int64(max(want, 0))
+	if charge > 0 {
+		if err := s.fetchBudget.take(ctx, charge); err != nil {
+			return reply{}, 0, context.Cause(ctx)
+		}
+	}
+	included := f.included()
+	dst := f.appendEnvelope(s.startAnswer(r, want+64*len(included)), codeNone, func(dst []byte) []byte {
+		return f.appendTopics(ctx, dst, included, most)
+	})
+	size, failed := 0, false
+	for _, i := range included {
+		p := &f.plan.parts[i]
+		size += p.bytes
+		failed = failed || p.now.code != codeNone
+	}
+	if ctx.Err() != nil || !final && !failed && size < int(f.req.MinBytes) {
+		s.pool.put(dst)
+		s.fetchBudget.give(charge)
+		if ctx.Err() != nil {
+			return reply{}, 0, context.Cause(ctx)
+		}
+		return reply{}, size, nil
+	}
+	if unused := charge - int64(size); unused > 0 {
+		s.fetchBudget.give(unused)
+		charge -= unused
+	}
+	for _, i := range included {
+		if code := f.plan.parts[i].now.code; code != codeNone {
+			s.cfg.Metrics.failed(keyFetch, code)
+		}
+	}
+	s.sessions.commit(&f.plan, included)
+	return reply{built: dst, charge: charge}, size, nil
+}
+
+// startAnswer returns a pooled buffer with the response's header and room for size bytes more.
+func (s *Server) startAnswer(r *request, size int) []byte {
+	return appendHeader(s.pool.get(headerRoom+64+size), r)
+}
+
+// appendEnvelope writes the response around its topics; nil for none.
+func (f *fetching) appendEnvelope(dst []byte, code errorCode, topics func([]byte) []byte) []byte {
+	dst = kbin.AppendInt32(dst, 0) // throttle
+	if f.req.Version >= 7 {
+		dst = kbin.AppendInt16(dst, int16(code))
+		dst = kbin.AppendInt32(dst, f.plan.sessionID)
+	}
+	if topics != nil {
+		dst = topics(dst)
+	} else {
+		dst = f.appendLen(dst, 0)
+	}
+	return f.appendTags(dst)
+}
+
+func (f *fetching) flexible() bool { return f.req.Version >= 12 }
+
+func (f *fetching) appendLen(dst []byte, n int) []byte {
+	if f.flexible() {
+		return kbin.AppendCompactArrayLen(dst, n)
+	}
+	return kbin.AppendArrayLen(dst, n)
+}
+
+func (f *fetching) appendTags(dst []byte) []byte {
+	if f.flexible() {
+		return append(dst, 0)
+	}
+	return dst
+}
+
+// appendTopics writes the included parts, neighbours of one topic together, and reads their records.
+func (f *fetching) appendTopics(ctx context.Context, dst []byte, included []int, most int) []byte {
+	sameTopic := func(a, b int) bool {
+		p, q := &f.plan.parts[a], &f.plan.parts[b]
+		return p.id == q.id && p.name == q.name
+	}
+	topics := 0
+	for k := range included {
+		if k == 0 || !sameTopic(included[k-1], included[k]) {
+			topics++
+		}
+	}
+	dst = f.appendLen(dst, topics)
+	read := 0
+	for k := 0; k < len(included); {
+		end := k + 1
+		for end < len(included) && sameTopic(included[k], included[end]) {
+			end++
+		}
+		p := &f.plan.parts[included[k]]
+		switch {
+		case f.req.Version >= 13:
+			dst = append(dst, p.id[:]...)
+		case f.flexible():
+			dst = kbin.AppendCompactString(dst, p.name)
+		default:
+			dst = kbin.AppendString(dst, p.name)
+		}
+		dst = f.appendLen(dst, end-k)
+		for ; k < end; k++ {
+			dst = f.appendPartition(ctx, dst, &f.plan.parts[included[k]], most-read, read == 0)
+			read += f.plan.parts[included[k]].bytes
+		}
+		dst = f.appendTags(dst)
+	}
+	return dst
+}
+
+// appendPartition writes one partition. The records are appended by the reader where they belong; what stands before them
+// is filled in afterwards.
+func (f *fetching) appendPartition(ctx context.Context, dst []byte, p *planPart, room int, first bool) []byte {
+	p.bytes = 0
+	dst = kbin.AppendInt32(dst, p.partition)
+	fixedAt := len(dst)
+	dst = f.appendStanding(dst, p)
+	lengthAt := len(dst)
+	dst = f.appendRoomForLength(dst)
+	recordsAt := len(dst)
+	if p.ready && (room > 0 || first) {
+		limit := max(0, min(int(p.maxBytes), room))
+		read, res, err := f.s.log.Read(ctx, p.now.topic, p.partition, p.offset, limit, dst, first)
+		dst = read
+		if err != nil {
+			dst = dst[:recordsAt]
+			p.now.code = f.s.codeOf(err, codeOffsetNotAvailable)
+			if f.req.Version >= 13 && p.now.code == codeUnknownTopicOrPartition {
+				p.now.code = codeUnknownTopicID
+			}
+			p.now.highWatermark, p.now.lastStable, p.now.logStart = -1, -1, -1
+		} else {
+			p.now.highWatermark, p.now.lastStable, p.now.logStart = res.HighWatermark, res.LastStable, res.LogStart
+		}
+		f.appendStanding(dst[:fixedAt], p) // in place
+	}
+	p.bytes = len(dst) - recordsAt
+	dst = f.fillLength(dst, lengthAt, recordsAt)
+	return f.appendTags(dst)
+}
+
+// appendStanding writes what precedes the records. Its size depends on the version alone.
+func (f *fetching) appendStanding(dst []byte, p *planPart) []byte {
+	dst = kbin.AppendInt16(dst, int16(p.now.code))
+	dst = kbin.AppendInt64(dst, p.now.highWatermark)
+	dst = kbin.AppendInt64(dst, p.now.lastStable)
+	if f.req.Version >= 5 {
+		dst = kbin.AppendInt64(dst, p.now.logStart)
+	}
+	dst = f.appendLen(dst, 0) // aborted transactions
+	if f.req.Version >= 11 {
+		dst = kbin.AppendInt32(dst, -1) // preferred read replica
+	}
+	return dst
+}
+
+// recordsLengthBytes is the size of a compact length of 16 KiB to 2 MiB, the usual: then nothing has to be moved.
+const recordsLengthBytes = 3
+
+func (f *fetching) appendRoomForLength(dst []byte) []byte {
+	if f.flexible() {
+		return append(dst, 0, 0, 0)
+	}
+	return append(dst, 0, 0, 0, 0)
+}
+
+// fillLength writes the size of the records that start at recordsAt. A compact length that is shorter or longer than its
+// room moves them.
+func (f *fetching) fillLength(dst []byte, lengthAt, recordsAt int) []byte {
+	n := len(dst) - recordsAt
+	if !f.flexible() {
+		binary.BigEndian.PutUint32(dst[lengthAt:], uint32(n))
+		return dst
+	}
+	var length [5]byte
+	b := kbin.AppendUvarint(length[:0], uint32(n+1))
+	for range len(b) - recordsLengthBytes {
+		dst = append(dst, 0)
+	}
+	if len(b) != recordsLengthBytes {
+		copy(dst[lengthAt+len(b):], dst[recordsAt:recordsAt+n])
+	}
+	copy(dst[lengthAt:], b)
+	return dst[:lengthAt+len(b)+n]
+}

@@ -1,0 +1,57 @@
+package kafka
+
+import (
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/firnlog/firn/metastore/state"
+)
+
+// FindCoordinator (10), versions 0 to 6; from 4 on many keys at once. A group's coordinator is the live agent that
+// rendezvous hashing gives its id. Transactions have none: TRANSACTIONAL_ID_AUTHORIZATION_FAILED ends the client's attempt.
+
+// Types of coordinator.
+const (
+	ofGroup       = 0
+	ofTransaction = 1
+	ofShare       = 2
+)
+
+func (s *Server) findCoordinator(req *kmsg.FindCoordinatorRequest) *kmsg.FindCoordinatorResponse {
+	var nodes []node
+	s.meta.View(func(st *state.State) { nodes = s.nodes(st) })
+	res := kmsg.NewPtrFindCoordinatorResponse()
+	res.Version = req.Version
+	keys := req.CoordinatorKeys
+	if req.Version < 4 {
+		keys = []string{req.CoordinatorKey}
+	}
+	for _, key := range keys {
+		c := kmsg.NewFindCoordinatorResponseCoordinator()
+		c.Key, c.NodeID, c.Port = key, -1, -1
+		code, why := codeNone, ""
+		switch req.CoordinatorType {
+		case ofGroup:
+			if n, ok := rendezvous(groupKey(key), nodes, anyNode); ok {
+				c.NodeID, c.Host, c.Port = n.id, n.host, n.port
+			} else {
+				code, why = codeCoordinatorNotAvailable, "no agent is live"
+			}
+		case ofTransaction:
+			code, why = codeTransactionalIDDenied, whyNoTransactions
+		case ofShare:
+			code, why = codeInvalidRequest, "this cluster does not serve share groups"
+		default:
+			code, why = codeInvalidRequest, "no such type of coordinator"
+		}
+		if c.ErrorCode = int16(code); code != codeNone {
+			c.ErrorMessage = &why
+			s.cfg.Metrics.failed(keyFindCoordinator, code)
+		}
+		res.Coordinators = append(res.Coordinators, c)
+	}
+	if req.Version < 4 {
+		c := &res.Coordinators[0]
+		res.ErrorCode, res.ErrorMessage, res.NodeID, res.Host, res.Port = c.ErrorCode, c.ErrorMessage, c.NodeID, c.Host, c.Port
+	}
+	return res
+}

@@ -1,0 +1,162 @@
+package kafka
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/metastore/topicconfig"
+)
+
+// IncrementalAlterConfigs (44), versions 0 and 1, of topics and of the cluster (a broker of the empty name). Values are
+// checked here, against the whole that results, as far as a barrier has shown it.
+
+func (s *Server) incrementalAlterConfigs(
+	ctx context.Context, req *kmsg.IncrementalAlterConfigsRequest,
+) *kmsg.IncrementalAlterConfigsResponse {
+	ctx, cancel := s.adminTime(ctx, 0)
+	defer cancel()
+	lagging := s.barrier(ctx)
+	type resource struct {
+		kind kmsg.ConfigResourceType
+		name string
+	}
+	times := make(map[resource]int)
+	for i := range req.Resources {
+		times[resource{req.Resources[i].ResourceType, req.Resources[i].ResourceName}]++
+	}
+	res := kmsg.NewPtrIncrementalAlterConfigsResponse()
+	res.Version = req.Version
+	for i := range req.Resources {
+		r := &req.Resources[i]
+		var no *refusal
+		switch {
+		case times[resource{r.ResourceType, r.ResourceName}] > 1:
+			no = refused(codeInvalidRequest, "a resource is named more than once")
+		case lagging != nil:
+			no = refused(codeRequestTimedOut, "the metastore does not answer: %v", lagging)
+		default:
+			no = s.alterConfigs(ctx, r, req.ValidateOnly)
+		}
+		rr := kmsg.NewIncrementalAlterConfigsResponseResource()
+		rr.ResourceType, rr.ResourceName = r.ResourceType, r.ResourceName
+		rr.ErrorCode, rr.ErrorMessage = s.tell(keyIncrementalAlterConfigs, no)
+		res.Resources = append(res.Resources, rr)
+	}
+	return res
+}
+
+// configured is what a kind of resource brings to an alteration.
+type configured struct {
+	have  []entry.Config
+	check func(name, value string) error
+	// spec is what a list is appended to where it is not set, and its default.
+	spec func(name string) (*topicconfig.Spec, bool)
+	// cluster are the configs behind those of a topic.
+	cluster []entry.Config
+	isTopic bool
+}
+
+func (s *Server) alterConfigs(
+	ctx context.Context, r *kmsg.IncrementalAlterConfigsRequestResource, validateOnly bool,
+) *refusal {
+	var of configured
+	switch {
+	case r.ResourceType == kmsg.ConfigResourceTypeTopic:
+		found := false
+		s.meta.View(func(st *state.State) {
+			if t := st.TopicByName(r.ResourceName); t != nil {
+				of.have, of.cluster, found = t.Configs, st.BrokerConfigs(), true
+			}
+		})
+		if !found {
+			return refused(codeUnknownTopicOrPartition, "no topic %q", r.ResourceName)
+		}
+		of.check, of.spec, of.isTopic = topicconfig.Validate, topicconfig.Lookup, true
+	case r.ResourceType == kmsg.ConfigResourceTypeBroker && r.ResourceName != "":
+		return refused(codeInvalidRequest, "an agent has no configs of its own: set them for the cluster (--entity-default)")
+	case r.ResourceType == kmsg.ConfigResourceTypeBroker:
+		s.meta.View(func(st *state.State) { of.have = st.BrokerConfigs() })
+		of.check = topicconfig.ValidateCluster
+		of.spec = func(name string) (*topicconfig.Spec, bool) {
+			spec, _, ok := topicconfig.LookupCluster(name)
+			return spec, ok
+		}
+	default:
+		return unconfigurable(r.ResourceType)
+	}
+	op := &entry.AlterConfigs{ResourceType: uint32(r.ResourceType), ResourceName: r.ResourceName}
+	after := slices.Clone(of.have)
+	for i := range r.Configs {
+		c := &r.Configs[i]
+		if slices.ContainsFunc(op.Changes, func(have entry.ConfigChange) bool { return have.Name == c.Name }) {
+			return refused(codeInvalidRequest, "%s is changed twice", c.Name)
+		}
+		change, no := of.change(c)
+		if no != nil {
+			return no
+		}
+		op.Changes = append(op.Changes, change)
+		after = slices.DeleteFunc(after, func(have entry.Config) bool { return have.Name == c.Name })
+		if change.Kind != entry.ConfigDelete {
+			after = append(after, entry.Config{Name: change.Name, Value: change.Value})
+		}
+	}
+	if of.isTopic {
+		if err := topicconfig.Parse(getter(after), getter(of.cluster)).Check(); err != nil {
+			return refused(codeInvalidConfig, "%v", err)
+		}
+	}
+	if validateOnly || len(op.Changes) == 0 {
+		return nil
+	}
+	return s.propose(ctx, op)
+}
+
+// change is one alteration as an op: lists are worked out here, because Kafka appends to the default where nothing is set.
+func (of *configured) change(c *kmsg.IncrementalAlterConfigsRequestResourceConfig) (entry.ConfigChange, *refusal) {
+	none := entry.ConfigChange{}
+	spec, ok := of.spec(c.Name)
+	if !ok {
+		return none, refused(codeInvalidConfig, "%v", of.check(c.Name, ""))
+	}
+	if c.Op == kmsg.IncrementalAlterConfigOpDelete {
+		return entry.ConfigChange{Name: c.Name, Kind: entry.ConfigDelete}, nil
+	}
+	if c.Value == nil {
+		return none, refused(codeInvalidRequest, "null value for %s", c.Name)
+	}
+	value := *c.Value
+	switch c.Op {
+	case kmsg.IncrementalAlterConfigOpSet:
+	case kmsg.IncrementalAlterConfigOpAppend, kmsg.IncrementalAlterConfigOpSubtract:
+		if spec.Type != topicconfig.List {
+			return none, refused(codeInvalidConfig, "%s is not a list", c.Name)
+		}
+		have, set := getter(of.have)(c.Name)
+		if !set {
+			have = spec.Default
+		}
+		words := topicconfig.SplitList(have)
+		for _, w := range topicconfig.SplitList(value) {
+			at := slices.Index(words, w)
+			switch {
+			case c.Op == kmsg.IncrementalAlterConfigOpAppend && at < 0:
+				words = append(words, w)
+			case c.Op == kmsg.IncrementalAlterConfigOpSubtract && at >= 0:
+				words = slices.Delete(words, at, at+1)
+			}
+		}
+		value = strings.Join(words, ",")
+	default:
+		return none, refused(codeInvalidRequest, "no such alteration: %v", c.Op)
+	}
+	if err := of.check(c.Name, value); err != nil {
+		return none, refused(codeInvalidConfig, "%v", err)
+	}
+	return entry.ConfigChange{Name: c.Name, Kind: entry.ConfigSet, Value: value}, nil
+}

@@ -1,0 +1,228 @@
+package kafka
+
+import (
+	"context"
+	"encoding/binary"
+	"slices"
+	"sync"
+
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/metastore/topicconfig"
+)
+
+// node is a live agent as clients see it.
+type node struct {
+	id   int32
+	host string
+	port int32
+	zone string
+}
+
+// nodes returns the joined agents that have an address on this server's listener, by id.
+func (s *Server) nodes(st *state.State) []node {
+	agents := st.Agents()
+	list := make([]node, 0, len(agents))
+	for i := range agents {
+		for _, l := range agents[i].Listeners {
+			if l.Name == s.cfg.Listener {
+				list = append(list, node{id: agents[i].NodeID, host: l.Host, port: int32(l.Port), zone: agents[i].Zone})
+				break
+			}
+		}
+	}
+	return list
+}
+
+// controller is the live agent of the lowest id, -1 where there is none.
+func controller(nodes []node) int32 {
+	if len(nodes) == 0 {
+		return -1
+	}
+	return nodes[0].id
+}
+
+// rack is a node's zone as the protocol has it: absent where unknown.
+func (n node) rack() *string {
+	if n.zone == "" {
+		return nil
+	}
+	return &n.zone
+}
+
+// mix is the finaliser of splitmix64. All agents of all versions must agree on it: it places leaders.
+func mix(x uint64) uint64 {
+	x ^= x >> 30
+	x *= 0xbf58476d1ce4e5b9
+	x ^= x >> 27
+	x *= 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// partitionKey and groupKey are what rendezvous hashing spreads.
+func partitionKey(topic entry.UUID, partition int32) uint64 {
+	k := mix(binary.BigEndian.Uint64(topic[:8]))
+	k = mix(k ^ binary.BigEndian.Uint64(topic[8:]))
+	return mix(k ^ uint64(uint32(partition)))
+}
+
+func groupKey(group string) uint64 {
+	k := uint64(len(group))
+	for ; len(group) >= 8; group = group[8:] {
+		k = mix(k ^ binary.BigEndian.Uint64([]byte(group[:8])))
+	}
+	var tail [8]byte
+	copy(tail[:], group)
+	return mix(k ^ binary.BigEndian.Uint64(tail[:]))
+}
+
+// weight orders nodes for a key: the highest is chosen.
+func weight(key uint64, id int32) uint64 { return mix(key ^ mix(uint64(uint32(id))+1)) }
+
+// rendezvous returns the node chosen for key among those that ok accepts.
+func rendezvous(key uint64, nodes []node, ok func(id int32) bool) (node, bool) {
+	var best node
+	var bestWeight uint64
+	found := false
+	for _, n := range nodes {
+		if !ok(n.id) {
+			continue
+		}
+		if w := weight(key, n.id); !found || w > bestWeight {
+			best, bestWeight, found = n, w, true
+		}
+	}
+	return best, found
+}
+
+func anyNode(int32) bool { return true }
+
+// replicas returns the ids reported for a partition, the leader first; the package doc says how they are chosen. Empty
+// where no agent is live.
+func (t *topicView) replicas(partition int32, nodes []node) []int32 {
+	if len(nodes) == 0 {
+		return nil
+	}
+	key := partitionKey(t.id, partition)
+	var assigned []int32
+	if int(partition) < len(t.assignment) {
+		assigned = t.assignment[partition].Nodes
+	}
+	leader, ok := rendezvous(key, nodes, func(id int32) bool { return slices.Contains(assigned, id) })
+	if !ok {
+		leader, _ = rendezvous(key, nodes, anyNode)
+	}
+	if len(assigned) > 0 {
+		ids := make([]int32, 0, len(assigned)+1)
+		ids = append(ids, leader.id)
+		for _, id := range assigned {
+			if id != leader.id {
+				ids = append(ids, id)
+			}
+		}
+		return ids[:max(len(assigned), 1)] // a leader from outside takes the last one's place
+	}
+	want := max(t.replication, 1)
+	ids := append(make([]int32, 0, want), leader.id)
+	for len(ids) < min(want, len(nodes)) {
+		next, _ := rendezvous(key, nodes, func(id int32) bool { return !slices.Contains(ids, id) })
+		ids = append(ids, next.id)
+	}
+	for id := int32(1); len(ids) < want; id++ {
+		if !slices.ContainsFunc(nodes, func(n node) bool { return n.id == id }) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// topicView is what handlers need of a topic, good beyond the read lock: its slices are never modified.
+type topicView struct {
+	id          entry.UUID
+	name        string
+	partitions  int32
+	replication int // factor, as asked for
+	assignment  []entry.Replicas
+	configs     []entry.Config // its own
+	cluster     []entry.Config // of all brokers
+}
+
+func viewTopic(st *state.State, t *state.Topic) topicView {
+	return topicView{
+		id: t.ID, name: t.Name, partitions: int32(t.Partitions()), replication: int(t.ReplicationFactor),
+		assignment: t.Assignment, configs: t.Configs, cluster: st.BrokerConfigs(),
+	}
+}
+
+// getter looks up a config in a list sorted by name.
+func getter(list []entry.Config) topicconfig.Get {
+	return func(name string) (string, bool) {
+		for i := range list {
+			if list[i].Name == name {
+				return list[i].Value, true
+			}
+		}
+		return "", false
+	}
+}
+
+// fresh runs look under the read lock; where look says that something is missing, it takes a barrier and runs look again.
+// It returns nil where nothing is missing or what is missing is proven not to be there, else the barrier's error.
+func (s *Server) fresh(ctx context.Context, look func(*state.State) (complete bool)) error {
+	complete := false
+	s.meta.View(func(st *state.State) { complete = look(st) })
+	if complete {
+		return nil
+	}
+	if err := s.barrier(ctx); err != nil {
+		return err
+	}
+	s.meta.View(func(st *state.State) { look(st) })
+	return nil
+}
+
+// settingsCache keeps parsed settings for as long as the configs they come from are in force. The zero value is ready.
+type settingsCache struct {
+	mu     sync.RWMutex // guards topics
+	topics map[entry.UUID]cachedSettings
+}
+
+type cachedSettings struct {
+	topic, cluster configsIdentity
+	settings       topicconfig.Settings
+}
+
+// configsIdentity tells two lists apart: the state replaces lists and never changes one.
+type configsIdentity struct {
+	first *entry.Config
+	size  int
+}
+
+func identify(list []entry.Config) configsIdentity {
+	if len(list) == 0 {
+		return configsIdentity{}
+	}
+	return configsIdentity{&list[0], len(list)}
+}
+
+// cachedTopicsMax bounds the cache; past it, it starts anew.
+const cachedTopicsMax = 100_000
+
+// settings returns what is in force for the topic.
+func (c *settingsCache) settings(t *topicView) topicconfig.Settings {
+	topic, cluster := identify(t.configs), identify(t.cluster)
+	c.mu.RLock()
+	have, ok := c.topics[t.id]
+	c.mu.RUnlock()
+	if ok && have.topic == topic && have.cluster == cluster {
+		return have.settings
+	}
+	parsed := topicconfig.Parse(getter(t.configs), getter(t.cluster))
+	c.mu.Lock()
+	if c.topics == nil || len(c.topics) >= cachedTopicsMax {
+		c.topics = make(map[entry.UUID]cachedSettings)
+	}
+	c.topics[t.id] = cachedSettings{topic, cluster, parsed}
+	c.mu.Unlock()
+	return parsed
+}

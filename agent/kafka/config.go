@@ -1,0 +1,168 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/firnlog/firn/agent/fetch"
+	"github.com/firnlog/firn/agent/ingest"
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/state"
+)
+
+// Metastore is what the protocol needs of metastore.Client.
+type Metastore interface {
+	// Propose commits op and returns what became of it. An error means that the outcome is unknown, but for
+	// metastore.ErrTooLarge.
+	Propose(ctx context.Context, op entry.Op) (state.OpResult, error)
+	// View runs fn under the state's read lock.
+	View(fn func(*state.State))
+	// Barrier returns when View sees everything committed before the call.
+	Barrier(ctx context.Context) error
+	// Subscribe sends on ch whenever one of refs changed.
+	Subscribe(refs []state.PartitionRef, ch chan<- struct{}) (cancel func())
+	// ReserveProducerID returns an id that nobody else has.
+	ReserveProducerID(ctx context.Context) (int64, error)
+	// NodeID is this agent's id; ClusterID the cluster's, stable and never empty.
+	NodeID() int32
+	ClusterID() string
+}
+
+// Producer is what the protocol needs of ingest.Pipeline.
+type Producer interface {
+	// Stage takes in parts, in the order of calls per connection. done is called once, when all have their outputs, and
+	// not at all where Stage returns an error.
+	Stage(ctx context.Context, parts []*ingest.Part, done func()) error
+}
+
+// Log is what the protocol needs of fetch.Reader.
+type Log interface {
+	// Read appends whole batches from offset on to dst.
+	Read(ctx context.Context, topic entry.UUID, partition int32, offset int64, maxBytes int, dst []byte, atLeastOne bool) ([]byte, fetch.Result, error)
+	// OffsetForTimestamp returns the first offset whose record is of ts (ms) or later; -1 where there is none.
+	OffsetForTimestamp(ctx context.Context, topic entry.UUID, partition int32, ts int64) (offset, timestamp int64, err error)
+	// MaxTimestamp returns the offset of the record with the largest timestamp; -1 where there is none.
+	MaxTimestamp(ctx context.Context, topic entry.UUID, partition int32) (offset, timestamp int64, err error)
+}
+
+// Config are the tunables; the zero value of each but Listener is its default.
+type Config struct {
+	// Listener names which of the agents' advertised addresses clients of this server are given. Required.
+	Listener string
+
+	// ProduceBytesMax bounds a Produce request, RequestBytesMax any other. Defaults 16 MiB and 2 MiB.
+	ProduceBytesMax int
+	RequestBytesMax int
+	// ConnectionInFlightBytes and InFlightBytes bound the requests read and not given back, per connection and in all.
+	// Defaults 32 MiB and 256 MiB.
+	ConnectionInFlightBytes int
+	InFlightBytes           int
+	// ConnectionRequests bounds the requests of a connection that are not answered. Default 64.
+	ConnectionRequests int
+	// Connections bounds the connections; more are closed at once. Default 10 000.
+	Connections int
+	// IdleTimeout closes a connection without requests. Default 10 min.
+	IdleTimeout time.Duration
+	// FrameTimeout bounds the time from a request's first byte to its last. Default 30 s.
+	FrameTimeout time.Duration
+	// StallTimeout bounds the time in which a client must take 256 KiB of an answer. Default 60 s.
+	StallTimeout time.Duration
+
+	// FetchBytesMax bounds the records of one answer whatever the client asks for; FetchInFlightBytes those of all answers
+	// that are being put together or written. Defaults 16 MiB and 256 MiB.
+	FetchBytesMax      int
+	FetchInFlightBytes int
+	// FetchWaitMax bounds a long poll. Default 5 min.
+	FetchWaitMax time.Duration
+	// FetchSessions bounds the incremental fetch sessions kept; the one unused for longest goes first. Default 1000.
+	FetchSessions int
+
+	// AutoCreateTopics lets a Metadata request that asks for it create topics.
+	AutoCreateTopics bool
+	// DefaultPartitions and DefaultReplicationFactor are for topics that leave it open. Defaults 1 and 1.
+	DefaultPartitions        int32
+	DefaultReplicationFactor int16
+	// PartitionsMax bounds the partitions of a topic. Default 10 000.
+	PartitionsMax int32
+	// BarrierTimeout bounds a read barrier, ProposeTimeout a change; clients are then told to try again. Defaults 5 s, 30 s.
+	BarrierTimeout time.Duration
+	ProposeTimeout time.Duration
+
+	// Logger gets one line per change of condition and per connection closed for its fault. Default: discard.
+	Logger *slog.Logger
+	// Metrics may be nil.
+	Metrics *Metrics
+}
+
+// Validate reports every problem and fills in defaults.
+func (c *Config) Validate() error {
+	var errs []error
+	if c.Listener == "" {
+		errs = append(errs, errors.New("kafka: the listener has no name"))
+	}
+	bound := func(name string, v *int64, def int64) {
+		if *v == 0 {
+			*v = def
+		}
+		if *v < 0 {
+			errs = append(errs, fmt.Errorf("kafka: %s is negative: %d", name, *v))
+		}
+	}
+	count := func(name string, v *int, def int64) {
+		w := int64(*v)
+		bound(name, &w, def)
+		*v = int(w)
+	}
+	period := func(name string, v *time.Duration, def time.Duration) { bound(name, (*int64)(v), int64(def)) }
+	count("produce bytes max", &c.ProduceBytesMax, 16<<20)
+	count("request bytes max", &c.RequestBytesMax, 2<<20)
+	count("connection in-flight bytes", &c.ConnectionInFlightBytes, 32<<20)
+	count("in-flight bytes", &c.InFlightBytes, 256<<20)
+	count("connection requests", &c.ConnectionRequests, 64)
+	count("connections", &c.Connections, 10_000)
+	count("fetch bytes max", &c.FetchBytesMax, 16<<20)
+	count("fetch in-flight bytes", &c.FetchInFlightBytes, 256<<20)
+	count("fetch sessions", &c.FetchSessions, 1000)
+	period("idle timeout", &c.IdleTimeout, 10*time.Minute)
+	period("frame timeout", &c.FrameTimeout, 30*time.Second)
+	period("stall timeout", &c.StallTimeout, time.Minute)
+	period("fetch wait max", &c.FetchWaitMax, 5*time.Minute)
+	period("barrier timeout", &c.BarrierTimeout, 5*time.Second)
+	period("propose timeout", &c.ProposeTimeout, 30*time.Second)
+	if c.DefaultPartitions == 0 {
+		c.DefaultPartitions = 1
+	}
+	if c.DefaultReplicationFactor == 0 {
+		c.DefaultReplicationFactor = 1
+	}
+	if c.PartitionsMax == 0 {
+		c.PartitionsMax = 10_000
+	}
+	frame := max(c.ProduceBytesMax, c.RequestBytesMax)
+	for _, problem := range []struct {
+		is   bool
+		what string
+	}{
+		{c.ConnectionInFlightBytes < frame, "connection in-flight bytes are below the largest request"},
+		{c.InFlightBytes < frame, "in-flight bytes are below the largest request"},
+		{frame > 1<<30, "the largest request exceeds 1 GiB"},
+		{c.FetchInFlightBytes < c.FetchBytesMax, "fetch in-flight bytes are below fetch bytes max"},
+		{c.FetchBytesMax > 1<<30, "fetch bytes max exceed 1 GiB"},
+		{c.DefaultPartitions < 1 || c.DefaultPartitions > c.PartitionsMax, "default partitions are not in 1 to partitions max"},
+		{c.DefaultReplicationFactor < 1, "default replication factor is below 1"},
+	} {
+		if problem.is {
+			errs = append(errs, errors.New("kafka: "+problem.what))
+		}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Metrics == nil {
+		c.Metrics = NewMetrics(nil)
+	}
+	return errors.Join(errs...)
+}

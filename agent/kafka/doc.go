@@ -1,0 +1,42 @@
+// Package kafka speaks the Kafka wire protocol: connections, framing, dispatch, and one file per API, numbered by its key.
+// agent makes one Server per listener and hands it the metastore, the produce path and the read path.
+//
+// # A connection
+//
+// Three goroutines share it and hand over in order:
+//
+//	reader    frames → request queue      reads a frame only when the in-flight budgets have room: back-pressure is not reading
+//	executor  request queue → answers     parses and runs handlers one after the other, as Kafka does
+//	writer    answers → socket            in request order; waits for answers that are not ready yet
+//
+// A Produce is validated and staged on the executor and answered when it is committed, so many are in flight on a
+// connection and reading never waits for a commit. A Fetch that waits for data holds up what follows it on its connection,
+// as in Kafka. When the connection goes away its context ends, and with it every wait.
+//
+// A frame's buffer is pooled. It belongs to the reader, then the executor; for a Produce its batches are lent to the
+// produce path, and the buffer returns to the pool when every batch was given back. All other requests are decoded into
+// values of their own and give their buffer back at once.
+//
+// # What is answered and what closes
+//
+// Errors that the protocol has a place for are answered. Bytes that are no request (unknown keys and versions, other
+// protocols, truncated bodies) close the connection with one log line, as does a failed Produce with acks=0. ApiVersions of
+// an unknown version is answered in version 0 (KIP-511). A request is walked against the shape of its API before the
+// decoder sees it, so that nothing is allocated for elements that are not there.
+//
+// # What clients are told about replicas
+//
+// Any agent serves any partition, so leaders are a hint: rendezvous hashing gives each partition one live agent, the same
+// on every agent, and moves only what it must when agents come and go. The leader epoch is 0; no offset is ever taken
+// back. Replicas are as many as were asked for when the topic was made, leader first, all of them in sync: durability is
+// the bucket's and does not change with the number of agents, and a tool that compares what it asked for with what it
+// sees finds no difference. Where agents are too few, the remaining ids are the lowest that no agent has. An assignment
+// given by hand is kept and reported in its order, but for the leader, which comes first and is one of its agents if any
+// is alive. No replica is ever reported offline. The controller is the live agent of the lowest id.
+//
+// # Freshness
+//
+// A client may have seen, from another agent, what this one has not applied yet. So an answer that a client does not retry
+// (unknown topic, offset out of range) is given only after a read barrier taken since the request arrived, or by the state
+// machine itself; where the barrier fails the answer is one that clients retry.
+package kafka

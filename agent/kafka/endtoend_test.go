@@ -1,0 +1,336 @@
+package kafka_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/firnlog/firn/agent/fetch"
+	"github.com/firnlog/firn/agent/ingest"
+	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/metastore"
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/log/memlog"
+	"github.com/firnlog/firn/objstore/mem"
+)
+
+// stack is an agent of the real rooms over a log and a bucket in memory, on a loopback port.
+type stack struct {
+	addr   string
+	meta   *metastore.Client
+	server *kafka.Server
+}
+
+// stacks starts n agents of one cluster.
+func stacks(t testing.TB, n int, tune ...func(*kafka.Config)) []*stack {
+	t.Helper()
+	store := memlog.NewStore(memlog.Config{Rand: rand.New(rand.NewPCG(1, 2))})
+	t.Cleanup(func() { _ = store.Close() })
+	bucket := mem.New()
+	list := make([]*stack, n)
+	for i := range list {
+		list[i] = startStack(t, store, bucket, fmt.Sprintf("agent-%d", i), tune...)
+	}
+	return list
+}
+
+func startStack(t testing.TB, store *memlog.Store, bucket *mem.Bucket, name string, tune ...func(*kafka.Config)) *stack {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	host, port, err := net.SplitHostPort(ln.Addr().String())
+	must(err)
+	number, err := net.LookupPort("tcp", port)
+	must(err)
+	l := store.Open(name)
+	meta, err := metastore.Open(t.Context(), metastore.Config{
+		Name: name, Listeners: []entry.Listener{{Name: "kafka", Host: host, Port: uint32(number)}},
+	}, l, bucket)
+	must(err)
+	cache, err := fetch.NewCache(fetch.Config{}, bucket)
+	must(err)
+	pipeline, err := ingest.New(ingest.Config{FlushInterval: 5 * time.Millisecond}, meta, bucket, nil, cache)
+	must(err)
+	cfg := kafka.Config{Listener: "kafka"}
+	for _, f := range tune {
+		f(&cfg)
+	}
+	s, err := kafka.New(cfg, meta, pipeline, fetch.NewReader(meta, cache))
+	must(err)
+	s.Poison()
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ln) }()
+	t.Cleanup(func() {
+		if err := s.Drain(context.Background()); err != nil {
+			t.Errorf("drain: %v", err)
+		}
+		if err := <-served; !errors.Is(err, kafka.ErrClosed) {
+			t.Errorf("serve: %v", err)
+		}
+		if !s.InFlight() || !s.FetchInFlight() {
+			t.Error("bytes of a budget were not given back")
+		}
+		pipeline.Close()
+		cache.Close()
+		_ = meta.Close(context.Background())
+		_ = l.Close()
+	})
+	return &stack{addr: ln.Addr().String(), meta: meta, server: s}
+}
+
+// kclient is a franz-go client of these agents.
+func kclient(t testing.TB, agents []*stack, opts ...kgo.Opt) *kgo.Client {
+	t.Helper()
+	seeds := make([]string, len(agents))
+	for i := range agents {
+		seeds[i] = agents[i].addr
+	}
+	cl, err := kgo.NewClient(append([]kgo.Opt{
+		kgo.SeedBrokers(seeds...), kgo.MetadataMinAge(10 * time.Millisecond), kgo.RetryBackoffFn(func(int) time.Duration { return 5 * time.Millisecond }),
+	}, opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	return cl
+}
+
+func createTopic(t testing.TB, cl *kgo.Client, name string, partitions int32, configs map[string]*string) {
+	t.Helper()
+	res, err := kadm.NewClient(cl).CreateTopic(t.Context(), partitions, -1, configs, name)
+	if err == nil {
+		err = res.Err
+	}
+	if err != nil {
+		t.Fatalf("create %s: %v", name, err)
+	}
+}
+
+// consume reads n records of topic from its start.
+func consume(t testing.TB, agents []*stack, topic string, n int, opts ...kgo.Opt) []*kgo.Record {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cl := kclient(t, agents, append([]kgo.Opt{
+		kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(time.Second),
+	}, opts...)...)
+	defer cl.Close()
+	var got []*kgo.Record
+	for len(got) < n {
+		fetches := cl.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			t.Fatalf("after %d of %d records: %v", len(got), n, err)
+		}
+		got = append(got, fetches.Records()...)
+	}
+	return got
+}
+
+func TestProducedRecordsComeBackAsTheyWere(t *testing.T) {
+	agents := stacks(t, 1)
+	for name, codec := range map[string]kgo.CompressionCodec{
+		"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(),
+		"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
+	} {
+		for acks, option := range map[string][]kgo.Opt{
+			"all": {kgo.RequiredAcks(kgo.AllISRAcks())},
+			"one": {kgo.RequiredAcks(kgo.LeaderAck()), kgo.DisableIdempotentWrite()},
+			"no":  {kgo.RequiredAcks(kgo.NoAck()), kgo.DisableIdempotentWrite()},
+		} {
+			t.Run(name+"/"+acks, func(t *testing.T) {
+				topic := name + "-" + acks
+				cl := kclient(t, agents, append(option, kgo.ProducerBatchCompression(codec))...)
+				createTopic(t, cl, topic, 1, nil)
+				sent := []*kgo.Record{
+					{Topic: topic, Key: []byte("k"), Value: []byte("v"), Timestamp: time.UnixMilli(1_700_000_000_001)},
+					{Topic: topic, Value: []byte("no key"), Timestamp: time.UnixMilli(1_700_000_000_002)},
+					{Topic: topic, Key: []byte("no value"), Timestamp: time.UnixMilli(1_700_000_000_000)},
+					{Topic: topic, Key: []byte{}, Value: []byte{}, Timestamp: time.UnixMilli(1_700_000_000_003), Headers: []kgo.RecordHeader{
+						{Key: "h", Value: []byte("x")}, {Key: "h", Value: nil}, {Key: "", Value: []byte{0}},
+					}},
+					{Topic: topic, Value: bytes.Repeat([]byte("large "), 50_000), Timestamp: time.UnixMilli(1_700_000_000_004)},
+				}
+				if err := cl.ProduceSync(t.Context(), sent...).FirstErr(); err != nil {
+					t.Fatal(err)
+				}
+				for i, r := range consume(t, agents, topic, len(sent)) {
+					w := sent[i]
+					same := bytes.Equal(r.Key, w.Key) && (r.Key == nil) == (w.Key == nil) &&
+						bytes.Equal(r.Value, w.Value) && (r.Value == nil) == (w.Value == nil) && len(r.Headers) == len(w.Headers)
+					for j := range w.Headers {
+						same = same && r.Headers[j].Key == w.Headers[j].Key && bytes.Equal(r.Headers[j].Value, w.Headers[j].Value)
+					}
+					if !same || r.Offset != int64(i) || !r.Timestamp.Equal(w.Timestamp) {
+						t.Errorf("record %d: offset %d, %v, key %q, %d bytes, headers %v", i, r.Offset, r.Timestamp, r.Key, len(r.Value), r.Headers)
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestIdempotentProducersKeepOrderWithManyRequestsInFlight(t *testing.T) {
+	agents := stacks(t, 2)
+	cl := kclient(t, agents, kgo.ProducerLinger(0), kgo.MaxBufferedRecords(500),
+		kgo.ProducerBatchMaxBytes(2048), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	const partitions, each = 3, 2000
+	createTopic(t, cl, "ordered", partitions, nil)
+	errs := make(chan error, partitions*each)
+	for i := range each {
+		for p := range int32(partitions) {
+			cl.Produce(t.Context(), &kgo.Record{Topic: "ordered", Partition: p, Value: fmt.Appendf(nil, "%d-%04d", p, i)}, func(_ *kgo.Record, err error) { errs <- err })
+		}
+	}
+	for range partitions * each {
+		if err := <-errs; err != nil {
+			t.Fatal(err)
+		}
+	}
+	var next [partitions]int
+	for _, r := range consume(t, agents, "ordered", partitions*each) {
+		if want := fmt.Sprintf("%d-%04d", r.Partition, next[r.Partition]); string(r.Value) != want || r.Offset != int64(next[r.Partition]) {
+			t.Fatalf("partition %d offset %d holds %s, want %s", r.Partition, r.Offset, r.Value, want)
+		}
+		next[r.Partition]++
+	}
+}
+
+func TestLogAppendTime(t *testing.T) {
+	agents := stacks(t, 1)
+	cl := kclient(t, agents)
+	typ := "LogAppendTime"
+	createTopic(t, cl, "stamped", 1, map[string]*string{"message.timestamp.type": &typ})
+	before := time.Now().Add(-time.Minute)
+	r := &kgo.Record{Topic: "stamped", Value: []byte("v"), Timestamp: time.UnixMilli(1)}
+	if err := cl.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	got := consume(t, agents, "stamped", 1)[0]
+	if got.Timestamp.Before(before) || got.Attrs.TimestampType() != 1 {
+		t.Errorf("fetched at %v, type %d", got.Timestamp, got.Attrs.TimestampType())
+	}
+}
+
+func TestTopicsComeIntoBeingWhenProducedTo(t *testing.T) {
+	agents := stacks(t, 2, func(c *kafka.Config) { c.AutoCreateTopics, c.DefaultPartitions = true, 3 })
+	cl := kclient(t, agents, kgo.AllowAutoTopicCreation())
+	if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "fresh", Value: []byte("v")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	topics, err := kadm.NewClient(kclient(t, agents[1:])).ListTopics(t.Context(), "fresh", "stale")
+	if err != nil || len(topics["fresh"].Partitions) != 3 {
+		t.Errorf("%v, %v", topics, err)
+	}
+	if !errors.Is(topics["stale"].Err, kerr.UnknownTopicOrPartition) {
+		t.Errorf("a topic that nobody asked to create: %v", topics["stale"].Err)
+	}
+}
+
+// What one agent acknowledged, another one counts and serves.
+func TestAgentsAgree(t *testing.T) {
+	agents := stacks(t, 3)
+	cl := kclient(t, agents[:1])
+	adm := kadm.NewClient(cl)
+	createTopic(t, cl, "shared", 4, nil)
+	for i := range 20 {
+		if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "shared", Value: fmt.Append(nil, i)}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		sum := int64(0)
+		for _, a := range agents {
+			ends := listOffsetsAt(t, cl, a, "shared", 4)
+			sum += ends
+			if ends != int64(i+1) {
+				t.Fatalf("%s counts %d records of %d", a.addr, ends, i+1)
+			}
+		}
+	}
+	if len(consume(t, agents[2:], "shared", 20)) != 20 {
+		t.Error("records are missing")
+	}
+	meta, err := adm.BrokerMetadata(t.Context())
+	if err != nil || len(meta.Brokers) != 3 || meta.Controller != meta.Brokers.NodeIDs()[0] {
+		t.Errorf("brokers %v, controller %d, %v", meta.Brokers, meta.Controller, err)
+	}
+}
+
+// listOffsetsAt sums the end offsets as one agent tells them, whoever leads.
+func listOffsetsAt(t *testing.T, cl *kgo.Client, a *stack, topic string, partitions int32) (sum int64) {
+	t.Helper()
+	req := kmsg.NewPtrListOffsetsRequest()
+	rt := kmsg.NewListOffsetsRequestTopic()
+	rt.Topic = topic
+	for p := range partitions {
+		rp := kmsg.NewListOffsetsRequestTopicPartition()
+		rp.Partition, rp.Timestamp = p, -1
+		rt.Partitions = append(rt.Partitions, rp)
+	}
+	req.Topics = append(req.Topics, rt)
+	res, err := cl.Broker(int(a.meta.NodeID())).Request(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range res.(*kmsg.ListOffsetsResponse).Topics[0].Partitions {
+		if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+			t.Fatal(err)
+		}
+		sum += p.Offset
+	}
+	return sum
+}
+
+func TestAdministration(t *testing.T) {
+	agents := stacks(t, 2)
+	ctx := t.Context()
+	cl := kclient(t, agents)
+	adm := kadm.NewClient(cl)
+	createTopic(t, cl, "admin", 2, nil)
+	if _, err := adm.CreateTopic(ctx, 1, 1, nil, "admin"); !errors.Is(err, kerr.TopicAlreadyExists) {
+		t.Errorf("created twice: %v", err)
+	}
+	if _, err := adm.AlterTopicConfigs(ctx, []kadm.AlterConfig{{Name: "retention.ms", Value: kadm.StringPtr("1234")}}, "admin"); err != nil {
+		t.Fatal(err)
+	}
+	configs, err := adm.DescribeTopicConfigs(ctx, "admin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := slices.IndexFunc(configs[0].Configs, func(c kadm.Config) bool { return c.Key == "retention.ms" })
+	if at < 0 || configs[0].Configs[at].MaybeValue() != "1234" || configs[0].Configs[at].Source != kmsg.ConfigSourceDynamicTopicConfig {
+		t.Errorf("retention.ms: %+v", configs[0].Configs)
+	}
+	if res, err := adm.UpdatePartitions(ctx, 5, "admin"); err != nil || res.Error() != nil {
+		t.Fatalf("grow: %v, %v", err, res.Error())
+	}
+	topics, err := adm.ListTopics(ctx, "admin")
+	if err != nil || len(topics["admin"].Partitions) != 5 {
+		t.Errorf("%v, %v", topics, err)
+	}
+	if res, err := adm.DeleteTopics(ctx, "admin"); err != nil || res.Error() != nil {
+		t.Fatalf("delete: %v, %v", err, res.Error())
+	}
+	// A client of its own: clients keep what they knew of a topic for a while.
+	topics, err = kadm.NewClient(kclient(t, agents[1:])).ListTopics(ctx, "admin")
+	if err != nil || !errors.Is(topics["admin"].Err, kerr.UnknownTopicOrPartition) {
+		t.Errorf("after deletion: %v, %v", topics["admin"].Err, err)
+	}
+}

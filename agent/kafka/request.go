@@ -1,0 +1,126 @@
+package kafka
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// request is one request on the executor.
+type request struct {
+	conn        *conn
+	frame       *frame
+	key         int16
+	version     int16
+	correlation int32
+	clientID    string
+	body        []byte // aliases the frame
+	at          time.Time
+	// ready is closed when what a Produce staged has its outcome; nil where nothing was staged.
+	ready chan struct{}
+}
+
+// headerBytesMin is what every request has: key, version, correlation id.
+const headerBytesMin = 8
+
+// parseRequest reads the header. unknownVersion reports an ApiVersions request of a version we do not speak, of which
+// nothing else was read. Errors wrap errMalformed.
+func parseRequest(b []byte) (r request, unknownVersion bool, err error) {
+	if len(b) < headerBytesMin {
+		return r, false, fmt.Errorf("%w: %d bytes", errMalformed, len(b))
+	}
+	r.key = int16(binary.BigEndian.Uint16(b))
+	r.version = int16(binary.BigEndian.Uint16(b[2:]))
+	r.correlation = int32(binary.BigEndian.Uint32(b[4:]))
+	a, ok := lookupAPI(r.key)
+	switch {
+	case !ok:
+		return r, false, fmt.Errorf("%w: unknown API key %d", errMalformed, r.key)
+	case !a.speaks(r.version) && r.key == keyApiVersions:
+		return r, true, nil
+	case !a.speaks(r.version):
+		return r, false, fmt.Errorf("%w: %s version %d", errMalformed, kmsg.NameForKey(r.key), r.version)
+	}
+	w := walker{b: b[headerBytesMin:], elements: elementsMax}
+	if n := w.length(2); n > 0 && n <= len(w.b) { // the client id is never compact
+		r.clientID = string(w.b[:n])
+		w.skip(n)
+	} else if n > 0 {
+		w.skip(n)
+	}
+	if flexible(r.key, r.version) {
+		w.flexible = true
+		w.tags(0)
+	}
+	if w.why != "" {
+		return r, false, fmt.Errorf("%w: header: %s", errMalformed, w.why)
+	}
+	r.body = w.b
+	return r, false, nil
+}
+
+// flexible reports whether a version has compact lengths and tags.
+func flexible(key, version int16) bool {
+	switch key {
+	case keyProduce:
+		return version >= 9
+	case keyFetch:
+		return version >= 12
+	}
+	req := kmsg.RequestForKey(key)
+	req.SetVersion(version)
+	return req.IsFlexible()
+}
+
+// decode turns the body into kmsg's struct. Nothing in it aliases the frame. Errors wrap errMalformed.
+func (s *Server) decode(r *request) (kmsg.Request, error) {
+	name := kmsg.NameForKey(r.key)
+	if err := s.shapes[r.key].check(r.version, r.body); err != nil {
+		return nil, fmt.Errorf("%s version %d: %w", name, r.version, err)
+	}
+	msg := kmsg.RequestForKey(r.key)
+	msg.SetVersion(r.version)
+	if err := msg.ReadFrom(r.body); err != nil {
+		return nil, fmt.Errorf("%w: %s version %d: %w", errMalformed, name, r.version, err)
+	}
+	return msg, nil
+}
+
+// reply is what a handler returns. The zero value is no answer at all.
+type reply struct {
+	// body appends the response's body. It runs on the writer, once ready is closed.
+	body func(dst []byte) []byte
+	// built is a whole response from handlers that put it together themselves: a buffer of the pool with headerRoom bytes
+	// left for the header, ending up at the pool again. charge is given back to the fetch budget then.
+	built  []byte
+	charge int64
+	// ready, where not nil, is closed when the rest may be looked at.
+	ready <-chan struct{}
+	// fault, read once ready, closes the connection instead of an answer.
+	fault func() error
+}
+
+// say answers with a message at once.
+func say(msg kmsg.Response) reply { return reply{body: msg.AppendTo} }
+
+// headerRoom is the largest response header with its length: size, correlation id, empty tags.
+const headerRoom = 4 + 4 + 1
+
+// appendHeader appends room for the size, and the header.
+func appendHeader(dst []byte, r *request) []byte {
+	dst = append(dst, 0, 0, 0, 0)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(r.correlation))
+	// The response to ApiVersions always has the old header: the client may not know yet what we speak.
+	if r.key != keyApiVersions && flexible(r.key, r.version) {
+		dst = append(dst, 0)
+	}
+	return dst
+}
+
+// finish writes the size of the response that starts at start.
+func finish(dst []byte, start int) []byte {
+	binary.BigEndian.PutUint32(dst[start:], uint32(len(dst)-start-4))
+	return dst
+}

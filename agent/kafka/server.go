@@ -1,0 +1,181 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/firnlog/firn/objstore/batch"
+)
+
+// ErrClosed is what Serve returns after Drain or Close.
+var ErrClosed = errors.New("kafka server closed")
+
+// Server answers Kafka clients on any number of listeners that give out the same advertised addresses. Safe for concurrent
+// use.
+type Server struct {
+	cfg      Config
+	meta     Metastore
+	producer Producer
+	log      Log
+
+	shapes      map[int16]shape
+	pool        buffers
+	inFlight    *budget
+	fetchBudget *budget
+	sessions    *sessions
+	validators  sync.Pool // of *batch.Validator
+	settings    settingsCache
+	// drained is closed when draining starts: long polls end.
+	drained chan struct{}
+	wg      sync.WaitGroup // one for each connection
+
+	mu        sync.Mutex // guards the rest
+	listeners map[net.Listener]struct{}
+	conns     map[*conn]struct{}
+	closing   bool
+}
+
+// New makes a server; Serve starts it.
+func New(cfg Config, meta Metastore, producer Producer, log Log) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if meta == nil || producer == nil || log == nil {
+		return nil, errors.New("kafka: metastore, producer and log are required")
+	}
+	return &Server{
+		cfg: cfg, meta: meta, producer: producer, log: log,
+		shapes:      shapes(),
+		inFlight:    newBudget(cfg.InFlightBytes, cfg.Metrics.inFlightBytes),
+		fetchBudget: newBudget(cfg.FetchInFlightBytes, cfg.Metrics.fetchBytes),
+		sessions:    newSessions(cfg.FetchSessions, cfg.Metrics),
+		validators:  sync.Pool{New: func() any { return batch.NewValidator() }},
+		drained:     make(chan struct{}),
+		listeners:   make(map[net.Listener]struct{}),
+		conns:       make(map[*conn]struct{}),
+	}, nil
+}
+
+// Serve accepts connections until the listener fails or the server closes, which closes the listener. It returns ErrClosed,
+// or why the listener failed.
+func (s *Server) Serve(ln net.Listener) error {
+	defer func() { _ = ln.Close() }()
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return ErrClosed
+	}
+	s.listeners[ln] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.listeners, ln)
+		s.mu.Unlock()
+	}()
+	for pause := 5 * time.Millisecond; ; {
+		nc, err := ln.Accept()
+		if err == nil {
+			pause = 5 * time.Millisecond
+			s.start(nc)
+			continue
+		}
+		select {
+		case <-s.drained:
+			return ErrClosed
+		default:
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("accept a connection: %w", err)
+		}
+		// Out of file descriptors, or a client that left at once: others may fare better.
+		s.cfg.Logger.Warn("cannot accept a connection, retrying", "error", err, "retry_in", pause)
+		select {
+		case <-time.After(pause):
+		case <-s.drained:
+			return ErrClosed
+		}
+		pause = min(2*pause, time.Second)
+	}
+}
+
+// start runs a connection.
+func (s *Server) start(nc net.Conn) {
+	c := newConn(s, nc)
+	s.mu.Lock()
+	refused := s.closing || len(s.conns) >= s.cfg.Connections
+	if !refused {
+		s.conns[c] = struct{}{}
+		s.wg.Add(1)
+	}
+	s.mu.Unlock()
+	if refused {
+		s.cfg.Metrics.refused.Inc()
+		c.fail(errDraining)
+		return
+	}
+	s.cfg.Metrics.connections.Inc()
+	go func() {
+		defer s.wg.Done()
+		defer s.cfg.Metrics.connections.Dec()
+		c.run()
+		s.mu.Lock()
+		delete(s.conns, c)
+		s.mu.Unlock()
+	}()
+}
+
+// Drain stops accepting and reading, answers what was read (long polls at once, with what there is), closes each connection
+// after its last answer, and returns when all are closed. When ctx ends first the rest is closed as by Close. Safe twice.
+func (s *Server) Drain(ctx context.Context) error {
+	for _, c := range s.shut() {
+		c.stopReading()
+	}
+	done := make(chan struct{})
+	go func() { s.wg.Wait(); close(done) }()
+	var err error
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+		s.Close()
+		<-done
+	}
+	return err
+}
+
+// Close ends every connection at once and returns when all goroutines have. Safe twice.
+func (s *Server) Close() {
+	for _, c := range s.shut() {
+		c.fail(ErrClosed)
+	}
+	s.wg.Wait()
+}
+
+// shut closes the listeners and returns the connections.
+func (s *Server) shut() []*conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closing {
+		s.closing = true
+		close(s.drained)
+	}
+	for ln := range s.listeners {
+		_ = ln.Close()
+	}
+	open := make([]*conn, 0, len(s.conns))
+	for c := range s.conns {
+		open = append(open, c)
+	}
+	return open
+}
+
+// barrier takes a read barrier within its time.
+func (s *Server) barrier(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.BarrierTimeout)
+	defer cancel()
+	return s.meta.Barrier(ctx)
+}

@@ -1,0 +1,270 @@
+package kafka
+
+import (
+	"container/list"
+	"math"
+	"math/rand/v2"
+	"sync"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/firnlog/firn/metastore/entry"
+)
+
+// sessions keeps incremental fetch sessions (KIP-227): the partitions that a client fetches and what it was last told of
+// each, so that requests and answers name only what changed. They are this agent's: a client that moves gets
+// FETCH_SESSION_ID_NOT_FOUND and starts over with a full fetch.
+type sessions struct {
+	most    int
+	metrics *Metrics
+
+	mu   sync.Mutex // guards the rest, and every session
+	byID map[int32]*session
+	used list.List // of *session, least recently used first
+}
+
+// session is one client's. Guarded by sessions.mu.
+type session struct {
+	id    int32
+	epoch int32 // expected of the next request
+	byID  bool  // topics are named by id (version 13 on)
+	parts map[partitionKeyed]*sessionPart
+	order []*sessionPart // whose turn it is; what returned records goes to the end
+	elem  *list.Element
+}
+
+// partitionKeyed names a partition as the client does: by topic id, or by name.
+type partitionKeyed struct {
+	id        entry.UUID
+	name      string
+	partition int32
+}
+
+// wanted is what a client asks of one partition.
+type wanted struct {
+	partitionKeyed
+	offset      int64
+	maxBytes    int32
+	leaderEpoch int32
+}
+
+// told is what a client knows of one partition.
+type told struct {
+	topic                     entry.UUID
+	highWatermark, lastStable int64
+	logStart                  int64
+	code                      errorCode
+}
+
+type sessionPart struct {
+	wanted
+	told    told
+	fresh   bool // nothing was told yet
+	removed bool
+}
+
+func newSessions(most int, metrics *Metrics) *sessions {
+	return &sessions{most: most, metrics: metrics, byID: make(map[int32]*session)}
+}
+
+// fetchPlan is what one request fetches.
+type fetchPlan struct {
+	sessionID   int32
+	incremental bool
+	parts       []planPart
+}
+
+type planPart struct {
+	wanted
+	in *sessionPart // nil outside of sessions
+	// was and fresh are the session's at the start.
+	was   told
+	fresh bool
+
+	now   told
+	ready bool // records are there
+	bytes int  // of records in the answer
+}
+
+// Session epochs with a meaning.
+const (
+	epochFinal   = -1 // no session, or its end
+	epochInitial = 0  // a full fetch that may start one
+)
+
+// begin turns a request into a plan. A code other than codeNone is the whole answer.
+func (s *sessions) begin(req *kmsg.FetchRequest) (fetchPlan, errorCode) {
+	if req.Version < 7 || req.SessionEpoch == epochFinal {
+		s.end(req.SessionID)
+		return fetchPlan{parts: sessionless(req)}, codeNone
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if req.SessionEpoch == epochInitial {
+		s.removeLocked(s.byID[req.SessionID])
+		return s.startLocked(req), codeNone
+	}
+	ses := s.byID[req.SessionID]
+	switch {
+	case ses == nil:
+		return fetchPlan{}, codeFetchSessionNotFound
+	case ses.byID != (req.Version >= 13):
+		return fetchPlan{}, codeFetchSessionTopicID
+	case ses.epoch != req.SessionEpoch:
+		return fetchPlan{}, codeInvalidFetchEpoch
+	}
+	ses.epoch = nextEpoch(ses.epoch)
+	ses.update(req)
+	s.used.MoveToBack(ses.elem)
+	if len(ses.parts) == 0 {
+		s.removeLocked(ses)
+		return fetchPlan{}, codeNone
+	}
+	return ses.plan(true), codeNone
+}
+
+// nextEpoch skips what has a meaning of its own.
+func nextEpoch(e int32) int32 {
+	if e == math.MaxInt32 {
+		return 1
+	}
+	return e + 1
+}
+
+// startLocked makes a session of a full fetch. One without partitions stays without.
+func (s *sessions) startLocked(req *kmsg.FetchRequest) fetchPlan {
+	ses := &session{epoch: 1, byID: req.Version >= 13, parts: make(map[partitionKeyed]*sessionPart)}
+	ses.update(req)
+	if len(ses.parts) == 0 {
+		return fetchPlan{}
+	}
+	for ses.id == 0 || s.byID[ses.id] != nil {
+		ses.id = rand.Int32()
+	}
+	for len(s.byID) >= s.most {
+		oldest, _ := s.used.Front().Value.(*session)
+		s.removeLocked(oldest)
+		s.metrics.evicted.Inc()
+	}
+	s.byID[ses.id] = ses
+	ses.elem = s.used.PushBack(ses)
+	s.metrics.fetchSessions.Set(float64(len(s.byID)))
+	return ses.plan(false)
+}
+
+func (s *sessions) end(id int32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.removeLocked(s.byID[id])
+}
+
+func (s *sessions) removeLocked(ses *session) {
+	if ses == nil {
+		return
+	}
+	delete(s.byID, ses.id)
+	s.used.Remove(ses.elem)
+	s.metrics.fetchSessions.Set(float64(len(s.byID)))
+}
+
+// update takes a request's changes.
+func (ses *session) update(req *kmsg.FetchRequest) {
+	for _, w := range requested(req) {
+		if p := ses.parts[w.partitionKeyed]; p != nil {
+			p.wanted = w
+			continue
+		}
+		p := &sessionPart{wanted: w, fresh: true}
+		ses.parts[w.partitionKeyed] = p
+		ses.order = append(ses.order, p)
+	}
+	for i := range req.ForgottenTopics {
+		t := &req.ForgottenTopics[i]
+		for _, partition := range t.Partitions {
+			key := partitionKeyed{id: t.TopicID, name: t.Topic, partition: partition}
+			if p := ses.parts[key]; p != nil {
+				p.removed = true
+				delete(ses.parts, key)
+			}
+		}
+	}
+	if len(req.ForgottenTopics) > 0 {
+		kept := ses.order[:0]
+		for _, p := range ses.order {
+			if !p.removed {
+				kept = append(kept, p)
+			}
+		}
+		clear(ses.order[len(kept):])
+		ses.order = kept
+	}
+}
+
+func (ses *session) plan(incremental bool) fetchPlan {
+	plan := fetchPlan{sessionID: ses.id, incremental: incremental, parts: make([]planPart, len(ses.order))}
+	for i, p := range ses.order {
+		plan.parts[i] = planPart{wanted: p.wanted, in: p, was: p.told, fresh: p.fresh}
+	}
+	return plan
+}
+
+// requested lists the partitions that a request names, in its order.
+func requested(req *kmsg.FetchRequest) []wanted {
+	var list []wanted
+	for i := range req.Topics {
+		t := &req.Topics[i]
+		for j := range t.Partitions {
+			p := &t.Partitions[j]
+			list = append(list, wanted{
+				partitionKeyed: partitionKeyed{id: t.TopicID, name: t.Topic, partition: p.Partition},
+				offset:         p.FetchOffset, maxBytes: p.PartitionMaxBytes, leaderEpoch: p.CurrentLeaderEpoch,
+			})
+		}
+	}
+	return list
+}
+
+func sessionless(req *kmsg.FetchRequest) []planPart {
+	list := requested(req)
+	parts := make([]planPart, len(list))
+	for i := range list {
+		parts[i] = planPart{wanted: list[i], fresh: true}
+	}
+	return parts
+}
+
+// commit notes what a client is about to be told, and whose turn is next.
+func (s *sessions) commit(plan *fetchPlan, included []int) {
+	if plan.sessionID == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ses := s.byID[plan.sessionID]
+	if ses == nil {
+		return
+	}
+	served := make(map[*sessionPart]bool)
+	for _, i := range included {
+		p := &plan.parts[i]
+		p.in.told, p.in.fresh = p.now, false
+		if p.bytes > 0 {
+			served[p.in] = true
+		}
+	}
+	if len(served) == 0 || len(served) == len(ses.order) {
+		return
+	}
+	next := make([]*sessionPart, 0, len(ses.order))
+	for _, p := range ses.order {
+		if !served[p] {
+			next = append(next, p)
+		}
+	}
+	for _, p := range ses.order {
+		if served[p] {
+			next = append(next, p)
+		}
+	}
+	ses.order = next
+}

@@ -1,0 +1,99 @@
+package kafka
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Keys of the APIs that are served.
+const (
+	keyProduce                 = 0
+	keyFetch                   = 1
+	keyListOffsets             = 2
+	keyMetadata                = 3
+	keyFindCoordinator         = 10
+	keySaslHandshake           = 17
+	keyApiVersions             = 18
+	keyCreateTopics            = 19
+	keyDeleteTopics            = 20
+	keyInitProducerID          = 22
+	keyDescribeConfigs         = 32
+	keyCreatePartitions        = 37
+	keyIncrementalAlterConfigs = 44
+	keyDescribeCluster         = 60
+)
+
+// api says which versions of an API are spoken. ApiVersions is answered from this table and dispatch is checked against it.
+type api struct {
+	key      int16
+	min, max int16
+	// hidden: spoken, but not advertised.
+	hidden bool
+}
+
+// apis is sorted by key. Produce 0 to 2 are advertised for librdkafka, which otherwise picks the wrong version for
+// compressed batches (KAFKA-18659), and answered with UNSUPPORTED_VERSION. SaslHandshake is answered, so that a client set
+// up for SASL learns why it cannot go on. Up to 2.10, librdkafka drops a feature unless one exact version is in range:
+// ApiVersions 0, Produce 3 with Fetch 4 (record batches), Produce 7 with Fetch 10 (zstd), InitProducerId 0 (idempotence),
+// ListOffsets 1; a test holds the table to it.
+var apis = [...]api{
+	{key: keyProduce, min: 0, max: 12},
+	{key: keyFetch, min: 4, max: 17},
+	{key: keyListOffsets, min: 1, max: 10},
+	{key: keyMetadata, min: 0, max: 13},
+	{key: keyFindCoordinator, min: 0, max: 6},
+	{key: keySaslHandshake, min: 0, max: 1, hidden: true},
+	{key: keyApiVersions, min: 0, max: 4},
+	{key: keyCreateTopics, min: 2, max: 7},
+	{key: keyDeleteTopics, min: 1, max: 6},
+	{key: keyInitProducerID, min: 0, max: 5},
+	{key: keyDescribeConfigs, min: 1, max: 4},
+	{key: keyCreatePartitions, min: 0, max: 3},
+	{key: keyIncrementalAlterConfigs, min: 0, max: 1},
+	{key: keyDescribeCluster, min: 0, max: 2},
+}
+
+func lookupAPI(key int16) (api, bool) {
+	for _, a := range apis {
+		if a.key == key {
+			return a, true
+		}
+	}
+	return api{}, false
+}
+
+func (a api) speaks(version int16) bool { return version >= a.min && version <= a.max }
+
+// serve runs the handler of a decoded request on the executor. An error closes the connection.
+func (s *Server) serve(ctx context.Context, r *request, msg kmsg.Request) (reply, error) {
+	switch req := msg.(type) {
+	case *kmsg.FetchRequest:
+		return s.fetch(ctx, r, req)
+	case *kmsg.ListOffsetsRequest:
+		return say(s.listOffsets(ctx, req)), nil
+	case *kmsg.MetadataRequest:
+		return say(s.metadata(ctx, req)), nil
+	case *kmsg.FindCoordinatorRequest:
+		return say(s.findCoordinator(req)), nil
+	case *kmsg.SASLHandshakeRequest:
+		return say(s.saslHandshake(req)), nil
+	case *kmsg.ApiVersionsRequest:
+		return say(s.apiVersions(req)), nil
+	case *kmsg.CreateTopicsRequest:
+		return say(s.createTopics(ctx, req)), nil
+	case *kmsg.DeleteTopicsRequest:
+		return say(s.deleteTopics(ctx, req)), nil
+	case *kmsg.InitProducerIDRequest:
+		return say(s.initProducerID(ctx, req)), nil
+	case *kmsg.DescribeConfigsRequest:
+		return say(s.describeConfigs(ctx, req)), nil
+	case *kmsg.CreatePartitionsRequest:
+		return say(s.createPartitions(ctx, req)), nil
+	case *kmsg.IncrementalAlterConfigsRequest:
+		return say(s.incrementalAlterConfigs(ctx, req)), nil
+	case *kmsg.DescribeClusterRequest:
+		return say(s.describeCluster(ctx, req)), nil
+	}
+	panic("kafka: an API in the table has no handler: " + kmsg.NameForKey(r.key))
+}

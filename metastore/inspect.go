@@ -1,0 +1,272 @@
+package metastore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/firnlog/firn/metastore/log"
+	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/objstore"
+)
+
+// Look examines a metastore from outside: it registers nothing and changes nothing.
+type Look func(ctx context.Context, l log.Log, bucket objstore.Bucket) (*Report, error)
+
+// Report is what an operator wants to know of a metastore.
+type Report struct {
+	LogID           string            `json:"log_id"`
+	Epoch           uint64            `json:"epoch"`
+	Head            uint64            `json:"head_n"`
+	ArchivedTo      uint64            `json:"archived_n"`
+	SnapshotN       uint64            `json:"snapshot_n"`
+	TrimmedTo       uint64            `json:"trimmed_n"`
+	Replayed        uint64            `json:"replayed_entries,omitempty"`
+	ChainHash       string            `json:"chain_hash,omitempty"`
+	Topics          int               `json:"topics"`
+	Partitions      int               `json:"partitions"`
+	Objects         int               `json:"objects"`
+	CollectionEpoch uint64            `json:"collection_epoch"`
+	FeatureLevel    uint32            `json:"feature_level"`
+	Agents          []AgentReport     `json:"agents"`
+	Store           map[string]string `json:"store"`
+	Problems        []string          `json:"problems"`
+}
+
+// AgentReport is one joined agent.
+type AgentReport struct {
+	Name        string `json:"name"`
+	NodeID      int32  `json:"node_id"`
+	Incarnation string `json:"incarnation"`
+	Registered  bool   `json:"registered"`
+	Entries     uint64 `json:"entries"`
+}
+
+// Lines renders the report for people.
+func (r *Report) Lines() []string {
+	lines := []string{
+		fmt.Sprintf("log           %s, epoch %d", r.LogID, r.Epoch),
+		fmt.Sprintf("head          n=%d", r.Head),
+		fmt.Sprintf("archived to   n=%d", r.ArchivedTo),
+		fmt.Sprintf("snapshot at   n=%d", r.SnapshotN),
+		fmt.Sprintf("trimmed to    n=%d", r.TrimmedTo),
+		fmt.Sprintf("state         %d topics, %d partitions, %d objects, collection epoch %d, feature level %d",
+			r.Topics, r.Partitions, r.Objects, r.CollectionEpoch, r.FeatureLevel),
+	}
+	if r.Replayed > 0 {
+		lines = append(lines, fmt.Sprintf("replayed      %d entries, chain hash %s", r.Replayed, r.ChainHash))
+	}
+	for _, a := range r.Agents {
+		lines = append(lines, fmt.Sprintf("agent         %s, node id %d, incarnation %s, registered %v, %d entries", a.Name, a.NodeID, a.Incarnation, a.Registered, a.Entries))
+	}
+	keys := make([]string, 0, len(r.Store))
+	for k := range r.Store {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
+		lines = append(lines, fmt.Sprintf("store         %s: %s", k, r.Store[k]))
+	}
+	for _, p := range r.Problems {
+		lines = append(lines, "PROBLEM       "+p)
+	}
+	return lines
+}
+
+// Status reports from the newest snapshot and the tail.
+func Status(ctx context.Context, l log.Log, bucket objstore.Bucket) (*Report, error) {
+	r, identity, p, err := look(ctx, l, bucket)
+	if err != nil {
+		return nil, err
+	}
+	st, err := loadNewest(ctx, l, bucket, identity)
+	if err != nil {
+		return nil, err
+	}
+	v := replayer{st: st, report: r}
+	if err := v.tail(ctx, l, bucket, identity); err != nil {
+		return nil, err
+	}
+	v.finish(ctx, l, p)
+	r.Replayed, r.ChainHash = 0, ""
+	return r, nil
+}
+
+// Verify replays the whole archive and the tail from nothing and compares with every chain hash and snapshot on the way.
+// What differs is a problem in the report, not an error.
+func Verify(ctx context.Context, l log.Log, bucket objstore.Bucket) (*Report, error) {
+	r, identity, p, err := look(ctx, l, bucket)
+	if err != nil {
+		return nil, err
+	}
+	v := replayer{st: state.New(state.Identity{ID: identity.ID, Epoch: identity.Epoch, Base: identity.Base}), report: r, pointer: p}
+	if p.Object != "" {
+		if v.snapshot, err = readSnapshot(ctx, bucket, identity, p); err != nil {
+			r.Problems = append(r.Problems, err.Error())
+		}
+	}
+	if err := v.archive(ctx, l, bucket, identity); err != nil {
+		return nil, err
+	}
+	if err := v.tail(ctx, l, bucket, identity); err != nil {
+		return nil, err
+	}
+	v.finish(ctx, l, p)
+	return r, nil
+}
+
+// look reads what is outside of the state.
+func look(ctx context.Context, l log.Log, bucket objstore.Bucket) (*Report, log.Identity, pointer, error) {
+	identity, err := l.Identity(ctx)
+	if err != nil {
+		return nil, identity, pointer{}, fmt.Errorf("read the log's identity: %w", err)
+	}
+	if err := checkMarker(ctx, bucket, identity, false); err != nil {
+		return nil, identity, pointer{}, err
+	}
+	p, _, err := loadPointer(ctx, l)
+	if err != nil {
+		return nil, identity, p, err
+	}
+	r := &Report{LogID: fmt.Sprintf("%x", identity.ID), Epoch: identity.Epoch, SnapshotN: p.N, TrimmedTo: p.Deleted, Problems: []string{}}
+	if r.Head, err = l.Head(ctx); err != nil {
+		return nil, identity, p, fmt.Errorf("read the head: %w", err)
+	}
+	if r.Store, err = l.Status(ctx); err != nil {
+		return nil, identity, p, fmt.Errorf("read the store's status: %w", err)
+	}
+	cell, err := l.Load(ctx, archiveCell)
+	if err != nil {
+		return nil, identity, p, fmt.Errorf("read the archive's head: %w", err)
+	}
+	if key := string(cell.Value); key != "" {
+		a, err := readRange(ctx, bucket, identity, key)
+		if err != nil {
+			r.Problems = append(r.Problems, err.Error())
+		} else {
+			r.ArchivedTo = a.last()
+		}
+	}
+	return r, identity, p, nil
+}
+
+// replayer applies entries to a state of its own and notes what does not fit.
+type replayer struct {
+	st       *state.State
+	report   *Report
+	pointer  pointer
+	snapshot *state.State // to compare with at its n; nil where there is none
+	apply    applier
+}
+
+func (v *replayer) problem(format string, args ...any) {
+	v.report.Problems = append(v.report.Problems, fmt.Sprintf(format, args...))
+}
+
+func (v *replayer) take(e log.Entry) error {
+	decoded, err := v.apply.decoder.Decode(e.Value)
+	if err == nil {
+		err = v.st.Apply(e.N, e.Value, decoded, &v.apply.results)
+	}
+	if err != nil {
+		return fmt.Errorf("replay n=%d: %w", e.N, err)
+	}
+	v.report.Replayed++
+	if s := v.snapshot; s != nil && s.N() == e.N && !bytes.Equal(s.AppendSnapshot(nil), v.st.AppendSnapshot(nil)) {
+		v.problem("snapshot %s at n=%d is not the state that the archive gives", v.pointer.Object, e.N)
+	}
+	return nil
+}
+
+// archive walks the chain to its first range, then replays forward. Keys are held, not entries: history is long.
+func (v *replayer) archive(ctx context.Context, l log.Log, bucket objstore.Bucket, identity log.Identity) error {
+	cell, err := l.Load(ctx, archiveCell)
+	if err != nil {
+		return fmt.Errorf("read the archive's head: %w", err)
+	}
+	var keys []string
+	for key := string(cell.Value); key != ""; {
+		a, err := readRange(ctx, bucket, identity, key)
+		if err != nil {
+			v.problem("%v", err)
+			return nil
+		}
+		keys = append(keys, key)
+		key = a.previous
+	}
+	for _, key := range slices.Backward(keys) {
+		a, err := readRange(ctx, bucket, identity, key)
+		if err != nil {
+			v.problem("%v", err)
+			return nil
+		}
+		if a.first() != v.st.N()+1 {
+			v.problem("archive object %s starts at n=%d, the one before ends at n=%d", key, a.first(), v.st.N())
+			return nil
+		}
+		if v.st.ChainHash() != a.before {
+			v.problem("archive object %s continues another history than the objects before it", key)
+		}
+		for _, e := range a.entries {
+			if err := v.take(e); err != nil {
+				v.problem("archive object %s: %v", key, err)
+				return nil
+			}
+		}
+		if v.st.ChainHash() != a.after {
+			v.problem("archive object %s does not give the chain hash it records at n=%d", key, a.last())
+		}
+	}
+	return nil
+}
+
+// tail applies what the log holds beyond the state.
+func (v *replayer) tail(ctx context.Context, l log.Log, bucket objstore.Bucket, identity log.Identity) error {
+	for {
+		entries, _, more, err := l.Read(ctx, v.st.N(), sequences(v.st), readBytes)
+		if errors.Is(err, log.ErrTrimmed) {
+			entries, err = readArchive(ctx, l, bucket, identity, v.st.N())
+			if err == nil && len(entries) == 0 {
+				v.problem("entries after n=%d are neither in the log nor in the archive", v.st.N())
+				return nil
+			}
+			more = true
+		}
+		if err != nil {
+			return fmt.Errorf("read the log: %w", err)
+		}
+		for _, e := range entries {
+			if err := v.take(e); err != nil {
+				v.problem("%v", err)
+				return nil
+			}
+		}
+		if !more {
+			return nil
+		}
+	}
+}
+
+func (v *replayer) finish(ctx context.Context, l log.Log, p pointer) {
+	r, st := v.report, v.st
+	hash := st.ChainHash()
+	r.ChainHash = fmt.Sprintf("%x at n=%d", hash[:8], st.N())
+	r.Topics, r.Partitions = st.TopicCount(), st.PartitionCount()
+	r.Objects, _ = st.ObjectCount()
+	r.CollectionEpoch, r.FeatureLevel = st.CollectionEpoch(), st.FeatureLevel()
+	live := make(map[log.Incarnation]bool)
+	if members, err := l.Members(ctx); err == nil {
+		for _, m := range members {
+			live[m.Incarnation] = true
+		}
+	}
+	for _, a := range st.Agents() {
+		inc := log.Incarnation(a.Incarnation)
+		r.Agents = append(r.Agents, AgentReport{Name: a.Name, NodeID: a.NodeID, Incarnation: inc.String(), Registered: live[inc], Entries: a.LastSeq})
+	}
+	if st.N() < p.N {
+		v.problem("the snapshot at n=%d lies beyond what could be replayed, n=%d", p.N, st.N())
+	}
+}

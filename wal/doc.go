@@ -45,7 +45,7 @@
 //
 // Frames follow back to back, each starting at a multiple of 8:
 //
-//	 0   4  header CRC: of the seed's continuation over the frame's position (8 bytes) and bytes 4 to 32
+//	 0   4  header CRC: of bytes 16 to 48 of the file header, the frame's position (8 bytes), and bytes 4 to 32
 //	 4   4  chain: header CRC of the frame before; the file header's CRC for the first frame; 0 in a spill file
 //	 8   8  promise: all of this file below this position was synced before this frame was written
 //	16   4  payload size
@@ -54,10 +54,10 @@
 //	22   2  zero
 //	24   4  body CRC: of tag and payload
 //	28   4  zero
-//	32      tag, payload, zeros up to a multiple of 8
+//	32      tag, payload, zeros up to a multiple of 8 (which nothing reads)
 //
-// The seed is the CRC of bytes 16 to 48 of the file header (id, number, salt), so no bytes of another file, of an
-// older life of the same blocks, or of another place in this file pass for a frame. A mark has no tag and no payload;
+// The header CRC covers the id, number and salt of the file and the frame's position, so no bytes of another file, of
+// an older life of the same blocks, or of another place in this file pass for a frame. A mark has no tag and no payload;
 // it only carries a promise, and is written when the log goes idle, before a file is left, and at Close.
 //
 // # What recovery accepts

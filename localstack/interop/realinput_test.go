@@ -17,6 +17,10 @@ import (
 
 const partitions = 12
 
+// longestLine is what clients must be let to send before compression: one line of the corpus has 1.4 MB. Compressed it is well
+// below the default max.message.bytes, which is what a broker holds it against.
+const longestLine = 4 << 20
+
 // TestRealInput produces the Go source with each codec through kcat (librdkafka) and through a Go client, and reads it back
 // with kafka-python, kcat and Go. zstd carries the whole corpus; the others the standard library's crypto and net trees, which
 // hold every oddity of the whole.
@@ -35,7 +39,7 @@ func TestRealInput(t *testing.T) {
 		} {
 			lines := tt.root
 			if tt.codec == "zstd" && producer == "kcat" {
-				lines = filepath.Join(root, "cmd") // over a million lines; Go carries the whole
+				lines = filepath.Join(root, "cmd") // over a million lines; the Go client carries the whole
 			}
 			t.Run(tt.codec+"/"+producer, func(t *testing.T) {
 				topic := "source-" + tt.codec + "-" + producer
@@ -59,7 +63,7 @@ func TestRealInput(t *testing.T) {
 
 func produceKcat(t *testing.T, brokers, topic, codec, root string) *digests {
 	t.Helper()
-	cmd := exec.Command("kcat", "-P", "-b", brokers, "-t", topic, "-z", codec, "-K", ":", "-X", "enable.idempotence=true", "-X", "linger.ms=20")
+	cmd := exec.Command("kcat", "-P", "-b", brokers, "-t", topic, "-z", codec, "-K", ":", "-X", "enable.idempotence=true", "-X", "linger.ms=20", "-X", fmt.Sprintf("message.max.bytes=%d", longestLine))
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +109,7 @@ func produceGo(t *testing.T, brokers, topic, codec, root string) *digests {
 		"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
 	}
 	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers), kgo.DefaultProduceTopic(topic), kgo.ProducerBatchCompression(codecs[codec]),
-		kgo.ProducerLinger(20*time.Millisecond))
+		kgo.ProducerLinger(20*time.Millisecond), kgo.ProducerBatchMaxBytes(longestLine))
 	if err != nil {
 		t.Fatal(err)
 	}

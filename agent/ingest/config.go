@@ -65,6 +65,9 @@ type Config struct {
 	FlushInterval time.Duration
 	// UploadSlots is how many uploads run at once. Default 4.
 	UploadSlots int
+	// EagerUploads is below how many running uploads a staged batch waits for nothing. More of them buy latency with
+	// requests; see the package doc. Default 1.
+	EagerUploads int
 	// MemoryBytes bounds the raw bytes staged or in flight in memory; beyond it Stage spills, or blocks where there is no
 	// Spill. Spilled segments that are being uploaded come on top: at most UploadSlots * (TargetBytes + one batch).
 	// Default 64 MiB.
@@ -107,6 +110,7 @@ func (c *Config) Validate() error {
 	count("target bytes", &c.TargetBytes, 8<<20)
 	count("upload slots", &c.UploadSlots, 4)
 	check("memory bytes", &c.MemoryBytes, 64<<20)
+	count("eager uploads", &c.EagerUploads, 1)
 	count("op bytes", &c.OpBytes, 48<<10)
 	period("flush interval", &c.FlushInterval, 250*time.Millisecond)
 	period("upload timeout", &c.UploadTimeout, 30*time.Second)

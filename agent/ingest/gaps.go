@@ -158,13 +158,17 @@ func (p *Pipeline) gapKeys() gapKeys {
 // arrived, so Apply judged the gap at a later place in the log than any head of that time.
 func (p *Pipeline) unparkLocked(t *turn, keys gapKeys, now time.Time) {
 	for _, key := range keys {
-		next := key.next
+		next, known := key.next, key.known
 		for list := p.gaps.parked[key.producerKey]; len(list) > 0; list = p.gaps.parked[key.producerKey] {
 			part := list[0]
-			if key.known && before(next, part.Header.BaseSequence) {
+			if known && before(next, part.Header.BaseSequence) {
 				break
 			}
-			next, key.known = (part.Header.LastSequence()+1)&math.MaxInt32, true
+			if w := &part.waiting; w.tried && w.seen == key.next && w.known == key.known {
+				break // Apply said no, and nothing has changed since
+			}
+			part.waiting.tried, part.waiting.seen, part.waiting.known = true, key.next, key.known
+			next, known = (part.Header.LastSequence()+1)&math.MaxInt32, true
 			p.resubmitLocked(t, key.producerKey, part)
 		}
 	}

@@ -3,6 +3,7 @@ package ingest_test
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -50,16 +51,14 @@ func (c *cluster) commit(e entry.Entry, after func(*state.Results)) {
 	value := e.AppendTo(nil)
 	decoded, err := entry.Parse(value)
 	if err != nil {
-		c.t.Errorf("an op does not survive its encoding: %v", err)
-		return
+		panic(fmt.Sprintf("an op does not survive its encoding: %v", err))
 	}
 	var r state.Results
 	c.mu.Lock()
 	err = c.st.Apply(c.st.N()+1, value, decoded, &r)
 	c.mu.Unlock()
 	if err != nil || r.EntryCode != state.OK {
-		c.t.Errorf("apply: %v, %v", r.EntryCode, err)
-		return
+		panic(fmt.Sprintf("apply: %v, %v", r.EntryCode, err))
 	}
 	after(&r)
 	c.subsMu.Lock()
@@ -79,16 +78,16 @@ type member struct {
 	*cluster
 	incarnation log.Incarnation
 
-	mu      sync.Mutex
-	seq     uint64
-	queue   []proposal
-	ops     []entry.Op // all that were submitted
-	delay   func() time.Duration
-	held    bool
-	reorder bool
-	wake    chan struct{}
-	end     chan struct{}
-	ended   chan struct{}
+	mu     sync.Mutex
+	seq    uint64
+	queue  []proposal
+	ops    []entry.Op // all that were submitted
+	delay  func() time.Duration
+	held   bool
+	forget bool // do not keep ops
+	wake   chan struct{}
+	end    chan struct{}
+	ended  chan struct{}
 }
 
 type proposal struct {
@@ -166,7 +165,9 @@ func (m *member) commitOne(op entry.Op, done func(state.OpResult, error)) {
 func (m *member) Submit(op entry.Op, done func(state.OpResult, error)) {
 	m.mu.Lock()
 	m.queue = append(m.queue, proposal{op, done})
-	m.ops = append(m.ops, op)
+	if !m.forget {
+		m.ops = append(m.ops, op)
+	}
 	m.mu.Unlock()
 	m.poke()
 }
@@ -323,7 +324,7 @@ func (p *producer) part(t testing.TB, values ...string) *ingest.Part {
 	var opts batch.BuildOptions
 	if p.id >= 0 {
 		opts.Producer = &batch.Producer{ID: p.id, Epoch: p.epoch, BaseSequence: p.next}
-		p.next += int32(len(values))
+		p.next = (p.next + int32(len(values))) & math.MaxInt32
 	}
 	b := batch.NewBuilder(opts)
 	for _, v := range values {

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"slices"
 	"time"
 
 	"github.com/firnlog/firn/metastore/state"
@@ -74,24 +75,7 @@ func (p *Pipeline) loop() {
 func (p *Pipeline) decideLocked(t *turn, keys gapKeys, epoch uint64, now time.Time) {
 	t.next = time.Time{}
 	p.unparkLocked(t, keys, now)
-	for len(p.line) > 0 && p.line[0].ended {
-		f := p.line[0]
-		p.line[0] = nil
-		p.line = p.line[1:]
-		f.inLine = false
-		switch {
-		case f.open == 0:
-			p.recycleLocked(f)
-		case stale(f, epoch):
-			for _, part := range f.parts {
-				if part != nil {
-					p.restageLocked(part)
-				}
-			}
-		default:
-			t.submit = append(t.submit, f.subs...)
-		}
-	}
+	p.submitLocked(t, epoch)
 	for p.uploading < p.cfg.UploadSlots {
 		f := p.takeLocked(now)
 		if f == nil {
@@ -107,6 +91,66 @@ func (p *Pipeline) decideLocked(t *turn, keys gapKeys, epoch uint64, now time.Ti
 	}
 }
 
+// submitLocked submits what is uploaded, in order.
+//
+// Why a refused object cannot be overtaken: ops apply in the order of submission, and Apply refuses an object as stale only
+// where the collection epoch went on; it never goes back. An op is submitted only when all those under way name objects of
+// the same epoch, so where one is refused all that were submitted after it are refused too. What was refused goes ahead of
+// everything else, one segment at a time, and nothing else is submitted until the last of it was.
+func (p *Pipeline) submitLocked(t *turn, epoch uint64) {
+	p.held = false
+	if f := p.ahead; f != nil && f.ended {
+		p.ahead, f.inLine = nil, false
+		switch {
+		case f.open == 0:
+			p.recycleLocked(f)
+		case stale(f, epoch):
+			p.restageAllLocked(f)
+		default:
+			p.asSubmittedLocked(t, f)
+		}
+	}
+	for len(p.line) > 0 && p.line[0].ended {
+		f := p.line[0]
+		isStale := stale(f, epoch)
+		if f.open > 0 {
+			switch {
+			case p.ahead != nil, len(p.urgent) > 0 && !isStale, p.submitted > 0 && (isStale || f.id.CollectionEpoch != p.submittedEpoch):
+				p.held = true
+				return
+			}
+		}
+		p.line[0] = nil
+		p.line = p.line[1:]
+		f.inLine = false
+		switch {
+		case f.open == 0:
+			p.recycleLocked(f)
+		case isStale:
+			p.restageAllLocked(f)
+		default:
+			p.asSubmittedLocked(t, f)
+		}
+	}
+}
+
+func (p *Pipeline) asSubmittedLocked(t *turn, f *flight) {
+	p.submittedEpoch = f.id.CollectionEpoch
+	p.submitted += len(f.subs)
+	for _, s := range f.subs {
+		s.inOrder = true
+	}
+	t.submit = append(t.submit, f.subs...)
+}
+
+func (p *Pipeline) restageAllLocked(f *flight) {
+	for _, part := range f.parts {
+		if part != nil {
+			p.restageLocked(part)
+		}
+	}
+}
+
 func (t *turn) wakeAt(at time.Time) {
 	if t.next.IsZero() || at.Before(t.next) {
 		t.next = at
@@ -116,13 +160,16 @@ func (t *turn) wakeAt(at time.Time) {
 // takeLocked gives the next segment to upload, nil where none is to be uploaded now. See "When a segment is closed" in the
 // package doc.
 func (p *Pipeline) takeLocked(now time.Time) *flight {
-	for _, q := range []*[]*flight{&p.urgent, &p.queue} {
-		if len(*q) > 0 {
-			f := (*q)[0]
-			(*q)[0] = nil
-			*q = (*q)[1:]
-			return f
-		}
+	if len(p.urgent) > 0 && p.ahead == nil && p.submitted == 0 {
+		p.ahead = p.urgent[0]
+		p.urgent = slices.Delete(p.urgent, 0, 1)
+		return p.ahead
+	}
+	if len(p.queue) > 0 {
+		f := p.queue[0]
+		p.queue[0] = nil
+		p.queue = p.queue[1:]
+		return f
 	}
 	f := p.open
 	if f == nil {
@@ -131,7 +178,7 @@ func (p *Pipeline) takeLocked(now time.Time) *flight {
 	switch {
 	case p.draining > 0:
 		f.reason = flushDrain
-	case p.uploading == 0:
+	case p.uploading < p.cfg.EagerUploads:
 		f.reason = flushIdle
 	case p.uploaded:
 		f.reason = flushUpload
@@ -153,22 +200,29 @@ func (p *Pipeline) startLocked(f *flight) {
 	}
 	f.inLine = true
 	p.uploading++
-	p.line = append(p.line, f)
+	if f != p.ahead {
+		p.line = append(p.line, f)
+	}
 }
 
 // stale reports whether Apply refuses what names f's object: it is older than the previous collection epoch.
 func stale(f *flight, epoch uint64) bool { return f.id.CollectionEpoch+1 < epoch }
 
-// restageLocked moves a part to a segment that goes first. Its bytes are found in the body of the one it leaves.
+// restageLocked moves a part to a segment that goes ahead of all others: behind what was refused before it, but in front
+// where it was refused for the second time. Its bytes are found in the body of the object it leaves.
 func (p *Pipeline) restageLocked(part *Part) {
 	old := part.seg
+	at, neighbour := len(p.urgent), len(p.urgent)-1
+	if old.reason == flushStale {
+		at, neighbour = 0, 0
+	}
 	var f *flight
-	if n := len(p.urgent); n > 0 && &p.urgent[n-1].source[0] == &old.body[0] {
-		f = p.urgent[n-1]
+	if len(p.urgent) > 0 && &p.urgent[neighbour].source[0] == &old.body[0] {
+		f = p.urgent[neighbour]
 	} else {
 		f = p.newFlightLocked()
 		f.since, f.reason, f.source = old.since, flushStale, old.body
-		p.urgent = append(p.urgent, f)
+		p.urgent = slices.Insert(p.urgent, at, f)
 		p.cfg.Metrics.staleObjects.Inc()
 	}
 	p.leaveLocked(part)

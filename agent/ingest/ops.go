@@ -18,6 +18,8 @@ type submission struct {
 	at    time.Time // when it was submitted
 	done  func(state.OpResult, error)
 	size  int // about what op encodes to, bytes
+	// inOrder: counted in Pipeline.submitted until applied. Not so a parked part's: its place is its sequence's.
+	inOrder bool
 }
 
 func (p *Pipeline) newSubmission() *submission {
@@ -28,7 +30,7 @@ func (p *Pipeline) newSubmission() *submission {
 
 // forget drops everything but the memory of the columns.
 func (s *submission) forget() {
-	s.parts, s.size = nil, 0
+	s.parts, s.size, s.inOrder = nil, 0, false
 	s.op = entry.Append{Blocks: s.op.Blocks[:0]}
 }
 
@@ -148,6 +150,10 @@ func (s *submission) applied(r state.OpResult, err error) {
 		p.mu.Unlock()
 		return
 	}
+	if s.inOrder {
+		s.inOrder = false
+		p.submitted--
+	}
 	if err == nil && r.Code == state.OK && len(r.Batches) != len(s.parts) {
 		err = errors.New("results do not match the op")
 	}
@@ -166,7 +172,7 @@ func (s *submission) applied(r state.OpResult, err error) {
 			p.judgedLocked(part, &r.Batches[i], now, &tell)
 		}
 	}
-	wake := len(p.urgent) > 0 || p.gaps.moved
+	wake := len(p.urgent) > 0 || p.gaps.moved || p.held && p.submitted == 0
 	p.mu.Unlock()
 	tell.tell()
 	if wake {

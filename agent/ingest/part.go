@@ -57,6 +57,9 @@ type waiting struct {
 	until time.Time // when its answer is due; zero: never parked
 	on    bool      // parked now, not submitted
 	final bool      // submitted for the last time: a gap is now the answer
+	// tried: submitted again when the state showed seen and known (see gapKey).
+	tried, known bool
+	seen         int32
 }
 
 // span is how many offsets the part takes.

@@ -56,7 +56,14 @@ type Pipeline struct {
 	queue  []*flight
 	urgent []*flight
 	// line is what was given to a worker, in that order: the order of submission.
-	line      []*flight
+	line []*flight
+	// ahead is the one urgent flight under way, or nil. submitted counts the ops of line and ahead that are not applied;
+	// all of them name objects of submittedEpoch. held: submitLocked waits for them. See submitLocked.
+	ahead          *flight
+	submitted      int
+	submittedEpoch uint64
+	held           bool
+
 	uploading int  // flights with a worker
 	uploaded  bool // a worker ended since the loop last looked
 	draining  int  // callers of Drain

@@ -105,6 +105,11 @@ func (w *worker) gather(f *flight) {
 			i--
 		}
 	}
+	if size > 0 { // the spill has room again
+		w.p.mu.Lock()
+		w.p.changedLocked()
+		w.p.mu.Unlock()
+	}
 }
 
 // recover finds a restaged part's bytes in the body of the object that was refused.

@@ -42,7 +42,7 @@ func (s *Server) fetch(ctx context.Context, r *request, req *kmsg.FetchRequest) 
 	over := time.NewTimer(min(wait, s.cfg.FetchWaitMax))
 	defer over.Stop()
 	var changed chan struct{} // nil until the first sleep
-	for last := wait == 0 || req.MinBytes <= 0; ; {
+	for last := wait == 0 || req.MinBytes <= 0 || len(plan.parts) == 0; ; {
 		failed, readable := f.look(ctx)
 		if ctx.Err() != nil {
 			return reply{}, context.Cause(ctx)

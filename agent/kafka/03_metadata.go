@@ -14,8 +14,20 @@ import (
 // Metadata (3), versions 0 to 13. Topics are asked for by name or, from version 10 on, by id. A topic that is not there is
 // created where client and server both allow it, and answered once every agent that takes a barrier sees it.
 
-// noOperations says that authorised operations were not asked for.
-const noOperations = math.MinInt32
+// Authorised operations, as bits of Kafka's AclOperation. There is no authorizer: who asks may do everything.
+const (
+	noOperations      = math.MinInt32 // not asked for
+	topicOperations   = 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<10 | 1<<11
+	clusterOperations = 1<<5 | 1<<7 | 1<<8 | 1<<9 | 1<<10 | 1<<11 | 1<<12
+)
+
+// operations is mask where it was asked for.
+func operations(asked bool, mask int32) int32 {
+	if asked {
+		return mask
+	}
+	return noOperations
+}
 
 // metadataTopic is one topic of an answer.
 type metadataTopic struct {
@@ -52,7 +64,8 @@ func (s *Server) metadata(ctx context.Context, req *kmsg.MetadataRequest) *kmsg.
 		})
 	} else {
 		lagging := s.lookUpTopics(ctx, topics)
-		if s.cfg.AutoCreateTopics && req.AllowAutoTopicCreation && lagging == nil {
+		// Before version 4 a client could not say that it does not want topics made.
+		if s.cfg.AutoCreateTopics && (req.AllowAutoTopicCreation || req.Version < 4) && lagging == nil {
 			s.autoCreate(ctx, topics)
 		}
 	}
@@ -64,7 +77,7 @@ func (s *Server) metadata(ctx context.Context, req *kmsg.MetadataRequest) *kmsg.
 	cluster := s.meta.ClusterID()
 	res.ClusterID = &cluster
 	res.ControllerID = controller(nodes)
-	res.AuthorizedOperations = noOperations
+	res.AuthorizedOperations = operations(req.IncludeClusterAuthorizedOperations, clusterOperations)
 	for i := range nodes {
 		b := kmsg.NewMetadataResponseBroker()
 		b.NodeID, b.Host, b.Port, b.Rack = nodes[i].id, nodes[i].host, nodes[i].port, nodes[i].rack()
@@ -72,7 +85,9 @@ func (s *Server) metadata(ctx context.Context, req *kmsg.MetadataRequest) *kmsg.
 	}
 	res.Topics = make([]kmsg.MetadataResponseTopic, 0, len(topics))
 	for i := range topics {
-		res.Topics = append(res.Topics, s.metadataTopic(&topics[i], nodes))
+		rt := s.metadataTopic(&topics[i], nodes)
+		rt.AuthorizedOperations = operations(req.IncludeTopicAuthorizedOperations && rt.ErrorCode == 0, topicOperations)
+		res.Topics = append(res.Topics, rt)
 	}
 	return res
 }
@@ -171,7 +186,7 @@ func newTopicID() entry.UUID {
 
 func (s *Server) metadataTopic(m *metadataTopic, nodes []node) kmsg.MetadataResponseTopic {
 	rt := kmsg.NewMetadataResponseTopic()
-	rt.ErrorCode, rt.TopicID, rt.AuthorizedOperations = int16(m.code), m.id, noOperations
+	rt.ErrorCode, rt.TopicID = int16(m.code), m.id
 	if m.name != "" || !m.byID {
 		rt.Topic = &m.name
 	}

@@ -14,7 +14,8 @@ const endpointBrokers = 1
 
 func (s *Server) describeCluster(ctx context.Context, req *kmsg.DescribeClusterRequest) *kmsg.DescribeClusterResponse {
 	res := kmsg.NewPtrDescribeClusterResponse()
-	res.Version, res.ClusterAuthorizedOperations = req.Version, noOperations
+	res.Version = req.Version
+	res.ClusterAuthorizedOperations = operations(req.IncludeClusterAuthorizedOperations, clusterOperations)
 	res.ClusterID, res.ControllerID = s.meta.ClusterID(), -1
 	if req.Version >= 1 {
 		res.EndpointType = req.EndpointType

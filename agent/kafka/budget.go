@@ -3,18 +3,19 @@ package kafka
 import (
 	"context"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
 )
 
 // budget is a number of bytes that are handed out first come, first served.
 type budget struct {
 	sem   *semaphore.Weighted
-	gauge prometheus.Gauge // what is handed out; may be nil
+	gauge gauge // what is handed out; may be nil
 }
 
-func newBudget(size int, gauge prometheus.Gauge) *budget {
-	return &budget{sem: semaphore.NewWeighted(int64(size)), gauge: gauge}
+type gauge interface{ Add(delta float64) }
+
+func newBudget(size int, out gauge) *budget {
+	return &budget{sem: semaphore.NewWeighted(int64(size)), gauge: out}
 }
 
 // take waits for n bytes.
@@ -34,6 +35,6 @@ func (b *budget) give(n int64) {
 	}
 	b.sem.Release(n)
 	if b.gauge != nil {
-		b.gauge.Sub(float64(n))
+		b.gauge.Add(-float64(n))
 	}
 }

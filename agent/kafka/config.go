@@ -26,8 +26,7 @@ type Metastore interface {
 	Subscribe(refs []state.PartitionRef, ch chan<- struct{}) (cancel func())
 	// ReserveProducerID returns an id that nobody else has.
 	ReserveProducerID(ctx context.Context) (int64, error)
-	// NodeID is this agent's id; ClusterID the cluster's, stable and never empty.
-	NodeID() int32
+	// ClusterID is stable and never empty.
 	ClusterID() string
 }
 

@@ -47,7 +47,6 @@ const (
 	codeStorageError            errorCode = 56
 	codeFetchSessionNotFound    errorCode = 70
 	codeInvalidFetchEpoch       errorCode = 71
-	codeFencedLeaderEpoch       errorCode = 74
 	codeUnknownLeaderEpoch      errorCode = 75
 	codeUnsupportedCompression  errorCode = 76
 	codeOffsetNotAvailable      errorCode = 78

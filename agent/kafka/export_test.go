@@ -71,6 +71,15 @@ func ParseRequest(b []byte) error {
 	return err
 }
 
+// Body splits a frame whose header is good; nil where it is not.
+func Body(b []byte) (key, version int16, body []byte) {
+	r, unknown, err := parseRequest(b)
+	if err != nil || unknown {
+		return 0, 0, nil
+	}
+	return r.key, r.version, r.body
+}
+
 // ErrMalformed is the class of everything that ParseRequest refuses.
 var ErrMalformed = errMalformed
 

@@ -98,7 +98,7 @@ func TestLimits(t *testing.T) {
 			{1, 1 << 20, [3]int{1, 0, 0}},    //
 			{0, 0, [3]int{1, 0, 0}},          //
 			{5500, 1 << 20, [3]int{4, 1, 0}}, // what is left goes to the next
-			{5500, 2500, [3]int{2, 2, 0}},    //
+			{5500, 2500, [3]int{2, 2, 1}},    //
 			{-5, -5, [3]int{1, 0, 0}},        // nonsense does no harm
 			{math.MaxInt32, math.MaxInt32, [3]int{4, 4, 4}},
 		} {

@@ -71,7 +71,7 @@ func (fr *frameReader) next() (*frame, error) {
 	if _, err := fr.br.Discard(4); err != nil {
 		return nil, err
 	}
-	return fr.body(int(size))
+	return fr.body(int(size), key == keyProduce || size > frameStep)
 }
 
 // awaitFirst waits for the first bytes of a frame. A connection that waits for answers is not idle.
@@ -95,8 +95,9 @@ func (fr *frameReader) awaitFirst() error {
 }
 
 // body reads size bytes. Beyond the first step it waits for the budgets before it makes room, and it doubles the room only
-// as bytes come: what a client claims costs nothing.
-func (fr *frameReader) body(size int) (*frame, error) {
+// as bytes come: what a client claims costs nothing. Small requests that carry no records are not budgeted: they are
+// decoded and given back at once, and must get through while producers are held back.
+func (fr *frameReader) body(size int, budgeted bool) (*frame, error) {
 	c, pool := fr.c, &fr.c.s.pool
 	charged := int64(0)
 	charge := func() error {
@@ -123,7 +124,7 @@ func (fr *frameReader) body(size int) (*frame, error) {
 	}
 	for len(b) < size {
 		if len(b) == cap(b) || len(b) == frameStep {
-			if charged == 0 {
+			if budgeted && charged == 0 {
 				if err := charge(); err != nil {
 					return fail(err)
 				}
@@ -135,7 +136,7 @@ func (fr *frameReader) body(size int) (*frame, error) {
 			}
 		}
 		end := min(size, cap(b))
-		if charged == 0 {
+		if budgeted && charged == 0 {
 			end = min(end, frameStep)
 		}
 		n, err := io.ReadFull(fr.br, b[len(b):end])
@@ -144,7 +145,7 @@ func (fr *frameReader) body(size int) (*frame, error) {
 			return fail(err)
 		}
 	}
-	if charged == 0 {
+	if budgeted && charged == 0 {
 		if err := charge(); err != nil {
 			return fail(err)
 		}

@@ -248,3 +248,11 @@ func addFetch(req *kmsg.FetchRequest, name string, id entry.UUID, partition int3
 	t.Partitions = append(t.Partitions, p)
 	req.Topics = append(req.Topics, t)
 }
+
+// ref names partition 0 of a topic.
+func (a *agent) ref(name string) (ref state.PartitionRef) {
+	a.stMu.RLock()
+	defer a.stMu.RUnlock()
+	ref.Topic = a.st.TopicByName(name).ID
+	return ref
+}

@@ -22,6 +22,8 @@ type consumer struct {
 	sessions bool
 	roams    float64 // chance to leave an agent after a fetch
 	fixed    bool    // stays with the agent it was given
+	// carries: a session is carried over to the next connection, as behind a load balancer that the client does not see.
+	carries bool
 
 	session   int32
 	epoch     int32
@@ -56,7 +58,7 @@ func (c *consumer) run(ctx context.Context) {
 }
 
 func (c *consumer) connect(ctx context.Context) bool {
-	if c.link == nil {
+	if c.link == nil && !c.carries {
 		c.session, c.epoch, c.inSession = 0, 0, nil
 	}
 	return c.somewhere(ctx)
@@ -77,6 +79,7 @@ func (c *consumer) poll() bool {
 	response, err := c.link.call(req)
 	if err != nil {
 		c.life.logf("%s: %v", c.name, err)
+		clear(c.inSession) // the agent may never have learnt of these positions
 		return false
 	}
 	r := response.(*kmsg.FetchResponse)

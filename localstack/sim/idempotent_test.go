@@ -297,7 +297,7 @@ func (p *idempotent) unanswered() (n int) {
 }
 
 // abandonAfter is how long a producer with less patience waits for a batch.
-const abandonAfter = 12 * time.Second
+const abandonAfter = 4 * time.Second
 
 // tired says that a batch waits for too long.
 func (p *idempotent) tired() bool {

@@ -41,7 +41,7 @@ type life struct {
 	topics   []*topic
 	tally    tally
 	ids      map[int64]string // producer ids handed out, to whom
-	over     time.Time // when the faults ended
+	over     time.Time        // when the faults ended
 }
 
 // finding is something that must not be.
@@ -100,7 +100,7 @@ func (l *life) isHealed() bool {
 
 // damaged says whether reads of the bucket may be answered with damaged bytes now: then alarms are to be expected.
 func (l *life) damaged() bool {
-	return !l.isHealed() && (l.plan.on[bucketBitFlip] || l.plan.on[bucketShortRange])
+	return !l.isHealed() && l.plan.on[bucketBitFlip]
 }
 
 // outcome is what is left of a life.

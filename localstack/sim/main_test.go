@@ -2,6 +2,7 @@ package sim_test
 
 import (
 	"flag"
+	"runtime/debug"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -14,4 +15,7 @@ var (
 	verboseFlag = flag.Bool("sim.v", false, "print what happens in each life")
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400) // lives are short and leave nothing behind
+	goleak.VerifyTestMain(m)
+}

@@ -47,7 +47,6 @@ type node struct {
 type order struct {
 	drain bool
 	loss  walfs.Loss
-	lost  bool // the disk too
 	down  time.Duration
 }
 
@@ -224,19 +223,26 @@ func (n *node) end(a *agent.Agent, o order) {
 			n.life.sometimes("drains_cut_off")
 		}
 		cancel()
-		disk = disk.Restart(walfs.LoseNothing)
+		disk = n.nextDisk(disk, walfs.LoseNothing)
 	} else {
-		n.life.logf("%s is killed, loss %d, disk lost %v", n.name, o.loss, o.lost)
-		disk = disk.Restart(o.loss)
+		n.life.logf("%s is killed, loss %d", n.name, o.loss)
+		disk = n.nextDisk(disk, o.loss)
 		a.Kill()
 	}
 	_ = way.Close()
-	if o.lost {
-		disk = walfs.New(n.rng)
-	}
 	n.mu.Lock()
 	n.disk = disk
 	n.mu.Unlock()
+}
+
+// nextDisk is what the next agent finds; the agent that runs loses its own now.
+func (n *node) nextDisk(disk *walfs.FS, loss walfs.Loss) *walfs.FS {
+	if !n.life.plan.on[walKept] {
+		disk.PowerOff()
+		return walfs.New(n.rng)
+	}
+	n.life.count(walKept, 1)
+	return disk.Restart(loss)
 }
 
 func (n *node) logger() *slog.Logger {

@@ -18,7 +18,13 @@ type maker struct {
 	counter  uint32
 }
 
-func (m *maker) think() time.Duration { return time.Duration(m.rng.Int64N(int64(m.plan.thinkMax))) + 1 }
+// think is the pause before the next batch: bursts that fill the pipeline, with pauses that spread them over the storm.
+func (m *maker) think() time.Duration {
+	if m.rng.IntN(2) == 0 {
+		return time.Duration(1 + m.rng.Int64N(int64(5*time.Millisecond)))
+	}
+	return time.Duration(1 + m.rng.Int64N(int64(4*m.plan.storm)/int64(m.plan.batches)))
+}
 
 // make returns a batch of new records for a partition, or nil where the topic has had its share.
 func (m *maker) make(partition int) *outBatch {

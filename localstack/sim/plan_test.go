@@ -14,8 +14,8 @@ type fault string
 const (
 	agentKill  fault = "agent_kill"
 	agentDrain fault = "agent_drain"
-	walLost    fault = "wal_lost"  // a restart with an empty directory
-	powerCut   fault = "power_cut" // a restart with what was synced, and chance parts of the rest
+	walKept    fault = "wal_kept"  // restarts find the directory as the last agent left it; without, they find an empty one
+	powerCut   fault = "power_cut" // with walKept: restarts find what was synced, and chance parts of the rest
 	clockSkew  fault = "clock_skew"
 	clockJump  fault = "clock_jump"
 
@@ -36,14 +36,13 @@ const (
 	leaseHidden     fault = "lease_hidden"
 	membersStale    fault = "members_stale"
 
-	bucketOutage     fault = "bucket_outage"
-	bucketFails      fault = "bucket_unavailable"
-	bucketBurst      fault = "bucket_burst"
-	bucketAmbiguous  fault = "bucket_ambiguous"
-	bucketLate       fault = "bucket_late"
-	bucketSlow       fault = "bucket_slow"
-	bucketBitFlip    fault = "bucket_bit_flip"
-	bucketShortRange fault = "bucket_short_range"
+	bucketOutage    fault = "bucket_outage"
+	bucketFails     fault = "bucket_unavailable"
+	bucketBurst     fault = "bucket_burst"
+	bucketAmbiguous fault = "bucket_ambiguous"
+	bucketLate      fault = "bucket_late"
+	bucketSlow      fault = "bucket_slow"
+	bucketBitFlip   fault = "bucket_bit_flip"
 
 	netLatency fault = "net_latency"
 	netReset   fault = "net_reset"
@@ -66,16 +65,16 @@ var swarm = []struct {
 	fault  fault
 	chance float64
 }{
-	{agentKill, 0.5}, {agentDrain, 0.3}, {walLost, 0.3}, {powerCut, 0.3}, {clockSkew, 0.4}, {clockJump, 0.3},
+	{agentKill, 0.5}, {agentDrain, 0.3}, {walKept, 0.25}, {powerCut, 0.5}, {clockSkew, 0.4}, {clockJump, 0.3},
 	{logPartition, 0.3}, {logRefuses, 0.2}, {logLatency, 0.4},
 	{commitAmbiguous, 0.3}, {commitDropped, 0.3}, {commitLate, 0.3}, {commitNoSpace, 0.15},
 	{watchLose, 0.25}, {watchRepeat, 0.25}, {watchLate, 0.25}, {watchStall, 0.2}, {watchEnd, 0.25}, {watchCompact, 0.2},
-	{leaseExpire, 0.3}, {leaseHidden, 0.15}, {membersStale, 0.2},
+	{leaseExpire, 0.3}, {leaseHidden, 0.3}, {membersStale, 0.2},
 	{bucketOutage, 0.25}, {bucketFails, 0.3}, {bucketBurst, 0.2}, {bucketAmbiguous, 0.3}, {bucketLate, 0.2}, {bucketSlow, 0.4},
-	{bucketBitFlip, 0.12}, {bucketShortRange, 0.12},
+	{bucketBitFlip, 0.12},
 	{netLatency, 0.5}, {netReset, 0.3}, {netCut, 0.3}, {netStall, 0.2},
 	{diskFails, 0.15}, {diskFull, 0.1},
-	{topicRecreate, 0.3}, {partitionsGrow, 0.35}, {epochBump, 0.35}, {snapshots, 0.7}, {trims, 0.6}, {abandons, 0.3},
+	{topicRecreate, 0.3}, {partitionsGrow, 0.35}, {epochBump, 0.35}, {snapshots, 0.7}, {trims, 0.6}, {abandons, 0.5},
 }
 
 // plan is one life, drawn from its seed before it begins.
@@ -93,7 +92,6 @@ type plan struct {
 	batches       int // per producer
 	recordsMax    int // per batch
 	valueMax      int // bytes
-	thinkMax      time.Duration
 
 	flushInterval   time.Duration
 	uploadSlots     int
@@ -126,7 +124,6 @@ func newPlan(seed uint64) *plan {
 		partitions: between(1, 3), logAppendTime: r.IntN(4) == 0,
 		idempotent: between(1, 2), plain: between(0, 1), consumers: between(1, 2),
 		batches: between(10, 40), recordsMax: oneOf(1, 3, 10), valueMax: oneOf(40, 300, 3000),
-		thinkMax:      time.Duration(oneOf(10, 300, 1200)) * time.Millisecond,
 		flushInterval: time.Duration(oneOf(1, 20, 250)) * time.Millisecond, uploadSlots: oneOf(1, 2, 4),
 		segmentBytes: 64 << 10, ttl: time.Duration(between(3, 10)) * time.Second,
 		entryBytes: oneOf(0, 600, 4000), tickInterval: time.Duration(oneOf(2, 10)) * time.Second,
@@ -138,6 +135,9 @@ func newPlan(seed uint64) *plan {
 		if drawn := r.Float64() < f.chance; drawn && (!calm || features[f.fault]) {
 			p.on[f.fault] = true
 		}
+	}
+	if !p.on[walKept] || !p.on[agentKill] {
+		delete(p.on, powerCut)
 	}
 	if p.on[trims] {
 		p.on[snapshots] = true

@@ -55,7 +55,7 @@ func newWeather(p *plan, r *rand.Rand) weather {
 		Slow: chance(bucketSlow, 0.5), SlowMax: 1 + upTo(bucketSlow, 2*time.Second),
 		Unavailable: chance(bucketFails, 0.4), Burst: chance(bucketBurst, 0.1), BurstCalls: 8,
 		Ambiguous: chance(bucketAmbiguous, 0.3), Late: chance(bucketLate, 0.2), LateMax: 1 + upTo(bucketLate, 8*time.Second),
-		BitFlip: chance(bucketBitFlip, 0.1), ShortRange: chance(bucketShortRange, 0.5),
+		BitFlip: chance(bucketBitFlip, 0.1),
 	}
 	w.net = memnet.Faults{LatencyMax: upTo(netLatency, 40*time.Millisecond), Reset: chance(netReset, 0.03)}
 	return w
@@ -113,10 +113,6 @@ func (l *life) blows(r *rand.Rand) []blow {
 		if l.plan.on[powerCut] && r.IntN(2) == 0 {
 			o.loss = walfs.LoseSome
 			l.count(powerCut, 1)
-		}
-		if l.plan.on[walLost] && r.IntN(2) == 0 {
-			o.lost = true
-			l.count(walLost, 1)
 		}
 		l.count(agentKill, 1)
 		n.order(o)

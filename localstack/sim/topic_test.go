@@ -190,7 +190,7 @@ func (l *life) newConsumer(t *topic, name string) *consumer {
 	return &consumer{
 		client: c, topic: t, reader: t.history.Reader(), checker: batch.NewValidator(),
 		fetch: int16(4 + c.rng.IntN(14)), offsets: int16(1 + c.rng.IntN(10)), sessions: c.rng.IntN(2) == 0,
-		roams: []float64{0, 0.1, 0.5}[c.rng.IntN(3)],
+		roams: []float64{0, 0.1, 0.5}[c.rng.IntN(3)], carries: c.rng.IntN(3) == 0,
 	}
 }
 
@@ -272,9 +272,7 @@ func (a *admin) create(ctx context.Context, partitions int) bool {
 		rt.Configs = append(rt.Configs, rc)
 	}
 	req.Topics = append(req.Topics, rt)
-	attempts := 0
 	_, ok := a.call(ctx, req, func(r kmsg.Response) bool {
-		attempts++
 		switch code := r.(*kmsg.CreateTopicsResponse).Topics[0].ErrorCode; {
 		case code == errNone, code == errTopicExists:
 			return false
@@ -315,6 +313,7 @@ func (a *admin) describe(ctx context.Context, partitions int) bool {
 	m := answer.(*kmsg.MetadataResponse)
 	if got := len(m.Topics[0].Partitions); got != partitions {
 		a.life.find("metadata", "topic %s has %d partitions, made with %d", a.topic.name, got, partitions)
+		partitions = min(got, partitionsMax)
 	}
 	brokers := map[int32]bool{}
 	for _, b := range m.Brokers {
@@ -344,9 +343,7 @@ func (a *admin) grow(ctx context.Context) {
 	rt := kmsg.NewCreatePartitionsRequestTopic()
 	rt.Topic, rt.Count = a.topic.name, int32(total)
 	req.Topics = append(req.Topics, rt)
-	attempts := 0
 	_, ok := a.call(ctx, req, func(r kmsg.Response) bool {
-		attempts++
 		switch code := r.(*kmsg.CreatePartitionsResponse).Topics[0].ErrorCode; {
 		case code == errNone:
 			return false

@@ -1,0 +1,381 @@
+package ingest_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/firnlog/firn/agent/ingest"
+	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/objstore"
+	"github.com/firnlog/firn/wal"
+)
+
+// disk is a Spill in memory, with a bound.
+type disk struct {
+	mu    sync.Mutex
+	max   int64
+	used  int64
+	peak  int64
+	next  int64
+	pages map[int64][]byte
+	lost  bool // reads fail
+}
+
+var errDisk = errors.New("no space or no disk")
+
+func newDisk(most int64) *disk { return &disk{max: most, pages: make(map[int64][]byte)} }
+
+func (d *disk) Append(_ context.Context, payload []byte) (wal.Ref, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	size := int64(len(payload))
+	if d.used+size > d.max {
+		return wal.Ref{}, errDisk
+	}
+	d.used += size
+	d.peak = max(d.peak, d.used)
+	d.next++
+	d.pages[d.next] = bytes.Clone(payload)
+	return wal.Ref{File: 1, Position: d.next, Size: size}, nil
+}
+
+func (d *disk) Read(ref wal.Ref, dst []byte) ([]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.lost {
+		return nil, errDisk
+	}
+	return append(dst[:0], d.pages[ref.Position]...), nil
+}
+
+func (d *disk) Free(ref wal.Ref) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	page, ok := d.pages[ref.Position]
+	if !ok {
+		panic("freed twice")
+	}
+	d.used -= int64(len(page))
+	delete(d.pages, ref.Position)
+}
+
+func (d *disk) inUse() int64 { d.mu.Lock(); defer d.mu.Unlock(); return d.used }
+
+// outage makes every put fail until it is over.
+type outage struct {
+	mu   sync.Mutex
+	over bool
+}
+
+func (o *outage) before(context.Context, int) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.over {
+		return nil
+	}
+	return objstore.ErrUnavailable
+}
+
+func (o *outage) end() { o.mu.Lock(); o.over = true; o.mu.Unlock() }
+
+// Memory and then the spill fill up, then Stage blocks; when the bucket is back everything is uploaded in order.
+func TestAnOutageSpillsThenBlocksThenRecovers(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t)
+		m, bucket, d, out := c.join(1), newStore(), newDisk(40_000), &outage{}
+		bucket.before = out.before
+		topic := m.createTopic("t", 1)
+		p := open(t, ingest.Config{TargetBytes: 4000, MemoryBytes: 10_000}, m, bucket, d)
+		x := producer{topic: topic, id: 3}
+		var want []string
+		var all []*staged
+		released := make([]bool, 200)
+		var mu sync.Mutex
+		taken := 0
+		finished := make(chan struct{})
+		go func() { // one connection
+			defer close(finished)
+			for i := range 200 {
+				v := fmt.Sprintf("%0900d", i)
+				part := x.part(t, v)
+				part.Release = func() {
+					mu.Lock()
+					defer mu.Unlock()
+					if released[i] {
+						t.Errorf("part %d released twice", i)
+					}
+					released[i] = true
+				}
+				s := stage(t, p, part)
+				mu.Lock()
+				want, all = append(want, v), append(all, s)
+				taken++
+				mu.Unlock()
+			}
+		}()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		mu.Lock()
+		now := taken
+		mu.Unlock()
+		// A batch is about 980 bytes: about 10 in memory, 40 in the spill, and what the other upload slots have read back.
+		if now < 45 || now > 65 {
+			t.Fatalf("%d requests taken in", now)
+		}
+		if d.inUse() < 35_000 {
+			t.Fatalf("%d bytes spilled", d.inUse())
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		if err := p.Stage(ctx, []*ingest.Part{x.part(t, string(make([]byte, 2000)))}, func() { t.Error("answered") }); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("a request that gave up: %v", err)
+		}
+		cancel()
+		x.next-- // nothing was taken in
+		out.end()
+		<-finished
+		for i, s := range all {
+			if got := s.offset(t); got != int64(i) {
+				t.Fatalf("batch %d at %d", i, got)
+			}
+		}
+		if got := c.values(bucket, topic, 0); !slices.Equal(got, want) {
+			t.Fatalf("%d records", len(got))
+		}
+		if d.inUse() != 0 || slices.Contains(released, false) {
+			t.Fatalf("%d bytes of the spill not freed, or buffers not released", d.inUse())
+		}
+	})
+}
+
+func TestWithoutASpillStageBlocks(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t)
+		m, bucket, out := c.join(1), newStore(), &outage{}
+		bucket.before = out.before
+		topic := m.createTopic("t", 1)
+		p := open(t, ingest.Config{MemoryBytes: 1000}, m, bucket, nil)
+		x := producer{topic: topic, id: -1}
+		// One that is larger than all of memory is let in alone.
+		first := stage(t, p, x.part(t, string(make([]byte, 5000))))
+		entered := make(chan *staged)
+		go func() { entered <- stage(t, p, x.part(t, "v")) }()
+		time.Sleep(time.Hour)
+		select {
+		case <-entered:
+			t.Fatal("taken in beyond the bound")
+		default:
+		}
+		out.end()
+		first.offset(t)
+		if got := (<-entered).offset(t); got != 1 {
+			t.Fatal(got)
+		}
+	})
+}
+
+// A disk that loses what was spilled costs those batches and no others.
+func TestSpilledBatchesThatCannotBeReadBack(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t)
+		m, bucket, d, out := c.join(1), newStore(), newDisk(1<<20), &outage{}
+		bucket.before = out.before
+		topic := m.createTopic("t", 1)
+		p := open(t, ingest.Config{MemoryBytes: 500}, m, bucket, d)
+		x := producer{topic: topic, id: -1}
+		kept := stage(t, p, x.part(t, string(make([]byte, 600))))
+		synctest.Wait()
+		spilled := stage(t, p, x.part(t, "lost"))
+		d.mu.Lock()
+		d.lost = true
+		d.mu.Unlock()
+		out.end()
+		kept.offset(t)
+		<-spilled.done
+		if !errors.Is(spilled.parts[0].Err, errDisk) {
+			t.Fatal(spilled.parts[0].Err)
+		}
+		if d.inUse() != 0 {
+			t.Fatal("spill not freed")
+		}
+		if got := stage(t, p, x.part(t, "next")).offset(t); got != 1 {
+			t.Fatal(got)
+		}
+	})
+}
+
+func TestDrain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t)
+		m, bucket := c.join(1), newStore()
+		bucket.before = slow(time.Second)
+		topic := m.createTopic("t", 1)
+		p := open(t, ingest.Config{FlushInterval: time.Hour}, m, bucket, nil)
+		if err := p.Drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		x := producer{topic: topic, id: -1}
+		a := stage(t, p, x.part(t, "a"))
+		synctest.Wait()
+		b := stage(t, p, x.part(t, "b")) // would wait for a's upload
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		if err := p.Drain(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		cancel()
+		if err := p.Drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took != time.Second {
+			t.Fatalf("drained in %v: not flushed at once", took)
+		}
+		if !a.answered() || !b.answered() {
+			t.Fatal("drained with unanswered batches")
+		}
+	})
+}
+
+// Every part has its answer, whatever stage it was in when the pipeline closed.
+func TestClose(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t)
+		m, bucket, d := c.join(1), newStore(), newDisk(1<<20)
+		topic := m.createTopic("t", 3)
+		p := open(t, ingest.Config{UploadSlots: 1, MemoryBytes: 1500, TargetBytes: 400}, m, bucket, d)
+		x, y := producer{topic: topic, id: 4}, producer{topic: topic, partition: 1, id: -1}
+		done := stage(t, p, x.part(t, "0"))
+		done.offset(t)
+		x.next++
+		parked := stage(t, p, x.part(t, "2"))
+		synctest.Wait()
+		m.hold()
+		submitted := stage(t, p, y.part(t, "submitted"))
+		synctest.Wait()
+		bucket.before = func(ctx context.Context, _ int) error { <-ctx.Done(); return context.Cause(ctx) }
+		uploading := stage(t, p, y.part(t, "uploading"))
+		synctest.Wait()
+		queued := stage(t, p, y.part(t, string(make([]byte, 500))))
+		spilled := stage(t, p, y.part(t, string(make([]byte, 2000))))
+		blocked := make(chan error)
+		d.mu.Lock()
+		d.max = 0
+		d.mu.Unlock()
+		go func() {
+			blocked <- p.Stage(context.Background(), []*ingest.Part{y.part(t, string(make([]byte, 2000)))}, func() { t.Error("answered") })
+		}()
+		synctest.Wait()
+		p.Close()
+		p.Close()
+		for _, s := range []*staged{parked, submitted, uploading, queued, spilled} {
+			if !s.answered() || !errors.Is(s.parts[0].Err, ingest.ErrClosed) || s.parts[0].BaseOffset != -1 {
+				t.Fatalf("%q: %v", s.parts[0].Records, s.parts[0].Err)
+			}
+		}
+		if err := <-blocked; !errors.Is(err, ingest.ErrClosed) {
+			t.Fatal(err)
+		}
+		if err := p.Stage(t.Context(), []*ingest.Part{y.part(t, "late")}, func() {}); !errors.Is(err, ingest.ErrClosed) {
+			t.Fatal(err)
+		}
+		if d.inUse() != 0 {
+			t.Fatal("spill not freed")
+		}
+		// A result that comes after Close touches nothing.
+		submitted.parts[0].Code, submitted.parts[0].BaseOffset = 77, 77
+		m.release()
+		synctest.Wait()
+		if submitted.parts[0].Code != state.Code(77) || submitted.parts[0].BaseOffset != 77 {
+			t.Fatal("a part was written after its answer")
+		}
+	})
+}
+
+// Once a buffer is released nobody reads it: the owner may overwrite it at once.
+func TestBuffersAreTheCallersAfterRelease(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t)
+		m, n, bucket, d := c.join(1), c.join(2), newStore(), newDisk(1<<20)
+		m.delay = func() time.Duration { return 5 * time.Millisecond }
+		bucket.before = slow(10 * time.Millisecond)
+		topic := m.createTopic("t", 1)
+		p := open(t, ingest.Config{MemoryBytes: 2000, TargetBytes: 800}, m, bucket, d)
+		x := producer{topic: topic, id: 3}
+		var want []string
+		var all []*staged
+		for i := range 60 {
+			v := fmt.Sprintf("%0100d", i)
+			part := x.part(t, v)
+			raw := part.Records
+			part.Release = func() {
+				for k := range raw {
+					raw[k] = 0xdb
+				}
+			}
+			want = append(want, v)
+			all = append(all, stage(t, p, part))
+			if i == 30 {
+				bump(n, 1)
+				bump(n, 2)
+			}
+		}
+		for _, s := range all {
+			s.offset(t)
+		}
+		if got := c.values(bucket, topic, 0); !slices.Equal(got, want) {
+			t.Fatalf("%q", got)
+		}
+	})
+}
+
+// A buffer that its owner changes before it is released must not become a record.
+func TestABufferChangedTooEarlyIsRefused(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t)
+		m, bucket := c.join(1), newStore()
+		bucket.before = slow(time.Second)
+		topic := m.createTopic("t", 1)
+		p := open(t, ingest.Config{}, m, bucket, nil)
+		x := producer{topic: topic, id: -1}
+		first := stage(t, p, x.part(t, "first"))
+		synctest.Wait()
+		bad, good := x.part(t, "bad"), x.part(t, "good")
+		s := stage(t, p, bad, good)
+		bad.Records[len(bad.Records)-1] ^= 1
+		first.offset(t)
+		<-s.done
+		if bad.Err == nil || good.Err != nil || good.BaseOffset != 1 {
+			t.Fatalf("%v, %v at %d", bad.Err, good.Err, good.BaseOffset)
+		}
+		if got := c.values(bucket, topic, 0); !slices.Equal(got, []string{"first", "good"}) {
+			t.Fatalf("records %q", got)
+		}
+	})
+}
+
+func TestAMetastoreThatEnds(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t)
+		m, bucket := c.join(1), newStore()
+		topic := m.createTopic("t", 1)
+		p := open(t, ingest.Config{}, m, bucket, nil)
+		m.hold()
+		x := producer{topic: topic, id: -1}
+		s := stage(t, p, x.part(t, "v"))
+		synctest.Wait()
+		m.stop()
+		<-s.done
+		if !errors.Is(s.parts[0].Err, errStopped) {
+			t.Fatal(s.parts[0].Err)
+		}
+		if err := p.Drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

@@ -1,0 +1,111 @@
+package kafka_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/firnlog/firn/agent/fetch"
+	"github.com/firnlog/firn/agent/ingest"
+	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/objstore/batch"
+)
+
+// instant answers at once: what is left is the protocol's own cost.
+type instant struct {
+	*agent
+	raw []byte
+}
+
+func (i *instant) Stage(_ context.Context, parts []*ingest.Part, done func()) error {
+	for _, p := range parts {
+		p.Release()
+	}
+	done()
+	return nil
+}
+
+func (i *instant) Read(
+	_ context.Context, _ entry.UUID, _ int32, _ int64, most int, dst []byte, _ bool,
+) ([]byte, fetch.Result, error) {
+	for n := 0; n+len(i.raw) <= most; n += len(i.raw) {
+		dst = append(dst, i.raw...)
+	}
+	return dst, fetch.Result{HighWatermark: 1 << 40, LastStable: 1 << 40}, nil
+}
+
+// loop sends one request again and again over a socket and reads the answers.
+func loop(b *testing.B, req kmsg.Request, i *instant, size int64) {
+	b.Helper()
+	s, err := kafka.New(kafka.Config{Listener: "kafka"}, i.agent, i, i)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	go func() { _ = s.Serve(ln) }()
+	defer s.Close()
+	nc, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = nc.Close() }()
+	out := kmsg.NewRequestFormatter().AppendRequest(nil, req, 1)
+	head, body := make([]byte, 4), make([]byte, 0, 4<<20)
+	b.SetBytes(size)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := nc.Write(out); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := io.ReadFull(nc, head); err != nil {
+			b.Fatal(err)
+		}
+		n := int(head[0])<<24 | int(head[1])<<16 | int(head[2])<<8 | int(head[3])
+		if _, err := io.ReadFull(nc, body[:n]); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkProduce(b *testing.B) {
+	for name, size := range map[string]int{"1KiB": 1 << 10, "64KiB": 60 << 10, "1MiB": 1000 << 10} {
+		b.Run(name, func(b *testing.B) {
+			i := &instant{agent: newCluster(b).join("a")}
+			i.topic("t", 1)
+			raw := records(b, batch.BuildOptions{}, string(make([]byte, size)))
+			loop(b, produceRequest(9, "t", 0, raw), i, int64(len(raw)))
+		})
+	}
+}
+
+func BenchmarkFetch(b *testing.B) {
+	for name, partitions := range map[string]int32{"1x1MiB": 1, "16x1KiB": 16} {
+		b.Run(name, func(b *testing.B) {
+			a := newCluster(b).join("a")
+			id := a.topic("t", uint32(partitions))
+			size := 1000 << 10
+			if partitions > 1 {
+				size = 1 << 10
+			}
+			i := &instant{agent: a, raw: records(b, batch.BuildOptions{}, string(make([]byte, size)))}
+			req := fetchRequest(13, "", id, 0, 0)
+			req.Topics = nil
+			for p := range partitions {
+				part := &ingest.Part{Topic: id, Partition: p, Records: i.raw, Release: func() {}}
+				part.Header, _ = batch.ParseHeader(i.raw)
+				a.append(part) // so that there is something below the high watermark
+				addFetch(req, "", id, p, 0)
+				req.Topics[p].Partitions[0].PartitionMaxBytes = int32(len(i.raw))
+			}
+			req.MaxBytes = 16 << 20
+			loop(b, req, i, int64(len(i.raw))*int64(partitions))
+		})
+	}
+}

@@ -1,0 +1,76 @@
+package kafka_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/objstore/batch"
+)
+
+// corpus is a request of every version spoken, without its size.
+func corpus(f *testing.F, add func(key, version int16, frame []byte)) {
+	f.Helper()
+	raw := records(f, batch.BuildOptions{}, "a", "b")
+	for _, v := range kafka.Versions() {
+		for version := v.Min; version <= v.Max; version++ {
+			var req kmsg.Request = produceRequest(version, "t", 0, raw)
+			switch v.Key {
+			case 0:
+			case 1:
+				req = fetchRequest(version, "t", entry.UUID{0x42}, 0, 0)
+			default:
+				req = kmsg.RequestForKey(v.Key)
+				req.SetVersion(version)
+			}
+			add(v.Key, version, kmsg.NewRequestFormatter(kmsg.FormatterClientID("fuzz")).AppendRequest(nil, req, 7)[4:])
+		}
+	}
+}
+
+// Whatever comes is a request or malformed; and what its shape allows, kmsg decodes, so that the walk before the decoder
+// refuses no less than the decoder would.
+func FuzzRequest(f *testing.F) {
+	corpus(f, func(_, _ int16, frame []byte) { f.Add(frame) })
+	f.Add([]byte{0, 18, 0, 3, 0, 0, 0, 1, 0xff, 0xff, 0, 1, 1, 0xff, 0xff, 0xff, 0xff, 0x0f})
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		err := kafka.ParseRequest(frame)
+		if err != nil && !errors.Is(err, kafka.ErrMalformed) {
+			t.Errorf("%v is no kind of malformed", err)
+		}
+		key, version, body := kafka.Body(frame)
+		if body == nil || key == 0 || kafka.CheckShape(key, version, body) != nil {
+			return
+		}
+		req := kmsg.RequestForKey(key)
+		req.SetVersion(version)
+		if err := req.ReadFrom(body); err != nil {
+			t.Errorf("%s version %d: the shape fits and the decoder says %v", kmsg.NameForKey(key), version, err)
+		}
+	})
+}
+
+// A connection of arbitrary bytes ends when the client goes, without a panic and with every buffer given back.
+func FuzzConnection(f *testing.F) {
+	corpus(f, func(_, _ int16, frame []byte) { f.Add(framed(frame)) })
+	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		a := newCluster(t).join("a")
+		a.topic("t", 1)
+		s := server(t, a)
+		ours, theirs := net.Pipe()
+		served := make(chan struct{})
+		go func() { defer close(served); s.Serve1(theirs) }()
+		read := make(chan struct{})
+		go func() { defer close(read); _, _ = io.Copy(io.Discard, ours) }()
+		_, _ = ours.Write(stream)
+		_ = ours.Close()
+		<-served
+		<-read
+	})
+}

@@ -50,12 +50,14 @@ type Reader struct {
 	wal        WALReader // may be nil
 	metrics    *Metrics
 	validators sync.Pool // *batch.Validator
+	plans      sync.Pool // *plan
 	recent     trails
 }
 
 // NewReader makes a Reader over cache. Rows that are not in the bucket yet are ErrUnavailable; see WithWAL.
 func NewReader(meta Metastore, cache *Cache) *Reader {
 	r := &Reader{meta: meta, cache: cache, metrics: cache.cfg.Metrics}
+	r.plans.New = func() any { return new(plan) }
 	r.recent.seed = maphash.MakeSeed()
 	r.validators.New = func() any { return batch.NewValidator() }
 	return r
@@ -86,16 +88,17 @@ func (r *Reader) Read(
 	ctx context.Context, topic entry.UUID, partition int32, offset int64, maxBytes int, dst []byte, atLeastOne bool,
 ) ([]byte, Result, error) {
 	w := walk{offset: offset, limit: maxBytes, start: len(dst), dst: dst, whole: atLeastOne}
-	var p plan
+	p := r.plans.Get().(*plan)
+	defer r.plans.Put(p)
 	var res Result
 	for retried := false; ; {
-		if err := r.plan(ctx, topic, partition, w.offset, &p); err != nil {
+		if err := r.plan(ctx, topic, partition, w.offset, p); err != nil {
 			if len(w.dst) > w.start {
 				break
 			}
 			return dst, Result{}, err
 		}
-		err := r.readRows(ctx, topic, partition, &p, &w)
+		err := r.readRows(ctx, topic, partition, p, &w)
 		res = p.Result
 		if err == nil && p.more && !w.full {
 			continue
@@ -254,6 +257,10 @@ func (w *walk) batchesOf(raw []byte, last bool) error {
 		}
 		w.offset = end
 		w.batches++
+		if len(w.dst)-w.start+batch.HeaderSize > w.limit { // no batch fits any more: open nothing else
+			w.full = true
+			return nil
+		}
 	}
 	if err := s.Err(); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrCorrupt, w.row.Object, err)

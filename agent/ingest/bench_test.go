@@ -26,7 +26,7 @@ func BenchmarkStage(b *testing.B) {
 			c := newCluster(b)
 			m := c.join(1)
 			topic := m.createTopic("t", 8)
-			m.forget = true
+			m.forgetOps()
 			p, err := ingest.New(ingest.Config{}, m, discard{}, nil, nothing{})
 			if err != nil {
 				b.Fatal(err)
@@ -81,7 +81,7 @@ func TestFlushPolicy(t *testing.T) {
 			const each = 100
 			c := newCluster(t)
 			m, bucket := c.join(1), newStore()
-			m.delay = func() time.Duration { return commit }
+			m.latency(commit)
 			bucket.before = slow(upload)
 			topic := m.createTopic("t", 16)
 			p := open(t, ingest.Config{EagerUploads: eager}, m, bucket, nil)

@@ -1,7 +1,6 @@
 package ingest_test
 
 import (
-	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -168,7 +167,7 @@ func TestAGapIsNotAnsweredWhileItsBatchIsInThisPipeline(t *testing.T) {
 		earlier := x.part(t, "1")
 		late := stage(t, p, x.part(t, "2"))
 		time.Sleep(10 * time.Millisecond) // it is parked
-		bucket.before = func(ctx context.Context, _ int) error { return sleep(ctx, 10*time.Second) }
+		bucket.interpose(slow(10 * time.Second))
 		first := stage(t, p, earlier)
 		if got := first.offset(t); got != 1 {
 			t.Fatal(got)

@@ -82,7 +82,7 @@ type member struct {
 	seq    uint64
 	queue  []proposal
 	ops    []entry.Op // all that were submitted
-	delay  func() time.Duration
+	delay  time.Duration
 	held   bool
 	forget bool // do not keep ops
 	wake   chan struct{}
@@ -98,7 +98,7 @@ type proposal struct {
 func (c *cluster) join(name byte) *member {
 	m := &member{
 		cluster: c, incarnation: log.Incarnation{name}, wake: make(chan struct{}, 1),
-		end: make(chan struct{}), ended: make(chan struct{}), delay: func() time.Duration { return 0 },
+		end: make(chan struct{}), ended: make(chan struct{}),
 	}
 	m.commitOne(&entry.Join{Name: fmt.Sprint("agent-", name), MaxFeatureLevel: 1}, func(state.OpResult, error) {})
 	go m.apply()
@@ -135,7 +135,7 @@ func (m *member) apply() {
 			next = new(m.queue[0])
 			m.queue = m.queue[1:]
 		}
-		delay := m.delay()
+		delay := m.delay
 		m.mu.Unlock()
 		if next == nil {
 			select {
@@ -183,6 +183,15 @@ func (m *member) poke() {
 func (m *member) hold() { m.mu.Lock(); m.held = true; m.mu.Unlock() }
 
 func (m *member) release() { m.mu.Lock(); m.held = false; m.mu.Unlock(); m.poke() }
+
+// latency is how long a commit takes from now on.
+func (m *member) latency(d time.Duration) {
+	m.mu.Lock()
+	m.delay = d
+	m.mu.Unlock()
+}
+
+func (m *member) forgetOps() { m.mu.Lock(); m.forget = true; m.mu.Unlock() }
 
 func (m *member) submitted() []entry.Op {
 	m.mu.Lock()
@@ -279,6 +288,13 @@ func (s *store) Put(ctx context.Context, key string, body []byte, opts objstore.
 		err = after(n, err)
 	}
 	return err
+}
+
+// interpose replaces before while puts may be under way.
+func (s *store) interpose(before func(context.Context, int) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before = before
 }
 
 func (s *store) puts() []string { s.mu.Lock(); defer s.mu.Unlock(); return slices.Clone(s.keys) }

@@ -258,7 +258,7 @@ func TestClose(t *testing.T) {
 		m.hold()
 		submitted := stage(t, p, y.part(t, "submitted"))
 		synctest.Wait()
-		bucket.before = func(ctx context.Context, _ int) error { <-ctx.Done(); return context.Cause(ctx) }
+		bucket.interpose(func(ctx context.Context, _ int) error { <-ctx.Done(); return context.Cause(ctx) })
 		uploading := stage(t, p, y.part(t, "uploading"))
 		synctest.Wait()
 		queued := stage(t, p, y.part(t, string(make([]byte, 500))))
@@ -302,7 +302,7 @@ func TestBuffersAreTheCallersAfterRelease(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, n, bucket, d := c.join(1), c.join(2), newStore(), newDisk(1<<20)
-		m.delay = func() time.Duration { return 5 * time.Millisecond }
+		m.latency(5 * time.Millisecond)
 		bucket.before = slow(10 * time.Millisecond)
 		topic := m.createTopic("t", 1)
 		p := open(t, ingest.Config{MemoryBytes: 2000, TargetBytes: 800}, m, bucket, d)
@@ -339,15 +339,18 @@ func TestABufferChangedTooEarlyIsRefused(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, bucket := c.join(1), newStore()
-		bucket.before = slow(time.Second)
+		gate := make(chan struct{})
+		bucket.before = func(context.Context, int) error { <-gate; return nil }
 		topic := m.createTopic("t", 1)
 		p := open(t, ingest.Config{}, m, bucket, nil)
 		x := producer{topic: topic, id: -1}
 		first := stage(t, p, x.part(t, "first"))
 		synctest.Wait()
 		bad, good := x.part(t, "bad"), x.part(t, "good")
+		raw := bad.Records
 		s := stage(t, p, bad, good)
-		bad.Records[len(bad.Records)-1] ^= 1
+		raw[len(raw)-1] ^= 1
+		close(gate)
 		first.offset(t)
 		<-s.done
 		if bad.Err == nil || good.Err != nil || good.BaseOffset != 1 {

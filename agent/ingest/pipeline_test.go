@@ -134,13 +134,13 @@ func TestFullSegmentsAreUploadedInParallel(t *testing.T) {
 // Whatever the uploads do, each partition's order is that of staging.
 func TestOrderUnderParallelUnreliableUploads(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		rng := rand.New(rand.NewPCG(7, 7))
+		rng, faults := rand.New(rand.NewPCG(7, 7)), rand.New(rand.NewPCG(8, 8)) // the latter under the store's lock
 		c := newCluster(t)
 		m, bucket := c.join(1), newStore()
-		m.delay = func() time.Duration { return 3 * time.Millisecond }
+		m.latency(3 * time.Millisecond)
 		bucket.before = func(ctx context.Context, n int) error {
 			bucket.mu.Lock()
-			d, fail := time.Duration(rng.IntN(80))*time.Millisecond, rng.IntN(4) == 0
+			d, fail := time.Duration(faults.IntN(80))*time.Millisecond, faults.IntN(4) == 0
 			bucket.mu.Unlock()
 			if err := sleep(ctx, d); err != nil || fail {
 				return errors.Join(err, objstore.ErrUnavailable)

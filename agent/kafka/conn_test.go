@@ -189,6 +189,8 @@ func TestBackPressureIsNotReading(t *testing.T) {
 		if n := staged(); n != 5 { // 2 MiB in all
 			t.Errorf("%d with three connections", n)
 		}
+		// Who asks for something small gets it all the same.
+		ask[*kmsg.MetadataResponse](dial(t, s), kmsg.NewPtrMetadataRequest())
 		close(gate)
 		for range 4 {
 			for _, c := range []*client{c, other, third} {

@@ -32,7 +32,8 @@
 // the bucket's and does not change with the number of agents, and a tool that compares what it asked for with what it
 // sees finds no difference. Where agents are too few, the remaining ids are the lowest that no agent has. An assignment
 // given by hand is kept and reported in its order, but for the leader, which comes first and is one of its agents if any
-// is alive. No replica is ever reported offline. The controller is the live agent of the lowest id.
+// is alive; else it takes the place of the last. No replica is ever reported offline. The controller is the live agent of
+// the lowest id.
 //
 // # Freshness
 //

@@ -63,7 +63,7 @@ func TestCreateTopics(t *testing.T) {
 		{"plain", creation("new", 3, 1), ok},
 		{"defaults", creation("new", -1, -1), ok},
 		{"more replicas than agents", creation("new", 1, 3), ok},
-		{"configs", creation("new", 1, 1, "cleanup.policy=compact", "firn.durability=wal"), ok},
+		{"configs", creation("new", 1, 1, "cleanup.policy=compact", "firn.durability=bucket"), ok},
 		{"by hand, with agents that are not there", assigned(creation("new", -1, -1), []int32{1, 7}, []int32{7, 8}), ok},
 		{"exists", creation("there", 1, 1), 36},
 		{"collides", creation("dotted_name", 1, 1), 17},

@@ -60,13 +60,14 @@ var specs = []Spec{
 	{
 		Name: "firn.durability", Type: String, Default: "bucket", Values: []string{"bucket", "wal"},
 		Synonyms: same("firn.durability"),
+		Refused:  map[string]string{"wal": "this firn acknowledges from the bucket only"},
 		Doc: "What an acknowledgement promises: bucket, the records are in the bucket; wal, they are synced in the " +
-			"write-ahead logs of firn.wal.replicas agents, which is faster. Where those agents cannot be had, wal acts as bucket.",
+			"write-ahead logs of firn.wal.replicas agents. Only bucket is accepted: this firn does not have the other yet.",
 	},
 	{
 		Name: "firn.wal.abandon.ms", Type: Long, Default: "-1", Min: -1, Max: maxLong, Synonyms: same("firn.wal.abandon.ms"),
 		Doc: "How long, in ms, readers wait for acknowledged records whose every write-ahead log is gone, before the range is " +
-			"given up as a counted gap. -1: until an operator decides. Refused for compacted topics.",
+			"given up as a counted gap. -1: until an operator decides. Refused for compacted topics. For firn.durability=wal.",
 	},
 	{
 		Name: "firn.wal.replicas", Type: Int, Default: "2", Min: 1, Max: 3, Synonyms: same("firn.wal.replicas"),

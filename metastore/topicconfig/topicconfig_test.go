@@ -102,7 +102,8 @@ func TestValidate(t *testing.T) {
 		{"preallocate", "yes", "true and false"},
 		{"remote.storage.enable", "false", ok},
 		{"remote.storage.enable", "True", "no tiered storage"},
-		{"firn.durability", "wal", ok},
+		{"firn.durability", "bucket", ok},
+		{"firn.durability", "wal", "from the bucket only"},
 		{"firn.durability", "memory", "bucket, wal"},
 		{"leader.replication.throttled.replicas", "*", ok},
 	} {
@@ -174,9 +175,9 @@ func TestSettings(t *testing.T) {
 	}
 	got = topicconfig.Parse(of(map[string]string{
 		"cleanup.policy": "compact", "message.timestamp.type": "LogAppendTime", "max.message.bytes": " 10 ",
-		"firn.durability": "wal", "firn.wal.abandon.ms": "60000", "min.compaction.lag.ms": "5", "max.compaction.lag.ms": "4",
+		"firn.wal.abandon.ms": "60000", "min.compaction.lag.ms": "5", "max.compaction.lag.ms": "4",
 	}), topicconfig.Unset)
-	if !got.Compact || got.Delete || !got.LogAppendTime || got.MaxMessageBytes != 10 || got.Durability != topicconfig.WAL {
+	if !got.Compact || got.Delete || !got.LogAppendTime || got.MaxMessageBytes != 10 {
 		t.Errorf("set: %+v", got)
 	}
 	err := got.Check()

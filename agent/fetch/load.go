@@ -122,6 +122,7 @@ func (c *Cache) readFooter(ctx context.Context, o object) (*item, error) {
 		if err != nil {
 			return nil, corrupt(o, err)
 		}
+		footer.ObjectID, footer.IntendedOps = nil, nil // would keep the bytes that were read
 		return &item{key: itemKey{id: o.id, kind: kindFooter}, footer: footer, size: footerBytes(footer)}, nil
 	})
 }

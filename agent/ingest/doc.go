@@ -42,10 +42,9 @@
 // producer. Within an object a block's batches are in order of staging, and an op that would be too large is split between
 // batches, in order.
 //
-// An object is refused as stale only where the collection epoch moved twice (ten minutes apart at least) between the start of its
-// upload and Apply. The loop looks before it submits, so this needs a metastore that stalled for as long; then batches of
-// producers without sequences may be ordered after later ones, as with any retry of such a producer. Sequences keep the
-// order of all others: the later ones are parked.
+// An object is refused as stale where the collection epoch moved twice between the start of its upload and Apply. Its
+// batches keep their place all the same: ops under way together name objects of one epoch, so whatever was submitted after
+// a refused op is refused as well, and what was refused goes ahead of everything else (see submitLocked).
 //
 // # Duplicates and gaps
 //

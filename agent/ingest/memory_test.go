@@ -382,3 +382,44 @@ func TestAMetastoreThatEnds(t *testing.T) {
 		}
 	})
 }
+
+// The same over the write-ahead log, on a real disk.
+func TestSpillingToTheWriteAheadLog(t *testing.T) {
+	l, err := wal.Open(t.Context(), wal.OS(), wal.Options{Dir: t.TempDir(), FileBytes: 64 << 10, MaxBytes: 256 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	c := newCluster(t)
+	m, bucket := c.join(1), newStore()
+	gate := make(chan struct{})
+	bucket.before = func(context.Context, int) error { <-gate; return nil }
+	topic := m.createTopic("t", 1)
+	p := open(t, ingest.Config{TargetBytes: 20_000, MemoryBytes: 30_000, UploadSlots: 1}, m, bucket, ingest.SpillTo(l))
+	x := producer{topic: topic, id: 3}
+	var want []string
+	var all []*staged
+	for i := range 400 { // 400 KB: more than memory and log together hold
+		v := fmt.Sprintf("%0900d", i)
+		want = append(want, v)
+		if i == 150 {
+			close(gate)
+		}
+		all = append(all, stage(t, p, x.part(t, v)))
+	}
+	for i, s := range all {
+		if got := s.offset(t); got != int64(i) {
+			t.Fatalf("batch %d at %d", i, got)
+		}
+	}
+	if got := c.values(bucket, topic, 0); !slices.Equal(got, want) {
+		t.Fatalf("%d records", len(got))
+	}
+	if stats := l.Stats(); stats.SpillAppends == 0 {
+		t.Fatal("nothing was spilled")
+	}
+}

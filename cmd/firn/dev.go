@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -38,8 +39,9 @@ Interrupt it once to drain, twice to end it at once. Killed at any moment, it st
 
 // banner says where things are and what to try.
 func (s *serving) banner(w io.Writer, a *agent.Agent) {
-	where := "in memory, gone with this process"
+	where, etcd := "in memory, gone with this process", "none"
 	if !s.memory {
+		etcd = strings.Join(s.etcdAt, ",")
 		abs, err := filepath.Abs(s.dataDir)
 		if err != nil {
 			abs = s.dataDir
@@ -49,9 +51,10 @@ func (s *serving) banner(w io.Writer, a *agent.Agent) {
 	_, _ = fmt.Fprintf(w, `firn %s is ready
   kafka  %s
   http   http://%s  (/readyz /metrics /debug/pprof)
+  etcd   %s
   data   %s
 try
   echo hello | firn produce events --brokers %[2]s
   firn consume events --from start --brokers %[2]s
-`, thisBuild().Version, s.agent.Advertise, a.HTTPAddr(), where)
+`, thisBuild().Version, s.agent.Advertise, a.HTTPAddr(), etcd, where)
 }

@@ -84,6 +84,7 @@ func (p *produceCommand) options(topic string) ([]kgo.Opt, error) {
 		kgo.MaxBufferedRecords(100_000),
 		kgo.MaxBufferedBytes(64 << 20),
 		kgo.UnknownTopicRetries(4),
+		kgo.AllowAutoTopicCreation(), // where the broker allows it too
 		kgo.RecordPartitioner(kgo.UniformBytesPartitioner(64<<10, true, true, nil)),
 	}
 	if p.partition >= 0 {

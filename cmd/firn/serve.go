@@ -39,6 +39,8 @@ type serving struct {
 	unsafe  bool
 	level   string
 	agent   agent.Config
+
+	etcdAt []string // where the etcd in use is, once it is
 }
 
 // flags declares what both commands take.
@@ -207,6 +209,7 @@ func (s *serving) openLog(ctx context.Context, logger *slog.Logger, started *clo
 		started.add(server.Close)
 		opts.Endpoints, opts.Client = server.Endpoints(), server.Client
 	}
+	s.etcdAt = opts.Endpoints
 	connect, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	l, err := etcdlog.Open(connect, opts)

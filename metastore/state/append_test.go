@@ -201,6 +201,7 @@ func TestProducerEpochs(t *testing.T) {
 	m.codes(m.produce(topicID(1), sent(5, 3, 0, 1)), dup)
 	m.codes(m.produce(topicID(1), sent(5, 2, 41, 1)), stale) // the window is of this epoch alone
 	m.codes(m.produce(topicID(1), sent(5, 3, 40, 1)), gap)
+	m.codes(m.produce(topicID(1), sent(5, 3, math.MaxInt32, 1)), gap) // where the batch of epoch 2 would be, counted back
 	m.codes(m.produce(topicID(1), sent(5, math.MaxInt16, 0, 1)), ok)
 }
 

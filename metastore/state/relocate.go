@@ -24,12 +24,6 @@ func (s *State) relocate(op *entry.Relocate, r *Results) Code {
 	}
 
 	first, last := p.rows.pageOf(op.StartOffset), p.rows.pageOf(op.EndOffset-1)+1
-	if first > 0 && len(p.rows.pages[first-1].data) < pageBytes/2 { // many small merges must not leave many small pages
-		first--
-	}
-	if last < len(p.rows.pages) && len(p.rows.pages[last].data) < pageBytes/2 {
-		last++
-	}
 	rows := s.rows[:0]
 	var old []uint32
 	replaced := false
@@ -60,7 +54,8 @@ func (s *State) relocate(op *entry.Relocate, r *Results) Code {
 	return OK
 }
 
-// holds reports whether the rows that reach into the range are exactly those expected, and none crosses its ends.
+// holds reports whether the rows that reach into the range are exactly those expected. These lie within the range, as
+// decoding holds, so no row crosses its ends.
 func (s *State) holds(p *Partition, op *entry.Relocate) bool {
 	if len(p.rows.pages) == 0 || len(op.Expected) == 0 {
 		return false
@@ -73,7 +68,7 @@ func (s *State) holds(p *Partition, op *entry.Relocate) bool {
 		if c.row.base >= op.EndOffset {
 			break
 		}
-		if len(expected) == 0 || c.row.base < op.StartOffset || c.row.end > op.EndOffset || !s.same(&c.row, &expected[0]) {
+		if len(expected) == 0 || !s.same(&c.row, &expected[0]) {
 			return false
 		}
 		expected = expected[1:]

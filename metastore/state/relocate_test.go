@@ -44,6 +44,20 @@ func TestBind(t *testing.T) {
 	m.refuse(1, bind, state.Duplicate)
 }
 
+// TestPendingEndsWithTheObject: an object that was deleted before it was uploaded leaves nothing to the next one that
+// takes its place in the table.
+func TestPendingEndsWithTheObject(t *testing.T) {
+	m, rows := filled(t)
+	a := m.append(block(topicID(1), 1, plain(1)))
+	a.Location = entry.InWAL
+	m.accept(1, a, &entry.DeleteRecords{Topic: topicID(1), Partition: 1, BeforeOffset: -1})
+	m.refuse(1, &entry.Relocate{Bind: a.Object, ObjectSize: 1}, state.UnknownObject)
+	m.accept(1, merge(m, rows[:2], entry.Row{Object: m.object(), ObjectSize: 9, EndOffset: 4, Size: 9}))
+	if row := m.rows(topicID(1), 0)[0]; row.InWAL || row.ObjectSize != 9 {
+		t.Errorf("%+v", row)
+	}
+}
+
 func TestBlocksOfOneObject(t *testing.T) {
 	m := joined(t)
 	a := m.append(block(topicID(1), 0, plain(1)))
@@ -358,5 +372,46 @@ func TestManyMerges(t *testing.T) {
 				t.Fatalf("offset %d: %+v, want %+v", row.End-1, got, row)
 			}
 		}
+	}
+}
+
+// TestMergesLeaveFullPages: rows that became few do not each keep a page of their own.
+func TestMergesLeaveFullPages(t *testing.T) {
+	m := joined(t)
+	object := m.object()
+	for range 200 {
+		a := &entry.Append{Object: object, ObjectSize: 1000}
+		for range 100 {
+			a.Blocks = append(a.Blocks, block(topicID(1), 0, plain(3)))
+		}
+		m.accept(1, a)
+	}
+	const window = 40
+	rows := m.rows(topicID(1), 0)
+	for i := 0; i < len(rows); i += window {
+		into := entryRow(rows[i])
+		into.EndOffset = rows[i+window-1].End
+		m.accept(1, merge(m, rows[i:i+window], into))
+	}
+	p := m.s.TopicByID(topicID(1)).Partition(0)
+	left, full := p.RowCount(), m.s.MemoryBytes()
+	m.accept(1, &entry.DeleteRecords{Topic: topicID(1), BeforeOffset: -1})
+	if perRow := (full - m.s.MemoryBytes()) / int64(left); left != len(rows)/window || perRow > 24 {
+		t.Errorf("%d rows of %d bytes", left, perRow)
+	}
+}
+
+// TestRelocateToPending: rows that moved to an object in a WAL are in the bucket with it.
+func TestRelocateToPending(t *testing.T) {
+	m, rows := filled(t)
+	a := m.append(block(topicID(1), 1, plain(1)))
+	a.Location = entry.InWAL
+	m.accept(1, a)
+	m.accept(1, merge(m, rows[:2], entry.Row{Object: a.Object, ObjectSize: 1000, EndOffset: 4, Size: 9}))
+	if row := m.rows(topicID(1), 0)[0]; !row.InWAL {
+		t.Errorf("%+v", row)
+	}
+	if r := m.accept(1, &entry.Relocate{Bind: a.Object, ObjectSize: 1000}); len(r.Changed) != 2 {
+		t.Errorf("changed %+v", r.Changed)
 	}
 }

@@ -70,7 +70,8 @@ type Results struct {
 	EntryCode Code
 	Ops       []OpResult // one an op
 	// Changed holds the partitions whose next offset, log start offset or rows changed, or whose rows moved from a WAL to
-	// the bucket; each once. Partitions of created and deleted topics are not listed: TopicsChanged says so.
+	// the bucket; each once, in no order that means anything. It may name a partition that lost its last row in a bound
+	// object before. Partitions that are created and topics that are deleted are not listed: TopicsChanged says so.
 	Changed       []PartitionRef
 	TopicsChanged bool // topics, partition counts or configs
 	AgentsChanged bool

@@ -129,7 +129,9 @@ func config(opts Options) (*embed.Config, error) {
 	cfg.EnableGRPCGateway = false
 	cfg.AutoCompactionRetention = "0" // the metastore compacts
 	cfg.Metrics = "basic"
-	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapslog.New(opts.Logger, zapcore.ErrorLevel))
+	// At error level etcd reports its own closed listeners at every stop, and a fresh directory at the first start. What is
+	// wrong with it shows in Err and in the answers of the log.
+	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapslog.New(opts.Logger, zapcore.DPanicLevel))
 	gate, ok := cfg.ServerFeatureGate.(featuregate.MutableFeatureGate)
 	if !ok {
 		return nil, errors.New("etcd's feature gate cannot be set")

@@ -1,0 +1,285 @@
+package state_test
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/state"
+)
+
+// BenchmarkApply applies commits of 100 blocks of one batch each, decoding included, as an agent does for every commit of
+// the cluster.
+func BenchmarkApply(b *testing.B) {
+	for _, partitions := range []int{1, 1000} {
+		for _, idempotent := range []bool{false, true} {
+			b.Run(fmt.Sprintf("partitions=%d/idempotent=%v", partitions, idempotent), func(b *testing.B) {
+				benchmarkApply(b, partitions, idempotent)
+			})
+		}
+	}
+}
+
+const blocksPerCommit = 100
+
+// producing is a machine with a topic of many partitions, and the commits that an agent would make.
+type producing struct {
+	*machine
+	e          entry.Entry
+	a          entry.Append
+	value      []byte
+	partitions int
+	next       int
+	sequences  []int32
+}
+
+func newProducing(t testing.TB, partitions int, idempotent bool) *producing {
+	p := &producing{machine: newMachine(t), partitions: partitions}
+	p.accept(1, join("a"))
+	p.accept(1, &entry.CreateTopic{Name: "t", ID: topicID(1), Partitions: uint32(partitions)})
+	p.a = entry.Append{ObjectSize: 8 << 20, Blocks: make([]entry.Block, blocksPerCommit)}
+	p.e = entry.Entry{Format: 1, FeatureLevel: 1, Incarnation: id(1), Seq: p.seqs[id(1)], Ops: []entry.Op{&p.a}}
+	if idempotent {
+		p.sequences = make([]int32, partitions)
+	}
+	return p
+}
+
+// commit builds the next entry.
+func (p *producing) commit() []byte {
+	p.e.Seq++
+	p.e.ClockMs = start + int64(p.e.Seq)
+	p.a.Object = entry.ObjectID{Incarnation: id(1), Seq: p.e.Seq, CollectionEpoch: p.s.CollectionEpoch()}
+	for i := range p.a.Blocks {
+		b := &p.a.Blocks[i]
+		*b = entry.Block{Topic: topicID(1), Partition: uint32(p.next), Index: uint32(i), Sizes: b.Sizes[:0], Spans: b.Spans[:0], Timestamps: b.Timestamps[:0], Runs: b.Runs[:0]}
+		producer := entry.NoProducer()
+		if p.sequences != nil {
+			producer = entry.Producer{ID: 1<<40 + int64(p.next), BaseSequence: p.sequences[p.next]}
+			p.sequences[p.next] += 10
+		}
+		b.AddBatch(16<<10, 10, p.e.ClockMs, producer)
+		p.next = (p.next + 1) % p.partitions
+	}
+	p.value = p.e.AppendTo(p.value[:0])
+	return p.value
+}
+
+func (p *producing) apply(value []byte) {
+	e, err := p.d.Decode(value)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if err := p.s.Apply(p.s.N()+1, value, e, &p.r); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func benchmarkApply(b *testing.B, partitions int, idempotent bool) {
+	p := newProducing(b, partitions, idempotent)
+	for range 2 * (partitions/blocksPerCommit + 1) { // arenas and first pages
+		p.apply(p.commit())
+	}
+	const trimEvery = 5000 // entries: a tail of hot rows, as merging leaves it
+	values := make([][]byte, 0, trimEvery)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for done := 0; done < b.N; {
+		b.StopTimer()
+		values = values[:0]
+		for range min(trimEvery, b.N-done) {
+			values = append(values, append([]byte(nil), p.commit()...))
+		}
+		b.StartTimer()
+		for _, value := range values {
+			p.apply(value)
+		}
+		done += len(values)
+		b.StopTimer()
+		for _, batch := range p.r.Ops[0].Batches {
+			if batch.Code != state.OK {
+				b.Fatal(batch.Code)
+			}
+		}
+		p.trim()
+		b.StartTimer()
+	}
+	b.ReportMetric(blocksPerCommit*float64(b.N)/b.Elapsed().Seconds(), "batches/s")
+}
+
+// trim deletes all records, with the clock stopped.
+func (p *producing) trim() {
+	for first := 0; first < p.partitions; first += 1000 {
+		e := entry.Entry{Format: 1, Incarnation: id(1), Seq: p.e.Seq + 1, ClockMs: p.e.ClockMs}
+		for i := first; i < min(first+1000, p.partitions); i++ {
+			e.Ops = append(e.Ops, &entry.DeleteRecords{Topic: topicID(1), Partition: uint32(i), BeforeOffset: -1})
+		}
+		p.apply(e.AppendTo(nil))
+		p.e.Seq++
+	}
+	for range state.RetiredEpochs {
+		p.e.Seq++
+		e := entry.Entry{Format: 1, Incarnation: id(1), Seq: p.e.Seq, ClockMs: p.e.ClockMs, Ops: []entry.Op{&entry.BumpCollectionEpoch{From: p.s.CollectionEpoch()}}}
+		p.apply(e.AppendTo(nil))
+	}
+}
+
+// TestApplyDoesNotAllocate: nothing is allocated per batch; a page for every fifty rows and an object now and then are
+// all that grows.
+func TestApplyDoesNotAllocate(t *testing.T) {
+	p := newProducing(t, 1000, true)
+	for range 100 {
+		p.apply(p.commit())
+	}
+	allocs := testing.AllocsPerRun(200, func() { p.apply(p.commit()) })
+	if perBatch := allocs / blocksPerCommit; perBatch > 0.25 {
+		t.Errorf("%.3f allocations a batch", perBatch)
+	}
+}
+
+func heap() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// idlePartitions is a state with this many partitions that hold nothing.
+func idlePartitions(t testing.TB, n int) *state.State {
+	m := newMachine(t)
+	m.accept(1, join("a"))
+	for i := range n / 100 {
+		m.accept(1, &entry.CreateTopic{Name: fmt.Sprintf("topic-%04d", i), ID: entry.UUID{1, byte(i), byte(i >> 8)}, Partitions: 100})
+	}
+	return m.s
+}
+
+// rowsOf is a state with this many rows in 1 000 partitions, 100 rows to an object.
+func rowsOf(t testing.TB, partitions, rows int) *state.State {
+	p := newProducing(t, partitions, false)
+	for range rows / blocksPerCommit {
+		p.apply(p.commit())
+	}
+	return p.s
+}
+
+// producersOf is a state with this many producers in 100 partitions, all with a full window.
+func producersOf(t testing.TB, n int) *state.State {
+	m := newMachine(t)
+	m.accept(1, join("a"))
+	m.accept(1, &entry.CreateTopic{Name: "t", ID: topicID(1), Partitions: 100})
+	o := m.object()
+	for i := range n {
+		b := entry.Block{Topic: topicID(1), Partition: uint32(i % 100)}
+		for seq := range int32(5) {
+			x := sent(int64(i), 0, seq, 1)
+			b.AddBatch(x.size, x.span, x.ts, x.p)
+		}
+		m.accept(1, &entry.Append{Object: o, ObjectSize: 1000, Blocks: []entry.Block{b}})
+		if i%1000 == 999 { // rows are not what is measured
+			var ops []entry.Op
+			for p := range 100 {
+				ops = append(ops, &entry.DeleteRecords{Topic: topicID(1), Partition: uint32(p), BeforeOffset: -1})
+			}
+			m.accept(1, ops...)
+		}
+	}
+	return m.s
+}
+
+// BenchmarkMemory reports bytes of heap per element; the time is that of building the state.
+func BenchmarkMemory(b *testing.B) {
+	for _, c := range memoryCases {
+		b.Run(c.name, func(b *testing.B) {
+			for range b.N {
+				perElement, estimate := measure(c.build(b, c.elements), c.elements)
+				b.ReportMetric(perElement, "B/element")
+				b.ReportMetric(estimate, "estimated-B/element")
+			}
+		})
+	}
+}
+
+var memoryCases = []struct {
+	name     string
+	elements int
+	most     float64 // bytes each
+	build    func(t testing.TB, n int) func() *state.State
+}{
+	{"idle-partition", 10_000, 256, func(t testing.TB, n int) func() *state.State {
+		return func() *state.State { return idlePartitions(t, n) }
+	}},
+	{"row", 1_000_000, 16, func(t testing.TB, n int) func() *state.State {
+		return func() *state.State { return rowsOf(t, 1000, n) }
+	}},
+	{"producer", 100_000, 130, func(t testing.TB, n int) func() *state.State {
+		return func() *state.State { return producersOf(t, n) }
+	}},
+}
+
+// measure builds a state and returns its heap and its own estimate, per element.
+func measure(build func() *state.State, elements int) (perElement, estimate float64) {
+	before := heap()
+	s := build()
+	used := heap() - before
+	estimate = float64(s.MemoryBytes()) / float64(elements)
+	runtime.KeepAlive(s)
+	return float64(used) / float64(elements), estimate
+}
+
+func TestMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds a million rows")
+	}
+	for _, c := range memoryCases {
+		perElement, estimate := measure(c.build(t, c.elements), c.elements)
+		t.Logf("%s: %.1f bytes, estimated %.1f", c.name, perElement, estimate)
+		if perElement > c.most {
+			t.Errorf("%s: %.1f bytes, the most is %.0f", c.name, perElement, c.most)
+		}
+		if estimate < perElement/2 || estimate > perElement*1.5 {
+			t.Errorf("%s: takes %.1f bytes, MemoryBytes says %.1f", c.name, perElement, estimate)
+		}
+	}
+	if state.PartitionBytes > 136 || state.ProducerBytes > 112 {
+		t.Errorf("a partition takes %d bytes, a producer %d", state.PartitionBytes, state.ProducerBytes)
+	}
+}
+
+// BenchmarkLoad loads a snapshot of 10 000 partitions and a million rows; BenchmarkSnapshot writes it.
+func BenchmarkLoad(b *testing.B) {
+	snapshot := rowsOf(b, 10_000, 1_000_000).AppendSnapshot(nil)
+	b.SetBytes(int64(len(snapshot)))
+	b.ResetTimer()
+	for range b.N {
+		if _, err := state.Load(snapshot); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(len(snapshot))/1e6, "MB")
+}
+
+func BenchmarkSnapshot(b *testing.B) {
+	s := rowsOf(b, 10_000, 1_000_000)
+	buf := s.AppendSnapshot(nil)
+	b.SetBytes(int64(len(buf)))
+	b.ResetTimer()
+	for range b.N {
+		buf = s.AppendSnapshot(buf[:0])
+	}
+}
+
+// BenchmarkRows looks offsets up in a partition of 100 000 rows.
+func BenchmarkRows(b *testing.B) {
+	s := rowsOf(b, 1, 100_000)
+	p := s.TopicByID(topicID(1)).Partition(0)
+	var dst []state.Row
+	offset := int64(0)
+	b.ReportAllocs()
+	for b.Loop() {
+		dst = p.Rows(offset, 1, dst[:0])
+		offset = (offset + 7_777_777) % p.Next()
+	}
+}

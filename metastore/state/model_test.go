@@ -1,0 +1,584 @@
+package state_test
+
+import (
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/state"
+)
+
+// model is the state machine written as plainly as possible: maps, slices of rows, every sequence ever accepted in a
+// set. It knows nothing of limits that a short test cannot reach.
+type model struct {
+	agents     map[[16]byte]*modelAgent
+	gone       map[[16]byte]bool
+	nodes      map[string]int32
+	logTime    int64
+	collection uint64
+	reserved   uint64
+	topics     map[entry.UUID]*modelTopic
+	configs    map[string]string
+	objects    map[entry.ObjectID]*modelObject
+}
+
+type modelAgent struct {
+	name  string
+	seq   uint64
+	clock int64
+}
+
+type modelTopic struct {
+	name    string
+	configs map[string]string
+	parts   []*modelPartition
+	givenUp int64
+}
+
+type modelPartition struct {
+	start, next int64
+	rows        []entry.Row
+	producers   map[int64]*modelProducer
+}
+
+type modelProducer struct {
+	epoch int16
+	seen  int64
+	sent  []modelBatch
+	known map[uint32]bool // sequences in the log
+}
+
+type modelBatch struct {
+	sequence    uint32
+	span        uint64
+	base, stamp int64
+}
+
+type modelObject struct {
+	size    uint64
+	pending bool
+	holder  [16]byte
+}
+
+func newModel() *model {
+	return &model{
+		agents: make(map[[16]byte]*modelAgent), gone: make(map[[16]byte]bool), nodes: make(map[string]int32), collection: 1,
+		topics: make(map[entry.UUID]*modelTopic), configs: make(map[string]string), objects: make(map[entry.ObjectID]*modelObject),
+	}
+}
+
+func (m *model) apply(e *entry.Entry) (state.Code, []state.OpResult) {
+	var results []state.OpResult
+	ops := e.Ops
+	a := m.agents[e.Incarnation]
+	if a == nil {
+		if m.gone[e.Incarnation] || e.Seq != 1 || len(ops) == 0 {
+			return state.NotJoined, nil
+		}
+		join, isJoin := ops[0].(*entry.Join)
+		switch {
+		case !isJoin:
+			return state.NotJoined, nil
+		case join.Name == "":
+			return state.InvalidRequest, nil
+		case join.MaxFeatureLevel < 1:
+			return state.FeatureLevelUnsupported, nil
+		}
+		for incarnation, other := range m.agents {
+			if other.name == join.Name {
+				m.leave(incarnation)
+			}
+		}
+		if m.nodes[join.Name] == 0 {
+			free := int32(1)
+			for slices.Contains(slices.Collect(maps.Values(m.nodes)), free) {
+				free++
+			}
+			m.nodes[join.Name] = free
+		}
+		a = &modelAgent{name: join.Name}
+		m.agents[e.Incarnation] = a
+		results = append(results, state.OpResult{FirstProducerID: -1, LogStartOffset: -1, NodeID: m.nodes[join.Name]})
+		ops = ops[1:]
+	} else if e.Seq <= a.seq {
+		return state.SeqRepeated, nil
+	} else if e.Seq > a.seq+1 {
+		return state.SeqGap, nil
+	}
+	a.seq, a.clock = e.Seq, e.ClockMs
+	var clocks []int64
+	for _, other := range m.agents {
+		clocks = append(clocks, other.clock)
+	}
+	slices.Sort(clocks)
+	median := clocks[(len(clocks)-1)/2]
+	m.logTime = max(m.logTime, min(median+10_000, max(median-10_000, e.ClockMs)))
+	for _, op := range ops {
+		res := state.OpResult{FirstProducerID: -1, LogStartOffset: -1, NodeID: -1}
+		if m.agents[e.Incarnation] == nil {
+			res.Code = state.NotJoined
+		} else {
+			m.op(e, op, &res)
+		}
+		results = append(results, res)
+	}
+	return state.OK, results
+}
+
+func (m *model) leave(incarnation [16]byte) {
+	delete(m.agents, incarnation)
+	m.gone[incarnation] = true
+}
+
+func (m *model) op(e *entry.Entry, op entry.Op, res *state.OpResult) {
+	switch op := op.(type) {
+	case *entry.Join:
+		res.Code = state.AlreadyJoined
+	case *entry.Leave:
+		if m.agents[op.Incarnation] == nil {
+			res.Code = state.NotJoined
+			return
+		}
+		m.leave(op.Incarnation)
+	case *entry.CreateTopic:
+		res.Code = m.createTopic(op)
+	case *entry.DeleteTopic:
+		if m.topics[op.ID] == nil {
+			res.Code = state.UnknownTopic
+		}
+		delete(m.topics, op.ID)
+	case *entry.CreatePartitions:
+		t := m.topics[op.ID]
+		switch {
+		case t == nil:
+			res.Code = state.UnknownTopic
+		case int(op.Total) <= len(t.parts):
+			res.Code = state.InvalidPartitions
+		default:
+			t.grow(int(op.Total))
+		}
+	case *entry.AlterConfigs:
+		res.Code = m.alterConfigs(op)
+	case *entry.Append:
+		m.append(e, op, res)
+	case *entry.Relocate:
+		res.Code = m.relocate(op)
+	case *entry.DeleteRecords:
+		m.deleteRecords(op, res)
+	case *entry.ReserveProducerIDs:
+		if op.Count == 0 {
+			res.Code = state.InvalidRequest
+			return
+		}
+		res.FirstProducerID = int64(identity.Epoch<<40 | m.reserved)
+		m.reserved += uint64(op.Count)
+	case *entry.SetFeatureLevel:
+		res.Code = state.FeatureLevelUnsupported
+		if op.Level <= 1 {
+			res.Code = state.InvalidRequest
+		}
+	case *entry.BumpCollectionEpoch:
+		if op.From != m.collection {
+			res.Code = state.ConditionFailed
+			return
+		}
+		m.collection++
+	case *entry.ExpireProducers:
+		if op.BeforeMs > m.logTime {
+			res.Code = state.InvalidRequest
+			return
+		}
+		for _, t := range m.topics {
+			for _, p := range t.parts {
+				maps.DeleteFunc(p.producers, func(_ int64, x *modelProducer) bool { return x.seen < op.BeforeMs })
+			}
+		}
+	}
+	m.forgetObjects()
+}
+
+func (m *model) named(name string) (entry.UUID, *modelTopic) {
+	for id, t := range m.topics {
+		if strings.ReplaceAll(t.name, ".", "_") == strings.ReplaceAll(name, ".", "_") {
+			return id, t
+		}
+	}
+	return entry.UUID{}, nil
+}
+
+func (m *model) createTopic(op *entry.CreateTopic) state.Code {
+	_, other := m.named(op.Name)
+	switch {
+	case op.Name == "" || strings.Contains(op.Name, "/"):
+		return state.InvalidTopic
+	case other != nil && other.name != op.Name:
+		return state.InvalidTopic
+	case other != nil || m.topics[op.ID] != nil:
+		return state.TopicExists
+	case op.Partitions == 0:
+		return state.InvalidPartitions
+	}
+	t := &modelTopic{name: op.Name, configs: make(map[string]string)}
+	for _, c := range op.Configs {
+		t.configs[c.Name] = c.Value
+	}
+	if !validType(t.configs["message.timestamp.type"]) {
+		return state.InvalidConfig
+	}
+	t.grow(int(op.Partitions))
+	m.topics[op.ID] = t
+	return state.OK
+}
+
+func (t *modelTopic) grow(total int) {
+	for len(t.parts) < total {
+		t.parts = append(t.parts, &modelPartition{producers: make(map[int64]*modelProducer)})
+	}
+}
+
+func validType(v string) bool { return v == "" || v == "CreateTime" || v == "LogAppendTime" }
+
+func (m *model) alterConfigs(op *entry.AlterConfigs) state.Code {
+	configs, t := m.configs, (*modelTopic)(nil)
+	if op.ResourceType == entry.ResourceTopic {
+		if _, t = m.named(op.ResourceName); t == nil || t.name != op.ResourceName {
+			return state.UnknownTopic
+		}
+		configs = t.configs
+	}
+	changed := maps.Clone(configs)
+	if op.ReplaceAll {
+		clear(changed)
+	}
+	for _, c := range op.Changes {
+		switch c.Kind {
+		case entry.ConfigSet:
+			changed[c.Name] = c.Value
+		case entry.ConfigDelete:
+			delete(changed, c.Name)
+		}
+	}
+	if !validType(changed["message.timestamp.type"]) || !validType(changed["log.message.timestamp.type"]) {
+		return state.InvalidConfig
+	}
+	if t != nil {
+		t.configs = changed
+	} else {
+		m.configs = changed
+	}
+	return state.OK
+}
+
+func (m *model) stamps(t *modelTopic) bool {
+	v, ok := t.configs["message.timestamp.type"]
+	if !ok {
+		v = m.configs["log.message.timestamp.type"]
+	}
+	return v == "LogAppendTime"
+}
+
+func (m *model) partition(topic entry.UUID, index uint32) (*modelTopic, *modelPartition, state.Code) {
+	t := m.topics[topic]
+	if t == nil {
+		return nil, nil, state.UnknownTopic
+	}
+	if int(index) >= len(t.parts) {
+		return nil, nil, state.UnknownPartition
+	}
+	return t, t.parts[index], state.OK
+}
+
+func (m *model) checkObject(id entry.ObjectID, size uint64) state.Code {
+	if id.CollectionEpoch > m.collection || m.objects[id] != nil && m.objects[id].size != size {
+		return state.InvalidObject
+	}
+	return state.OK
+}
+
+func (m *model) append(e *entry.Entry, op *entry.Append, res *state.OpResult) {
+	res.Code = m.checkObject(op.Object, op.ObjectSize)
+	if op.Object.CollectionEpoch+1 < m.collection {
+		res.Code = state.StaleCollectionEpoch
+	}
+	for i := range op.Blocks {
+		b := &op.Blocks[i]
+		sequences := make(map[int]uint32)
+		runs := make(map[int]entry.Run)
+		for _, run := range b.Runs {
+			sequence := run.BaseSequence
+			for j := run.First; j < run.First+run.Count; j++ {
+				sequences[int(j)], runs[int(j)] = sequence, run
+				sequence = uint32((uint64(sequence) + b.Spans[j]) % (1 << 31))
+			}
+		}
+		t, p, code := m.partition(b.Topic, b.Partition)
+		logStart := int64(-1)
+		if res.Code != state.OK {
+			code = res.Code
+		} else if code == state.OK {
+			logStart = p.start
+			if b.ExpectedNextOffset > 0 && b.ExpectedNextOffset-1 != p.next {
+				code = state.ConditionFailed
+			}
+		}
+		position, unbroken := b.FirstPosition, false
+		for j := range b.Sizes {
+			out := state.BatchResult{Code: code, BaseOffset: -1, Timestamp: -1, LogStartOffset: logStart}
+			run, idempotent := runs[j]
+			if code == state.OK {
+				if idempotent {
+					p.judge(run, sequences[j], b.Spans[j], &out)
+				}
+				if out.Code == state.OK {
+					m.accept(e, op, t, p, b, j, position, unbroken, &out)
+					if idempotent {
+						p.remember(run, sequences[j], b.Spans[j], &out, m.logTime)
+					}
+				}
+			}
+			unbroken = out.Code == state.OK
+			position += b.Sizes[j]
+			res.Batches = append(res.Batches, out)
+		}
+	}
+}
+
+func (p *modelPartition) judge(run entry.Run, sequence uint32, span uint64, out *state.BatchResult) {
+	x := p.producers[run.ProducerID]
+	if x == nil {
+		return
+	}
+	if int16(run.ProducerEpoch) != x.epoch {
+		if int16(run.ProducerEpoch) < x.epoch {
+			out.Code = state.ProducerFenced
+		} else if sequence != 0 {
+			out.Code = state.OutOfOrderSequence
+		}
+		return
+	}
+	for _, b := range x.sent[max(0, len(x.sent)-5):] {
+		if b.sequence == sequence && b.span == span {
+			out.Code, out.BaseOffset, out.Timestamp = state.Duplicate, b.base, b.stamp
+			return
+		}
+	}
+	last := x.sent[len(x.sent)-1]
+	if sequence == uint32((uint64(last.sequence)+last.span)%(1<<31)) {
+		return
+	}
+	out.Code = state.DuplicateSequence
+	for i := range span {
+		if !x.known[uint32((uint64(sequence)+i)%(1<<31))] {
+			out.Code = state.OutOfOrderSequence
+		}
+	}
+}
+
+func (p *modelPartition) remember(run entry.Run, sequence uint32, span uint64, out *state.BatchResult, logTime int64) {
+	x := p.producers[run.ProducerID]
+	if x == nil || x.epoch != int16(run.ProducerEpoch) {
+		x = &modelProducer{epoch: int16(run.ProducerEpoch), known: make(map[uint32]bool)}
+		p.producers[run.ProducerID] = x
+	}
+	x.seen = logTime
+	x.sent = append(x.sent, modelBatch{sequence, span, out.BaseOffset, out.Timestamp})
+	for i := range span {
+		x.known[uint32((uint64(sequence)+i)%(1<<31))] = true
+	}
+}
+
+func (m *model) accept(
+	e *entry.Entry, op *entry.Append, t *modelTopic, p *modelPartition, b *entry.Block, j int, position uint64, unbroken bool, out *state.BatchResult,
+) {
+	ts := b.Timestamps[j]
+	out.BaseOffset = p.next
+	if m.stamps(t) {
+		ts, out.Timestamp = m.logTime, m.logTime
+	}
+	p.next += int64(b.Spans[j])
+	o := m.objects[op.Object]
+	if o == nil {
+		o = &modelObject{size: op.ObjectSize, pending: op.Location == entry.InWAL, holder: e.Incarnation}
+		m.objects[op.Object] = o
+	}
+	if op.Location == entry.InBucket {
+		o.pending = false
+	}
+	if unbroken {
+		r := &p.rows[len(p.rows)-1]
+		r.EndOffset, r.Size, r.MaxTimestamp = p.next, r.Size+b.Sizes[j], max(r.MaxTimestamp, ts)
+		return
+	}
+	p.rows = append(p.rows, entry.Row{
+		Object: op.Object, Block: b.Index, BaseOffset: out.BaseOffset, EndOffset: p.next, MaxTimestamp: ts,
+		LogAppendTime: out.Timestamp >= 0, Position: position, Size: b.Sizes[j],
+	})
+}
+
+func (m *model) relocate(op *entry.Relocate) state.Code {
+	if op.IsBind() {
+		o := m.objects[op.Bind]
+		switch {
+		case o == nil:
+			return state.UnknownObject
+		case !o.pending:
+			return state.Duplicate
+		}
+		o.pending, o.size = false, op.ObjectSize
+		return state.OK
+	}
+	t, p, code := m.partition(op.Topic, op.Partition)
+	if code != state.OK {
+		return code
+	}
+	var before, within, after []entry.Row
+	for _, r := range p.rows {
+		switch {
+		case r.EndOffset <= op.StartOffset:
+			before = append(before, r)
+		case r.BaseOffset >= op.EndOffset:
+			after = append(after, r)
+		default:
+			r.ObjectSize = m.objects[r.Object].size
+			within = append(within, r)
+		}
+	}
+	if !slices.Equal(within, op.Expected) {
+		return state.Conflict
+	}
+	sizes := make(map[entry.ObjectID]uint64)
+	for _, r := range op.Rows {
+		if r.BaseOffset < within[0].BaseOffset || r.EndOffset > within[len(within)-1].EndOffset {
+			return state.Conflict
+		}
+		if sizes[r.Object] != 0 && sizes[r.Object] != r.ObjectSize {
+			return state.InvalidObject
+		}
+		sizes[r.Object] = r.ObjectSize
+		if code := m.checkObject(r.Object, r.ObjectSize); code != state.OK {
+			return code
+		}
+		if r.Object.CollectionEpoch+1 < m.collection && m.objects[r.Object] == nil {
+			return state.StaleCollectionEpoch
+		}
+	}
+	p.rows = before
+	for _, r := range op.Rows {
+		if r.EndOffset <= p.start {
+			continue
+		}
+		if m.objects[r.Object] == nil {
+			m.objects[r.Object] = &modelObject{size: r.ObjectSize}
+		}
+		r.ObjectSize = 0
+		p.rows = append(p.rows, r)
+	}
+	p.rows = append(p.rows, after...)
+	if len(op.Rows) == 0 {
+		for _, r := range within {
+			t.givenUp += r.EndOffset - max(r.BaseOffset, p.start)
+		}
+	}
+	return state.OK
+}
+
+func (m *model) deleteRecords(op *entry.DeleteRecords, res *state.OpResult) {
+	_, p, code := m.partition(op.Topic, op.Partition)
+	if res.Code = code; code != state.OK {
+		return
+	}
+	before := op.BeforeOffset
+	if before == -1 {
+		before = p.next
+	}
+	if before > p.next {
+		res.Code = state.OffsetOutOfRange
+	} else {
+		p.start = max(p.start, before)
+		p.rows = slices.DeleteFunc(p.rows, func(r entry.Row) bool { return r.EndOffset <= p.start })
+	}
+	res.LogStartOffset = p.start
+}
+
+// forgetObjects drops what no row names.
+func (m *model) forgetObjects() {
+	named := make(map[entry.ObjectID]bool)
+	for _, t := range m.topics {
+		for _, p := range t.parts {
+			for _, r := range p.rows {
+				named[r.Object] = true
+			}
+		}
+	}
+	maps.DeleteFunc(m.objects, func(id entry.ObjectID, _ *modelObject) bool { return !named[id] })
+}
+
+// differences between the model and what readers see of s.
+func (m *model) check(s *state.State, fail func(format string, args ...any)) {
+	if s.LogTime() != m.logTime || s.CollectionEpoch() != m.collection || s.TopicCount() != len(m.topics) || len(s.Agents()) != len(m.agents) {
+		fail("log time %d, collection epoch %d, %d topics, %d agents; want %d, %d, %d, %d", s.LogTime(), s.CollectionEpoch(),
+			s.TopicCount(), len(s.Agents()), m.logTime, m.collection, len(m.topics), len(m.agents))
+	}
+	for _, a := range s.Agents() {
+		want := m.agents[a.Incarnation]
+		if want == nil || want.name != a.Name || want.seq != a.LastSeq || want.clock != a.ClockMs || m.nodes[a.Name] != a.NodeID {
+			fail("agent %+v, want %+v", a, want)
+		}
+	}
+	for id, want := range m.topics {
+		t := s.TopicByID(id)
+		if t == nil || t.Name != want.name || t.Partitions() != len(want.parts) || t.GivenUp() != want.givenUp || len(t.Configs) != len(want.configs) {
+			fail("topic %+v, want %+v", t, want)
+			continue
+		}
+		for i, p := range want.parts {
+			m.checkPartition(t.Partition(i), p, fail)
+		}
+	}
+}
+
+func (m *model) checkPartition(got *state.Partition, p *modelPartition, fail func(format string, args ...any)) {
+	want, size := make([]state.Row, 0, len(p.rows)), int64(0)
+	for _, r := range p.rows {
+		o := m.objects[r.Object]
+		row := state.Row{
+			Object: r.Object, ObjectSize: int64(o.size), InWAL: o.pending, Block: r.Block, Base: r.BaseOffset, End: r.EndOffset,
+			MaxTimestamp: r.MaxTimestamp, LogAppendTime: r.LogAppendTime, Position: int64(r.Position), Size: int64(r.Size),
+		}
+		if o.pending {
+			row.Holder = o.holder
+		}
+		want, size = append(want, row), size+row.Size
+	}
+	if got.LogStart() != p.start || got.Next() != p.next || got.Size() != size || got.RowCount() != len(want) {
+		fail("%+v: start %d, next %d, size %d, %d rows; want %d, %d, %d, %d", got.Ref(), got.LogStart(), got.Next(), got.Size(),
+			got.RowCount(), p.start, p.next, size, len(want))
+	}
+	if rows := got.Rows(0, math.MaxInt, []state.Row{}); !slices.Equal(rows, want) {
+		fail("%+v: rows\n%+v\nwant\n%+v", got.Ref(), rows, want)
+	}
+	if len(want) > 0 { // look-ups at the middle one
+		middle := want[len(want)/2]
+		if rows := got.Rows(middle.End-1, 1, nil); len(rows) != 1 || rows[0] != middle {
+			fail("%+v: row of offset %d is %+v, want %+v", got.Ref(), middle.End-1, rows, middle)
+		}
+		first := want[slices.IndexFunc(want, func(r state.Row) bool { return r.MaxTimestamp >= middle.MaxTimestamp })]
+		if row, ok := got.RowByTimestamp(middle.MaxTimestamp); !ok || row != first {
+			fail("%+v: row of time %d is %+v, want %+v", got.Ref(), middle.MaxTimestamp, row, first)
+		}
+	}
+	producers := got.Producers(nil)
+	if len(producers) != len(p.producers) {
+		fail("%+v: %d producers, want %d", got.Ref(), len(producers), len(p.producers))
+		return
+	}
+	for _, x := range producers {
+		want := p.producers[x.ID]
+		last := want.sent[len(want.sent)-1]
+		if x.Epoch != want.epoch || x.LastSeenMs != want.seen || x.LastOffset != last.base+int64(last.span)-1 {
+			fail("%+v: producer %+v, want %+v", got.Ref(), x, want)
+		}
+	}
+}

@@ -1,0 +1,138 @@
+package state_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"flag"
+	"hash/crc32"
+	"os"
+	"testing"
+
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/state"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write the golden files that do not exist yet")
+
+const goldenSnapshot = "testdata/snapshot.v1"
+
+// full is a state with something in every part of a snapshot.
+func full(t testing.TB) *machine {
+	m := joined(t)
+	m.apply(2, &entry.Join{
+		Name: "b", Zone: "eu-1b", Version: "v9", MaxFeatureLevel: 1,
+		Listeners: []entry.Listener{{Name: "plain", Host: "10.0.0.2", Port: 9092}, {Name: "tls", Host: "b.example", Port: 9093}},
+	})
+	m.accept(3, join("c"))
+	m.accept(1, &entry.Leave{Incarnation: id(3)}, &entry.ReserveProducerIDs{Count: 300}, &entry.BumpCollectionEpoch{From: 1})
+	m.accept(1, &entry.AlterConfigs{ResourceType: entry.ResourceBroker, Changes: []entry.ConfigChange{{Name: "log.retention.ms", Value: "1"}}})
+	m.accept(1, &entry.CreateTopic{
+		Name: "x.y", ID: topicID(3), Partitions: 2, ReplicationFactor: 3, Configs: []entry.Config{{Name: "k", Value: "v"}},
+		Assignment: []entry.Replicas{{Nodes: []int32{1, 2}}, {}},
+	})
+	m.clock += 1234
+	for i := range int32(7) {
+		m.produce(topicID(2), sent(5, 1, i*3, 3), sent(1<<40, 0, i, 1))
+		m.produce(topicID(3), plain(2), sent(5, 0, 99, 1), plain(3)) // dead bytes
+		m.clock += 10
+	}
+	rows := m.rows(topicID(3), 0)
+	m.accept(1, &entry.Relocate{
+		Topic: topicID(3), StartOffset: rows[1].Base, EndOffset: rows[3].End, Expected: entryRows(rows[1:4]),
+		Rows: []entry.Row{{Object: m.object(), ObjectSize: 5, BaseOffset: rows[1].Base + 1, EndOffset: rows[3].End, Size: 7}},
+	})
+	m.accept(1, &entry.Relocate{
+		Topic: topicID(3), StartOffset: rows[4].Base, EndOffset: rows[4].End, Expected: entryRows(rows[4:5]),
+	})
+	m.accept(1, &entry.DeleteRecords{Topic: topicID(2), BeforeOffset: 6})
+	pending := m.append(block(topicID(3), 1, plain(4)), block(topicID(1), 1, plain(4)))
+	pending.Location = entry.InWAL
+	m.accept(2, pending)
+	return m
+}
+
+// TestGoldenSnapshot: every release loads what the first one wrote, and writes it the same way.
+func TestGoldenSnapshot(t *testing.T) {
+	m := full(t)
+	got := m.s.AppendSnapshot([]byte("prefix"))[len("prefix"):]
+	want, err := os.ReadFile(goldenSnapshot)
+	if os.IsNotExist(err) && *rewrite {
+		want = got
+		err = os.WriteFile(goldenSnapshot, got, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Error("the same entries make another snapshot than the golden one: the state machine or the format changed")
+	}
+	s, err := state.Load(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.ChainHash() != m.s.ChainHash() || s.N() != m.s.N() || s.Identity() != identity {
+		t.Error("another state")
+	}
+	if !bytes.Equal(s.AppendSnapshot(nil), want) {
+		t.Error("what was loaded makes another snapshot")
+	}
+}
+
+func TestLoadRefuses(t *testing.T) {
+	b := full(t).s.AppendSnapshot(nil)
+	for i := range b { // any cut, any flipped bit
+		if _, err := state.Load(b[:i]); !errors.Is(err, state.ErrCorrupt) {
+			t.Fatalf("cut at %d: %v", i, err)
+		}
+		flipped := bytes.Clone(b)
+		flipped[i] ^= 1 << (i % 8)
+		if _, err := state.Load(flipped); !errors.Is(err, state.ErrCorrupt) && !errors.Is(err, state.ErrVersion) {
+			t.Fatalf("flipped at %d: %v", i, err)
+		}
+	}
+	newer := bytes.Clone(b)
+	newer[len("FIRNSNAP")]++
+	if _, err := state.Load(newer); !errors.Is(err, state.ErrVersion) {
+		t.Errorf("version 2: %v", err)
+	}
+	if _, err := state.Load(append(bytes.Clone(b), 0)); !errors.Is(err, state.ErrCorrupt) {
+		t.Errorf("a byte more: %v", err)
+	}
+}
+
+// sealed puts the right checksum behind a body, so that a test or fuzzer gets past it.
+func sealed(body []byte) []byte {
+	return binary.LittleEndian.AppendUint32(bytes.Clone(body), crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)))
+}
+
+// TestLoadRefusesSealed: with the checksum right, a changed byte is refused or makes a state with that very snapshot.
+func TestLoadRefusesSealed(t *testing.T) {
+	b := full(t).s.AppendSnapshot(nil)
+	body := b[:len(b)-4]
+	for i := range body {
+		for _, change := range []byte{1, 0x80, 0xff} {
+			changed := bytes.Clone(body)
+			changed[i] ^= change
+			loadSealed(t, changed)
+		}
+		loadSealed(t, append(bytes.Clone(body[:i]), body[i+1:]...))
+		loadSealed(t, body[:i])
+	}
+}
+
+func loadSealed(t *testing.T, body []byte) *state.State {
+	t.Helper()
+	b := sealed(body)
+	s, err := state.Load(b)
+	if err != nil {
+		if !errors.Is(err, state.ErrCorrupt) && !errors.Is(err, state.ErrVersion) && !errors.Is(err, state.ErrFeatureLevel) {
+			t.Fatalf("an error of no kind: %v", err)
+		}
+		return nil
+	}
+	if !bytes.Equal(s.AppendSnapshot(nil), b) {
+		t.Fatalf("loads what it would not write: %x", b)
+	}
+	return s
+}

@@ -26,7 +26,7 @@
 //
 // # Format, version 1
 //
-// All integers are big-endian; CRC is CRC32C (Castagnoli). docs/formats-wal.md has the same tables and an example.
+// All integers are big-endian; CRC is CRC32C (Castagnoli). docs/formats.md has the same tables and an example.
 //
 // A file is named by its number in 16 hex digits, then ".wal" (durable) or ".spill". The first 4096 bytes are its
 // header, alone in its page so that no later write can tear it:

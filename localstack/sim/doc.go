@@ -1,2 +1,80 @@
-// Package sim simulates whole clusters from seeds. It has no code but its tests.
+// Package sim simulates whole clusters from seeds: the product's own agents and what clients make of them, in one process,
+// in fake time. It has no code but its tests and package memnet, the network that it runs on.
+//
+//	go test ./localstack/sim                                                        a few lives, and the planted bugs
+//	go test ./localstack/sim -run '^TestSeeds$' -sim.seeds 3000                     many lives
+//	go test ./localstack/sim -run '^TestSeeds$' -sim.seeds 1 -sim.seed 17 -sim.v    one life, with everything that happens
+//
+// # A life
+//
+// One seed is one run is one cluster's life. It happens inside a testing/synctest bubble: time is fake, so minutes of faults
+// and time-outs take milliseconds, and a goroutine that is left behind fails the run. Agents are started with agent.Start and
+// ended with Drain or Kill. Around them:
+//
+//	metastore log   metastore/log/memlog, which is nastier than etcd
+//	bucket          objstore/mem behind objstore/faulty
+//	disk            wal/walfs, which loses power
+//	clock           the bubble's, skewed and set by the life
+//	network         memnet
+//	clients         of this package, on kmsg: they speak the wire protocol and nothing else
+//
+// A plan is drawn from the seed first: how many agents and clients, how small segments, entries and snapshots are, and which
+// faults and features this life has at all (swarm testing: a fault that is always on hides what needs its absence). Then
+//
+//	storm → heal → everybody finishes → judgement → drain
+//
+// In the storm the weather changes (chances of faults, everywhere) and blows fall on single agents or on all: kills, drains,
+// partitions, outages, expired leases, clock jumps, bumps of the collection epoch. Blows overlap.
+//
+// Clients: idempotent producers with five requests in flight that retry over other agents and, out of patience, go on with the
+// next producer epoch (as Java) or a new id (as franz-go); plain producers; consumers that roam between agents, with
+// incremental fetch sessions or without; drains that read everything from one agent; an admin that makes, grows, deletes and
+// makes topics again under the same name.
+//
+// # The judgement
+//
+// What clients saw goes to cmd/firn/verify/check, whose package comment lists the violations. Besides:
+//
+//	order, out_of_order   an answer to an idempotent producer that only a lost or reordered batch explains
+//	produce_refused, fetch_refused, list_refused, …   an error that no client retries, for what should work
+//	beyond_watermark, log_start, last_stable          watermarks that contradict each other
+//	producer_id           an id given out twice
+//	diverged, agent_failed, wal_unusable              an agent that leaves service without a reason
+//	stuck                 minutes after the last fault a client waits, an agent does not run, or is behind
+//	entry                 an entry that no honest log could have brought about (a gap in an incarnation's sequence)
+//	digest_mismatch       a replica, or the hash in any entry, that differs from a replay of the log at the same n; byte for byte
+//	replay                a new agent cannot boot from snapshot and archive, or from the archive alone
+//	rows, objects         index rows with holes; a segment named by the state that is missing, of another size, or unreadable
+//	vacuous               nothing was sent, acknowledged or read
+//
+// A run of many lives fails, too, where a fault that was enabled never struck, where a state that makes the run worth
+// something was never reached, and where it leaves memory behind. It ends with one line of JSON.
+//
+// # Planted bugs
+//
+// TestPlantedBugsAreSeen puts each of these between the parts of quiet lives and requires the finding within eight of them:
+//
+//	lost-commit        the log answers Committed for a commit that it threw away
+//	swapped-watch      a watch delivers two entries in each other's place, renumbered
+//	altered-entry      one agent sees another clock in an entry than the rest
+//	early-trim         entries are trimmed that nobody archived
+//	forgetful-bucket   a put succeeds and stores nothing
+//	mixed-up-bucket    a put stores the body of the one before
+//	doubled-produce    a proxy sends requests of plain producers twice
+//	ack-before-commit  records are acknowledged that never come into the log
+//	zero-offset        records are acknowledged at offset 0
+//	stale-listing      ListOffsets answers as it did the first time
+//	watermark-back     a fetch shows a lower high watermark than before
+//	flipped-byte       a fetch shows a damaged record
+//	skipped-batch      a fetch leaves a batch out
+//	out-of-range       a fetch denies an offset that exists
+//
+// # Limits
+//
+// The seed decides what is attempted and when; it does not decide in which order the runtime runs goroutines that are ready at
+// the same instant. The same seed with the same GOMAXPROCS mostly gives the same life, and the failing run's command names
+// both; where it does not fail again, try a few times.
+//
+// Fake time stands still while a goroutine is parked on a mutex (golang/go#77687). A lock held over a wait therefore shows as
+// a life without end: after two minutes of real time the process prints all stacks and the seed, and exits.
 package sim

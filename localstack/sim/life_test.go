@@ -35,13 +35,15 @@ type life struct {
 	ended  chan struct{} // closed when agents are to stop
 	actors sync.WaitGroup
 
-	mu       sync.Mutex // guards the rest
-	trace    []string
-	findings []finding
-	topics   []*topic
-	tally    tally
-	ids      map[int64]string // producer ids handed out, to whom
-	over     time.Time        // when the faults ended
+	mu           sync.Mutex // guards the rest
+	trace        []string
+	findings     []finding
+	topics       []*topic
+	tally        tally
+	ids          map[int64]string // producer ids handed out, to whom
+	bucketFaults faulty.Config    // of the weather
+	outages      int              // of the bucket, that last now
+	over         time.Time        // when the faults ended
 }
 
 // finding is something that must not be.

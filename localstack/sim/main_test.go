@@ -12,6 +12,7 @@ import (
 var (
 	seedsFlag   = flag.Int("sim.seeds", 60, "how many lives to simulate")
 	seedFlag    = flag.Uint64("sim.seed", 1, "the first seed; the others follow it")
+	repeatFlag  = flag.Int("sim.repeat", 1, "how often to live each seed: goroutines run in another order each time")
 	verboseFlag = flag.Bool("sim.v", false, "print what happens in each life")
 )
 

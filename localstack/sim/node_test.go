@@ -38,7 +38,8 @@ type node struct {
 	agent   *agent.Agent
 	log     *memlog.Log
 	disk    *walfs.FS
-	faults  memlog.Faults
+	faults  memlog.Faults // of the weather
+	cuts    [2]int        // partitions from the log that last now: silent ones, and refusing ones
 	diskBad func(walfs.Op) error
 	starts  int
 }
@@ -77,6 +78,24 @@ func (n *node) setFaults(f memlog.Faults) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.faults = f
+	n.wayLocked()
+}
+
+// cut begins (1) or ends (-1) a partition from the log.
+func (n *node) cut(by int, refuses bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if refuses {
+		n.cuts[1] += by
+	} else {
+		n.cuts[0] += by
+	}
+	n.wayLocked()
+}
+
+func (n *node) wayLocked() {
+	f := n.faults
+	f.Partitioned, f.PartitionRefuses = n.cuts[0]+n.cuts[1] > 0, n.cuts[1] > 0
 	if n.log != nil {
 		n.log.SetFaults(f)
 	}
@@ -100,19 +119,22 @@ func (n *node) order(o order) {
 
 // run keeps an agent alive until the life ends.
 func (n *node) run() {
+	failures := 0 // to start, since the last start
 	for {
 		a, err := n.begin()
 		if err != nil {
 			n.life.logf("%s does not start: %v", n.name, err)
 			n.life.sometimes("failed_starts")
 			n.judgeFailure("start", err)
+			failures++
 			select {
-			case <-time.After(500 * time.Millisecond):
+			case <-time.After(time.Duration(min(failures, 6)) * 300 * time.Millisecond):
 				continue
 			case <-n.life.ended:
 				return
 			}
 		}
+		failures = 0
 		select {
 		case o := <-n.orders:
 			n.end(a, o)
@@ -155,7 +177,7 @@ func (n *node) begin() (*agent.Agent, error) {
 	l, p := n.life, n.life.plan
 	n.mu.Lock()
 	n.log = l.store.Open(n.name)
-	n.log.SetFaults(n.faults)
+	n.wayLocked()
 	n.disk.SetFault(n.diskBad)
 	disk, way := n.disk, n.log
 	n.starts++

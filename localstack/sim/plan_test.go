@@ -70,11 +70,11 @@ var swarm = []struct {
 	{commitAmbiguous, 0.3}, {commitDropped, 0.3}, {commitLate, 0.3}, {commitNoSpace, 0.15},
 	{watchLose, 0.25}, {watchRepeat, 0.25}, {watchLate, 0.25}, {watchStall, 0.2}, {watchEnd, 0.25}, {watchCompact, 0.2},
 	{leaseExpire, 0.3}, {leaseHidden, 0.3}, {membersStale, 0.2},
-	{bucketOutage, 0.25}, {bucketFails, 0.3}, {bucketBurst, 0.2}, {bucketAmbiguous, 0.3}, {bucketLate, 0.2}, {bucketSlow, 0.4},
+	{bucketOutage, 0.4}, {bucketFails, 0.3}, {bucketBurst, 0.2}, {bucketAmbiguous, 0.3}, {bucketLate, 0.2}, {bucketSlow, 0.4},
 	{bucketBitFlip, 0.12},
 	{netLatency, 0.5}, {netReset, 0.3}, {netCut, 0.3}, {netStall, 0.2},
 	{diskFails, 0.15}, {diskFull, 0.1},
-	{topicRecreate, 0.3}, {partitionsGrow, 0.35}, {epochBump, 0.35}, {snapshots, 0.7}, {trims, 0.6}, {abandons, 0.5},
+	{topicRecreate, 0.3}, {partitionsGrow, 0.35}, {epochBump, 0.5}, {snapshots, 0.7}, {trims, 0.6}, {abandons, 0.5},
 }
 
 // plan is one life, drawn from its seed before it begins.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"syscall"
 	"time"
 
@@ -65,34 +66,60 @@ func (l *life) weather(w weather) {
 	for _, n := range l.nodes {
 		n.setFaults(w.log)
 	}
-	if err := l.flaky.SetConfig(w.bucket); err != nil {
-		panic(fmt.Sprintf("weather: %v", err))
-	}
+	l.mu.Lock()
+	l.bucketFaults = w.bucket
+	l.mu.Unlock()
+	l.setBucket()
 	l.net.SetFaults(w.net)
 }
 
-// storm changes the weather and strikes single agents until its time is over.
+// setBucket makes the bucket what weather and outages want it to be.
+func (l *life) setBucket() {
+	l.mu.Lock()
+	c := l.bucketFaults
+	if l.outages > 0 {
+		c.Unavailable = 1
+	}
+	l.mu.Unlock()
+	if err := l.flaky.SetConfig(c); err != nil {
+		panic(fmt.Sprintf("weather: %v", err))
+	}
+}
+
+// blowsMax is how many blows last at a time.
+const blowsMax = 3
+
+// storm changes the weather and strikes agents until its time is over. Blows overlap and end in any order.
 func (l *life) storm(ctx context.Context) {
 	p, r := l.plan, stream(l.plan.seed, "storm")
 	blows := l.blows(r)
+	var lasting []func()
 	for end := time.Now().Add(p.storm); time.Now().Before(end); {
-		w := newWeather(p, r)
-		l.weather(w)
-		l.logf("weather %+v", w)
-		for range 1 + r.IntN(3) {
-			if len(blows) > 0 {
-				undo := blows[r.IntN(len(blows))](ctx, l.nodes[r.IntN(len(l.nodes))], w)
-				pause(ctx, time.Duration(r.Int64N(int64(4*time.Second))))
-				undo()
-			} else {
-				pause(ctx, time.Duration(r.Int64N(int64(2*time.Second))))
-			}
+		if r.IntN(3) == 0 {
+			w := newWeather(p, r)
+			l.weather(w)
+			l.logf("weather %+v", w)
 		}
+		switch i := r.IntN(blowsMax + 1); {
+		case i < len(lasting):
+			lasting[i]()
+			lasting = slices.Delete(lasting, i, i+1)
+		case len(blows) > 0:
+			lasting = append(lasting, blows[r.IntN(len(blows))](ctx, l.nodes[r.IntN(len(l.nodes))]))
+		}
+		lull := 2 * time.Second
+		if r.IntN(10) == 0 {
+			lull = 12 * time.Second // beyond leases and requests
+		}
+		pause(ctx, time.Duration(r.Int64N(int64(lull))))
+	}
+	for _, undo := range lasting {
+		undo()
 	}
 }
 
 // blow befalls one agent; undo ends what lasts.
-type blow func(ctx context.Context, n *node, w weather) (undo func())
+type blow func(ctx context.Context, n *node) (undo func())
 
 func nothing() {}
 
@@ -101,14 +128,14 @@ func (l *life) blows(r *rand.Rand) []blow {
 	var on []blow
 	add := func(f fault, b blow) {
 		if l.plan.on[f] {
-			on = append(on, func(ctx context.Context, n *node, w weather) func() {
+			on = append(on, func(ctx context.Context, n *node) func() {
 				l.logf("%s befalls %s", f, n.name)
-				return b(ctx, n, w)
+				return b(ctx, n)
 			})
 		}
 	}
 	downTime := func() time.Duration { return time.Duration(r.Int64N(int64(6 * time.Second))) }
-	add(agentKill, func(_ context.Context, n *node, _ weather) func() {
+	add(agentKill, func(_ context.Context, n *node) func() {
 		o := order{down: downTime()}
 		if l.plan.on[powerCut] && r.IntN(2) == 0 {
 			o.loss = walfs.LoseSome
@@ -118,56 +145,68 @@ func (l *life) blows(r *rand.Rand) []blow {
 		n.order(o)
 		return nothing
 	})
-	add(agentDrain, func(_ context.Context, n *node, _ weather) func() {
+	add(agentDrain, func(_ context.Context, n *node) func() {
 		l.count(agentDrain, 1)
 		n.order(order{drain: true, down: downTime()})
 		return nothing
 	})
 	partition := func(refuses bool) blow {
-		return func(_ context.Context, n *node, w weather) func() {
-			cut := w.log
-			cut.Partitioned, cut.PartitionRefuses = true, refuses
-			n.setFaults(cut)
-			return func() { n.setFaults(w.log) }
+		return func(_ context.Context, n *node) func() {
+			cut := []*node{n}
+			if r.IntN(3) == 0 {
+				cut = l.nodes // an outage
+			}
+			for _, n := range cut {
+				n.cut(1, refuses)
+			}
+			return func() {
+				for _, n := range cut {
+					n.cut(-1, refuses)
+				}
+			}
 		}
 	}
 	add(logPartition, partition(false))
 	add(logRefuses, partition(true))
-	add(leaseExpire, func(_ context.Context, n *node, _ weather) func() {
+	add(leaseExpire, func(_ context.Context, n *node) func() {
 		if a := n.running(); a != nil {
 			l.store.Expire(a.Metastore().Incarnation())
 			l.count(leaseExpire, 1)
 		}
 		return nothing
 	})
-	add(clockJump, func(_ context.Context, n *node, _ weather) func() {
+	add(clockJump, func(_ context.Context, n *node) func() {
 		// Within an hour, so that no record's timestamp is refused: Kafka's limit for the future.
 		n.skew.Store(r.Int64N(int64(50*time.Minute)) - int64(25*time.Minute))
 		l.count(clockJump, 1)
 		return nothing
 	})
-	add(bucketOutage, func(_ context.Context, _ *node, w weather) func() {
-		down := w.bucket
-		down.Unavailable = 1
-		_ = l.flaky.SetConfig(down) // of what was valid before
+	add(bucketOutage, func(context.Context, *node) func() {
+		outage := func(by int) {
+			l.mu.Lock()
+			l.outages += by
+			l.mu.Unlock()
+			l.setBucket()
+		}
+		outage(1)
 		l.count(bucketOutage, 1)
-		return func() { _ = l.flaky.SetConfig(w.bucket) }
+		return func() { outage(-1) }
 	})
-	add(netCut, func(_ context.Context, n *node, _ weather) func() { l.net.Cut(n.address); return nothing })
-	add(netStall, func(_ context.Context, n *node, _ weather) func() {
+	add(netCut, func(_ context.Context, n *node) func() { l.net.Cut(n.address); return nothing })
+	add(netStall, func(_ context.Context, n *node) func() {
 		l.net.Stall(n.address, true)
 		return func() { l.net.Stall(n.address, false) }
 	})
-	add(watchCompact, func(context.Context, *node, weather) func() { l.store.Compact(); return nothing })
+	add(watchCompact, func(context.Context, *node) func() { l.store.Compact(); return nothing })
 	disk := func(f fault, errno syscall.Errno) blow {
-		return func(_ context.Context, n *node, _ weather) func() {
+		return func(_ context.Context, n *node) func() {
 			n.setDisk(badDisk(rand.New(rand.NewPCG(r.Uint64(), 0)), 0.5, errno, func() { l.count(f, 1) }))
 			return func() { n.setDisk(nil) }
 		}
 	}
 	add(diskFails, disk(diskFails, syscall.EIO))
 	add(diskFull, disk(diskFull, syscall.ENOSPC))
-	add(epochBump, func(ctx context.Context, n *node, _ weather) func() {
+	add(epochBump, func(ctx context.Context, n *node) func() {
 		l.bumpEpoch(ctx, n)
 		return nothing
 	})

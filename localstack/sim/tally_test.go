@@ -107,7 +107,7 @@ func (t *tally) neverMet() []string {
 	return missing
 }
 
-// summary is the line that a run prints: RELIABILITY.md says what belongs into it.
+// summary is the line of JSON that a run ends with.
 func summary(test string, first uint64, lives int, seconds float64, t *tally, findings map[string]int) string {
 	b, err := json.Marshal(struct {
 		Test     string  `json:"test"`

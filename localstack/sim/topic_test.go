@@ -227,7 +227,7 @@ func (c *consumer) drain(ctx context.Context, n *node) {
 	c.fixed = true
 	defer c.leave()
 	defer c.doing("")
-	for !c.topic.closing() && !c.reader.Done(c.topic.finalEnds()) {
+	for ctx.Err() == nil && !c.topic.closing() && !c.reader.Done(c.topic.finalEnds()) {
 		if c.link == nil {
 			k, err := c.life.connect(ctx, n, c.name)
 			if err != nil {

@@ -80,6 +80,9 @@ func (k *link) send(request kmsg.Request) (sent, error) {
 func (k *link) receive(s sent) (kmsg.Response, error) {
 	response := s.request.ResponseKind()
 	response.SetVersion(s.request.GetVersion())
+	if s.copies == 0 {
+		madeUp(s.request, response)
+	}
 	for range s.copies {
 		body, err := k.frame(s)
 		if err != nil {

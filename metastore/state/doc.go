@@ -23,5 +23,5 @@
 // per unbroken stretch of accepted batches in a block, and replaced by Relocate. Offsets that no row covers were removed by
 // key compaction or given up. An object lives while rows name it; then it is retired and waits for the collector.
 //
-// Formats (snapshot, chain hash, results) are in docs/formats-metastore.md.
+// Formats (snapshot, chain hash, results) are in docs/formats.md.
 package state

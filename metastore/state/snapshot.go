@@ -24,7 +24,7 @@ var (
 )
 
 // AppendSnapshot appends the state to dst. Equal states have equal snapshots, whatever way they came to be. The format
-// is in docs/formats-metastore.md; numbers are unsigned varints unless said otherwise there.
+// is in docs/formats.md; numbers are unsigned varints unless said otherwise there.
 func (s *State) AppendSnapshot(dst []byte) []byte {
 	start := len(dst)
 	w := writer{b: append(dst, snapshotMagic...)}

@@ -236,7 +236,7 @@ func TestProposalsUnderFaults(t *testing.T) {
 				var next int64
 				r := c.propose(clients[0], &entry.ReserveProducerIDs{Count: 1})
 				next = r.FirstProducerID
-				var lowest int64 = next
+				lowest := next
 				for id := range seen {
 					lowest = min(lowest, id)
 				}

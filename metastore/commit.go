@@ -226,7 +226,7 @@ func (c *Client) commitLoop() {
 			return
 		}
 		err = c.serve(s)
-		if err == errEnded {
+		if errors.Is(err, errEnded) {
 			return
 		}
 		if !c.settleSession(s, err) {

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash/crc32"
-	"math/bits"
 	"strconv"
 	"strings"
 )
@@ -271,11 +270,4 @@ func (s slots) has(position int64) bool {
 
 func (s slots) remove(position int64) {
 	s[position/(frameHeader*64)] &^= 1 << (position / frameHeader % 64)
-}
-
-func (s slots) count() (n int) {
-	for _, w := range s {
-		n += bits.OnesCount64(w)
-	}
-	return n
 }

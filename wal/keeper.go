@@ -57,7 +57,7 @@ func (l *Log) removeFiles(stuck []*file) []*file {
 
 func (l *Log) closeFiles(files []*file) {
 	for _, f := range files {
-		f.f.Close() //nolint:errcheck,gosec // the file is not needed, and Open removes it
+		f.f.Close() // the file is not needed, and Open removes it
 	}
 }
 

@@ -3,6 +3,7 @@ package wal
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -156,7 +157,7 @@ func (l *Log) Read(ref Ref, dst []byte) ([]byte, error) {
 	dst = slices.Grow(dst[:0], int(ref.Size))[:ref.Size]
 	n, err := f.f.ReadAt(dst, ref.Position)
 	if n < len(dst) {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil, &CorruptError{File: f.name, Position: ref.Position, Reason: "file ends within a frame"}
 		}
 		return nil, fmt.Errorf("read wal frame: %w", err)

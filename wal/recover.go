@@ -132,7 +132,7 @@ func (l *Log) openVolume(names []string) error {
 	}
 	b := make([]byte, 2*volumeBytes) // room to see that there is more than there should be
 	n, err := f.ReadAt(b, 0)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
@@ -225,7 +225,7 @@ func (l *Log) openFile(name string, number uint64) (*found, error) {
 	}
 	b := make([]byte, headerBytes)
 	n, err := osf.ReadAt(b, 0)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	h, err := parseFileHeader(name, b[:n])

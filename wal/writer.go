@@ -365,7 +365,7 @@ func (l *Log) rotate() error {
 // the next Open deletes.
 func (l *Log) dropSpare(spare *spareFile) {
 	if spare != nil {
-		spare.f.Close()                //nolint:errcheck,gosec // nothing of use is in it
+		spare.f.Close()                // nothing of use is in it
 		l.fs.Remove(l.path(spareName)) //nolint:errcheck,gosec // see above
 	}
 	l.uncharge(l.opts.FileBytes)

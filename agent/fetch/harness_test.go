@@ -199,8 +199,6 @@ func (s *store) get(ctx context.Context, key string, position int64, read func()
 	return body, err
 }
 
-func (s *store) set(fn func(*store)) { s.mu.Lock(); defer s.mu.Unlock(); fn(s) }
-
 func (s *store) count() int { s.mu.Lock(); defer s.mu.Unlock(); return len(s.gets) }
 
 func open(t testing.TB, cfg fetch.Config, x *index, bucket objstore.Bucket) (*fetch.Reader, *fetch.Cache) {

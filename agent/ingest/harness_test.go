@@ -258,8 +258,6 @@ func (s *sink) Put(id entry.ObjectID, body []byte, footer *segment.Footer) {
 	}
 }
 
-func (s *sink) count() int { s.mu.Lock(); defer s.mu.Unlock(); return len(s.bodies) }
-
 // store is a bucket whose puts a test can look at and hold up.
 type store struct {
 	*mem.Bucket

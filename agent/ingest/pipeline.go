@@ -117,7 +117,7 @@ func (p *Pipeline) Stage(ctx context.Context, parts []*Part, done func()) error 
 	var size, records int64
 	for _, part := range parts {
 		part.reset()
-		size += int64(part.size)
+		size += part.size
 		records += int64(part.Header.RecordCount)
 	}
 	c := calls.Get().(*call)
@@ -137,12 +137,12 @@ func (p *Pipeline) Stage(ctx context.Context, parts []*Part, done func()) error 
 	return nil
 }
 
-func (part *Part) reset() {
-	part.Code, part.Err = state.OK, nil
-	part.BaseOffset, part.Timestamp, part.LogStartOffset = -1, -1, -1
-	part.call, part.seg, part.ref, part.spilled, part.waiting = nil, nil, wal.Ref{}, false, waiting{}
-	part.released = false
-	part.size = int64(len(part.Records))
+func (p *Part) reset() {
+	p.Code, p.Err = state.OK, nil
+	p.BaseOffset, p.Timestamp, p.LogStartOffset = -1, -1, -1
+	p.call, p.seg, p.ref, p.spilled, p.waiting = nil, nil, wal.Ref{}, false, waiting{}
+	p.released = false
+	p.size = int64(len(p.Records))
 }
 
 // admit reserves memory for size bytes, or spills the parts. A request larger than all of memory is let in alone.

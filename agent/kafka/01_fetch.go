@@ -8,7 +8,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kbin"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
 )
 
@@ -131,7 +130,7 @@ func (f *fetching) view() (doubtful bool) {
 	f.s.meta.View(func(st *state.State) {
 		for i := range f.plan.parts {
 			p := &f.plan.parts[i]
-			p.now = told{topic: entry.UUID(p.id), highWatermark: -1, lastStable: -1, logStart: -1}
+			p.now = told{topic: p.id, highWatermark: -1, lastStable: -1, logStart: -1}
 			var t *state.Topic
 			if f.req.Version >= 13 {
 				t = st.TopicByID(p.id)

@@ -4,6 +4,7 @@
 //	go test ./localstack/sim                                                        a few lives, and the planted bugs
 //	go test ./localstack/sim -run '^TestSeeds$' -sim.seeds 3000                     many lives
 //	go test ./localstack/sim -run '^TestSeeds$' -sim.seeds 1 -sim.seed 17 -sim.v    one life, with everything that happens
+//	… -sim.seeds 1 -sim.seed 17 -sim.repeat 50                                      the same life again and again
 //
 // # A life
 //

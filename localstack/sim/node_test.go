@@ -187,7 +187,7 @@ func (n *node) begin() (*agent.Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	var metalog log.Log = way
+	var metalog log.Log = patientTrim{way, l.observer}
 	if l.plant != nil && l.plant.log != nil {
 		metalog = l.plant.log(metalog, stream(p.seed, fmt.Sprintf("plant %d %d", n.index, number)))
 	}

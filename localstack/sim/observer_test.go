@@ -81,7 +81,7 @@ func (o *observer) head() uint64 {
 	return uint64(len(o.entries))
 }
 
-// until waits until entry n was seen and returns everything so far.
+// until waits, for a second at most, until entry n was seen and returns everything so far.
 func (o *observer) until(n uint64) ([]log.Entry, error) {
 	for range 100 {
 		o.mu.Lock()
@@ -93,4 +93,21 @@ func (o *observer) until(n uint64) ([]log.Entry, error) {
 		time.Sleep(10 * time.Millisecond) // of the bubble's time
 	}
 	return nil, errors.New("the log's watch without faults has stopped")
+}
+
+// patientTrim holds trims back until the observer has seen what they delete: all of it can happen in one instant.
+type patientTrim struct {
+	log.Log
+	observer *observer
+}
+
+func (l patientTrim) Trim(ctx context.Context, keys []log.Key) error {
+	head, err := l.observer.log.Head(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := l.observer.until(head); err != nil {
+		return err
+	}
+	return l.Log.Trim(ctx, keys)
 }

@@ -19,7 +19,7 @@ func repeat(seed uint64) string {
 
 // stuckAfter is how long a life may take in real time. Fake time stands still while a goroutine waits for a mutex
 // (golang/go#77687), so a lock held over a wait shows as a life without end.
-const stuckAfter = 40 * time.Second
+const stuckAfter = 2 * time.Minute
 
 // guarded runs a life and ends the process where it does not end by itself.
 func guarded(t *testing.T, p *plan, bug *plant) *outcome {

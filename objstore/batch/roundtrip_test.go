@@ -73,7 +73,7 @@ func TestWalkReturnsTheCallersError(t *testing.T) {
 		calls++
 		return stop
 	})
-	if err != stop || calls != 1 {
+	if !errors.Is(err, stop) || calls != 1 {
 		t.Fatalf("%v after %d calls", err, calls)
 	}
 }

@@ -272,7 +272,7 @@ func TestRecordsBeyondTheWindow(t *testing.T) {
 				t.Fatalf("a null key: %v", err)
 			}
 			lim.Now, lim.TimestampAfterMax = now, 0
-			if _, err := v.Validate(raw, lim); !errors.As(err, &re) || re.Index != 1 || re.Err != batch.ErrTimestamp {
+			if _, err := v.Validate(raw, lim); !errors.As(err, &re) || re.Index != 1 || !errors.Is(re.Err, batch.ErrTimestamp) {
 				t.Fatalf("a late timestamp: %v", err)
 			}
 			for i, got := range collect(t, v, raw) {

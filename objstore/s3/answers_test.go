@@ -343,7 +343,7 @@ func wantClass(t *testing.T, step string, err, want error) {
 		t.Errorf("%s: error %v, want %v", step, err, want)
 	}
 	for _, class := range []error{objstore.ErrNotFound, objstore.ErrExists, objstore.ErrRange, objstore.ErrInvalid} {
-		if class != want && errors.Is(err, class) {
+		if !errors.Is(want, class) && errors.Is(err, class) {
 			t.Errorf("%s: error %v is also %v", step, err, class)
 		}
 	}

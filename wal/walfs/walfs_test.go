@@ -19,14 +19,15 @@ const name = "/d/f"
 func newFile(t *testing.T, seed uint64) (*walfs.FS, wal.File) {
 	t.Helper()
 	d := walfs.New(rand.New(rand.NewPCG(seed, 0)))
-	f, err := d.Create(name)
+	_, err := d.Create(name)
 	if err == nil {
 		t.Fatal("created a file in no directory")
 	}
 	if err := d.MkdirAll("/d"); err != nil {
 		t.Fatal(err)
 	}
-	if f, err = d.Create(name); err != nil {
+	f, err := d.Create(name)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(f.Sync(), d.SyncDir("/d")); err != nil {
@@ -166,7 +167,7 @@ func TestPowerOffAndCapacity(t *testing.T) {
 	if err := f.Preallocate(8193); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("beyond capacity: %v", err)
 	}
-	if _, err := f.ReadAt(make([]byte, 2), 8191); err != io.EOF {
+	if _, err := f.ReadAt(make([]byte, 2), 8191); !errors.Is(err, io.EOF) {
 		t.Errorf("read beyond the end: %v", err)
 	}
 	d.PowerOff()

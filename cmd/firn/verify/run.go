@@ -45,7 +45,7 @@ func (r *runner) finalEnds() []int64 {
 
 // topicIndex finds a topic by id where there is one, else by name.
 func (r *runner) topicIndex(name string, id [16]byte) (int, bool) {
-	i := -1
+	var i int
 	if id != [16]byte{} {
 		i = slices.Index(r.ids, id)
 	} else {

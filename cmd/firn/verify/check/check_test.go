@@ -439,7 +439,6 @@ func TestMemoryPerRecord(t *testing.T) {
 		}
 		reader.Read(0, 0, batch)
 	}
-	batch = nil
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	if per := float64(after.HeapAlloc-before.HeapAlloc) / records; per > 60 {

@@ -304,7 +304,7 @@ func (c *Client) Close(ctx context.Context) error {
 // leave proposes this incarnation's departure, so that peers need not wait for its registration to lapse.
 func (c *Client) leave(ctx context.Context) {
 	s := c.session.Load()
-	if s == nil || !s.joined.Load() || c.Err() != nil {
+	if s == nil || !s.joined.Load() || c.Err() != nil || ctx.Err() != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/firnlog/firn/metastore/entry"
@@ -135,6 +136,8 @@ type archivist struct {
 
 	// Since the last snapshot.
 	entries, bytes int
+	// cursor of the last Read: every archived entry lies at or before it.
+	cursor log.Cursor
 	// keys of archived entries that are not known to be deleted, in order of n; keys[0] belongs to trimBase+1.
 	keys     []log.Key
 	trimBase uint64
@@ -173,10 +176,11 @@ func (c *Client) newArchivist(ctx context.Context, writer log.Incarnation) (*arc
 // run archives what is new, and snapshots and trims where it is time.
 func (a *archivist) run(ctx context.Context) error {
 	for {
-		entries, _, more, err := a.c.log.Read(ctx, a.shadow.N(), sequences(a.shadow), readBytes)
+		entries, cursor, more, err := a.c.log.Read(ctx, a.shadow.N(), sequences(a.shadow), readBytes)
 		if err != nil {
 			return err
 		}
+		a.cursor = cursor
 		if len(entries) == 0 || !more && len(entries) < idleBatch && !a.newsworthy(entries) {
 			break
 		}
@@ -284,7 +288,8 @@ func (a *archivist) snapshot(ctx context.Context) error {
 	sum := sha256.Sum256(body)
 	p := pointer{
 		Format: pointerFormat, N: a.shadow.N(), Object: snapshotKey(a.c.identity.Epoch, a.shadow.N(), a.writer),
-		SHA256: hex.EncodeToString(sum[:]), Trimmed: a.pointer.Trimmed, Deleted: a.trimBase, Archive: string(a.head.Value),
+		SHA256: hex.EncodeToString(sum[:]), Trimmed: a.pointer.Trimmed, Deleted: a.trimBase,
+		TrimRevision: a.pointer.TrimRevision, Archive: string(a.head.Value),
 	}
 	if err := a.c.bucket.Put(ctx, p.Object, body, objstore.PutOptions{}); err != nil {
 		return fmt.Errorf("write snapshot %s: %w", p.Object, err)
@@ -318,35 +323,39 @@ func (a *archivist) movePointer(ctx context.Context, p pointer) error {
 }
 
 // trim deletes entries that a snapshot covers, but for a margin. The pointer says so first: whoever reads it knows that
-// entries up to Trimmed may be gone and takes them from the archive.
+// entries up to Trimmed may be gone and takes them from the archive, and whoever takes up the duty goes on deleting what it
+// says, with its cursor.
+//
+// Why the cursor: a deleted key can be taken again by a late copy of its commit, which is another entry, not archived yet.
+// The cursor is older than every deletion of the range, and so than every such copy.
 func (a *archivist) trim(ctx context.Context) error {
+	if err := a.deleteUpTo(ctx, a.pointer.Trimmed, a.pointer.TrimRevision); err != nil {
+		return err
+	}
 	margin := uint64(a.c.cfg.TrimMargin)
-	if a.pointer.N <= margin {
+	if a.pointer.N <= a.trimBase+margin {
 		return nil
 	}
-	upTo := a.pointer.N - margin
-	if upTo <= a.trimBase {
-		return nil
+	p := a.pointer
+	p.Trimmed, p.Deleted, p.TrimRevision = a.pointer.N-margin, a.trimBase, a.cursor.Revision
+	if err := a.movePointer(ctx, p); err != nil {
+		return err
 	}
-	if a.pointer.Trimmed < upTo {
-		p := a.pointer
-		p.Trimmed, p.Deleted = upTo, a.trimBase
-		if err := a.movePointer(ctx, p); err != nil {
-			return err
-		}
-	}
-	for a.trimBase < upTo {
-		count := int(min(uint64(len(a.keys)), upTo-a.trimBase, trimChunk))
+	return a.deleteUpTo(ctx, p.Trimmed, p.TrimRevision)
+}
+
+func (a *archivist) deleteUpTo(ctx context.Context, n uint64, revision int64) error {
+	for a.trimBase < n {
+		count := int(min(uint64(len(a.keys)), n-a.trimBase, trimChunk))
 		if count == 0 {
 			return nil
 		}
-		if err := a.c.log.Trim(ctx, a.keys[:count]); err != nil {
+		if err := a.c.log.Trim(ctx, a.keys[:count], log.Cursor{Revision: revision}); err != nil {
 			return fmt.Errorf("trim: %w", err)
 		}
-		a.keys = a.keys[count:]
+		a.keys = slices.Clone(a.keys[count:]) // let go of what was trimmed
 		a.trimBase += uint64(count)
 		a.c.cfg.Metrics.trimmed.Add(float64(count))
 	}
-	a.keys = append([]log.Key(nil), a.keys...) // let go of what was trimmed
 	return nil
 }

@@ -26,6 +26,9 @@ type pointer struct {
 	// Deleted: entries up to here are gone from the log. Invariant: Deleted <= Trimmed. What lies between was to be deleted
 	// when the pointer moved; whoever takes up the duty deletes it again.
 	Deleted uint64 `json:"deleted"`
+	// TrimRevision is the cursor up to which entries with the keys of (Deleted, Trimmed] are to be deleted. A later entry
+	// under such a key is a late copy of its commit, with a number of its own: deleting that would tear a hole into the log.
+	TrimRevision int64 `json:"trim_revision"`
 	// Archive is the archive range that held N when the snapshot was made: where a trimmer finds the keys below N.
 	Archive string `json:"archive"`
 }

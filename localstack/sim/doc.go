@@ -34,7 +34,7 @@
 //
 // # The judgement
 //
-// What clients saw goes to cmd/firn/verify/check, whose package comment lists the violations. Besides:
+// What clients saw goes to localstack/check, whose package comment lists the violations. Besides:
 //
 //	order, out_of_order   an answer to an idempotent producer that only a lost or reordered batch explains
 //	produce_refused, fetch_refused, list_refused, …   an error that no client retries, for what should work

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/firnlog/firn/cmd/firn/verify/check"
+	"github.com/firnlog/firn/localstack/check"
 	"github.com/firnlog/firn/metastore"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log"

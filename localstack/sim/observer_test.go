@@ -101,7 +101,7 @@ type patientTrim struct {
 	observer *observer
 }
 
-func (l patientTrim) Trim(ctx context.Context, keys []log.Key) error {
+func (l patientTrim) Trim(ctx context.Context, keys []log.Key, upTo log.Cursor) error {
 	head, err := l.observer.log.Head(ctx)
 	if err != nil {
 		return err
@@ -109,5 +109,5 @@ func (l patientTrim) Trim(ctx context.Context, keys []log.Key) error {
 	if _, err := l.observer.until(head); err != nil {
 		return err
 	}
-	return l.Log.Trim(ctx, keys)
+	return l.Log.Trim(ctx, keys, upTo)
 }

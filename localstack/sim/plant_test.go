@@ -2,6 +2,7 @@ package sim_test
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -172,7 +173,7 @@ func (l *earlyTrim) Commit(ctx context.Context, identity log.Identity, key log.K
 	trim := l.rng.IntN(20) == 0
 	l.mu.Unlock()
 	if err == nil && trim {
-		err = l.Trim(ctx, []log.Key{key})
+		err = l.Trim(ctx, []log.Key{key}, log.Cursor{Revision: math.MaxInt64})
 	}
 	return outcome, err
 }

@@ -5,7 +5,7 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/firnlog/firn/cmd/firn/verify/check"
+	"github.com/firnlog/firn/localstack/check"
 )
 
 // tally is what happened, of one life or of many.

@@ -124,9 +124,11 @@ type Log interface {
 	// every second, with nil entries where there are none (the store has delivered all that it had), so silence means
 	// trouble. Stores may repeat or skip through their own bugs: the caller checks n. The zero Cursor is before everything.
 	Watch(ctx context.Context, from Cursor, fn func(entries []Entry) error) error
-	// Trim deletes these entries (the caller knows that they are archived and in a snapshot) and lets the store forget
-	// their history. At most 1000 a call. Calls go up in n: history is forgotten up to the newest entry trimmed.
-	Trim(ctx context.Context, keys []Key) error
+	// Trim deletes those of these entries that lie at or before upTo, a cursor that Read gave (the caller knows that they are
+	// archived and in a snapshot), and lets the store forget their history. At most 1000 a call. Deleting a key re-arms its
+	// guard, so a late copy of its commit may come back under it, as another entry: a call that is repeated with the cursor
+	// of the first one spares it. Calls go up in n: history is forgotten up to the newest entry trimmed.
+	Trim(ctx context.Context, keys []Key, upTo Cursor) error
 	// Load reads a cell; Swap replaces it where its version is still the one given (0: create) or returns ErrConflict.
 	// A Swap with ErrUnavailable may have happened. With a non-nil owner the cell vanishes with that registration.
 	Load(ctx context.Context, name string) (Cell, error)

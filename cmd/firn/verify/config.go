@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/firnlog/firn/cmd/firn/client"
-	"github.com/firnlog/firn/cmd/firn/verify/check"
+	"github.com/firnlog/firn/localstack/check"
 )
 
 // Config says what to run. Zero values are not defaults: DefaultConfig has those.

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/firnlog/firn/cmd/firn/client"
-	"github.com/firnlog/firn/cmd/firn/verify/check"
+	"github.com/firnlog/firn/localstack/check"
 )
 
 // runner is one run. Fields above the gap are set before anything starts and read only afterwards.

@@ -5,7 +5,7 @@ import (
 	"io"
 	"text/tabwriter"
 
-	"github.com/firnlog/firn/cmd/firn/verify/check"
+	"github.com/firnlog/firn/localstack/check"
 )
 
 // Summary is the outcome of a run. As JSON it is one line, and every field is present.

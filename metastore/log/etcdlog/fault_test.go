@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"strings"
 	"sync"
@@ -125,7 +126,7 @@ func TestTrimCompactsAndWhatRemainsCanStillBeWatched(t *testing.T) {
 	for seq := range uint64(4) {
 		keys = append(keys, log.Key{Incarnation: a.key.Incarnation, Seq: seq + 1})
 	}
-	if err := a.Trim(t.Context(), keys); err != nil {
+	if err := a.Trim(t.Context(), keys, log.Cursor{Revision: math.MaxInt64}); err != nil {
 		t.Fatal(err)
 	}
 	if err := watchTo(t.Context(), a.Log, start, 0, 8); !errors.Is(err, log.ErrWatchLost) {
@@ -458,7 +459,7 @@ func TestFullStoreIsUnknown(t *testing.T) {
 			t.Errorf("status %v, %v", st, err)
 		}
 		// The way out is open.
-		if err := a.Trim(t.Context(), []log.Key{{Incarnation: a.key.Incarnation, Seq: 1}}); err != nil {
+		if err := a.Trim(t.Context(), []log.Key{{Incarnation: a.key.Incarnation, Seq: 1}}, log.Cursor{Revision: math.MaxInt64}); err != nil {
 			t.Errorf("trim: %v", err)
 		}
 		if err := a.reg.Close(t.Context()); err != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -44,8 +45,8 @@ func runs(trim []log.Key) []run {
 }
 
 // Trim implements log.Log. Requires: calls go up in n, so that what is compacted away is older than what remains. An error
-// may leave part of the keys deleted; the same call again is harmless while no late duplicate of them can come.
-func (l *Log) Trim(ctx context.Context, trim []log.Key) error {
+// may leave part of the keys deleted; the same call again, with the same cursor, is harmless.
+func (l *Log) Trim(ctx context.Context, trim []log.Key, upTo log.Cursor) error {
 	if err := l.open(); err != nil {
 		return err
 	}
@@ -53,28 +54,55 @@ func (l *Log) Trim(ctx context.Context, trim []log.Key) error {
 		return fmt.Errorf("trim of %d keys, at most %d", len(trim), trimKeysMax)
 	}
 	for chunk := range slices.Chunk(runs(trim), trimRunsMax) {
-		// Each run's newest entry is looked at before it goes, for the revision to compact at.
-		ops := make([]clientv3.Op, 0, 2*len(chunk))
-		for _, r := range chunk {
-			first := l.keys.entry(log.Key{Incarnation: r.incarnation, Seq: r.first})
-			last := l.keys.entry(log.Key{Incarnation: r.incarnation, Seq: r.last})
-			ops = append(ops, clientv3.OpGet(last, clientv3.WithKeysOnly()),
-				clientv3.OpDelete(first, clientv3.WithRange(last+"\x00")))
-		}
-		resp, err := l.cli.Txn(ctx).Then(ops...).Commit()
-		if err != nil {
+		if err := l.deleteRuns(ctx, chunk, upTo.Revision); err != nil {
 			return l.fail("trim", err)
 		}
+	}
+	l.compact(ctx)
+	return nil
+}
+
+// deleteRuns deletes the runs' entries of revisions up to upTo. Where a run holds a later one, a late copy under a key that
+// was deleted before, it is bisected: everything else goes, the copy stays.
+func (l *Log) deleteRuns(ctx context.Context, chunk []run, upTo int64) error {
+	ifs := make([]clientv3.Cmp, 0, len(chunk))
+	// Each run's newest entry is looked at before it goes, for the revision to compact at.
+	ops := make([]clientv3.Op, 0, 2*len(chunk))
+	for _, r := range chunk {
+		first := l.keys.entry(log.Key{Incarnation: r.incarnation, Seq: r.first})
+		last := l.keys.entry(log.Key{Incarnation: r.incarnation, Seq: r.last})
+		ifs = append(ifs, clientv3.Compare(clientv3.ModRevision(first).WithRange(last+"\x00"), "<", min(upTo, math.MaxInt64-1)+1))
+		ops = append(ops, clientv3.OpGet(last, clientv3.WithKeysOnly()),
+			clientv3.OpDelete(first, clientv3.WithRange(last+"\x00")))
+	}
+	resp, err := l.cli.Txn(ctx).If(ifs...).Then(ops...).Commit()
+	switch r := chunk[0]; {
+	case err != nil:
+		return err
+	case resp.Succeeded:
 		l.mu.Lock()
+		defer l.mu.Unlock()
 		for i := range chunk {
 			for _, kv := range resp.Responses[2*i].GetResponseRange().GetKvs() {
 				l.trimmed = max(l.trimmed, kv.ModRevision)
 			}
 		}
-		l.mu.Unlock()
+		return nil
+	case len(chunk) > 1:
+		half := len(chunk) / 2
+		if err := l.deleteRuns(ctx, chunk[:half], upTo); err != nil {
+			return err
+		}
+		return l.deleteRuns(ctx, chunk[half:], upTo)
+	case r.first < r.last:
+		middle := r.first + (r.last-r.first)/2
+		if err := l.deleteRuns(ctx, []run{{r.incarnation, r.first, middle}}, upTo); err != nil {
+			return err
+		}
+		return l.deleteRuns(ctx, []run{{r.incarnation, middle + 1, r.last}}, upTo)
+	default:
+		return nil
 	}
-	l.compact(ctx)
-	return nil
 }
 
 // compact lets etcd forget history up to the newest entry trimmed, if that is due. Deleted values go one tail later, when

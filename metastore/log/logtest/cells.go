@@ -3,6 +3,7 @@ package logtest
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -115,7 +116,7 @@ func cancelled(t *testing.T, s *store) {
 		"commit":     func() error { _, err := a.Commit(ctx, a.identity, k, nil); return err },
 		"head":       func() error { _, err := a.Head(ctx); return err },
 		"read":       func() error { _, _, _, err := a.Read(ctx, 0, nil, 1); return err },
-		"trim":       func() error { return a.Trim(ctx, []log.Key{k}) },
+		"trim":       func() error { return a.Trim(ctx, []log.Key{k}, log.Cursor{Revision: math.MaxInt64}) },
 		"load":       func() error { _, err := a.Load(ctx, "c"); return err },
 		"swap":       func() error { _, err := a.Swap(ctx, "c", 0, nil, nil); return err },
 	} {

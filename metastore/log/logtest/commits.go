@@ -3,6 +3,7 @@ package logtest
 import (
 	"bytes"
 	"context"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -120,7 +121,7 @@ func retryAfterTrim(t *testing.T, s *store) {
 	a.mustCommit(t, 3)
 	b.mustCommit(t, 3)
 	old := log.Key{Incarnation: a.incarnation, Seq: 2}
-	if err := a.Trim(t.Context(), []log.Key{{Incarnation: a.incarnation, Seq: 1}, old}); err != nil {
+	if err := a.Trim(t.Context(), []log.Key{{Incarnation: a.incarnation, Seq: 1}, old}, log.Cursor{Revision: math.MaxInt64}); err != nil {
 		t.Fatal(err)
 	}
 	_, cursor, _, err := a.Read(t.Context(), 6, nil, 1)
@@ -143,6 +144,38 @@ func retryAfterTrim(t *testing.T, s *store) {
 	for _, maxBytes := range []int{1, 1 << 20} {
 		read, _ := readAll(t, b, 6, hints, maxBytes)
 		equal(t, read, watched)
+	}
+}
+
+// repeatedTrim: a trim whose answer was lost is called again, after a late copy of a commit has come back under one of its
+// keys. The copy is an entry with a number of its own, which nobody has archived: it stays.
+func repeatedTrim(t *testing.T, s *store) {
+	a, b := s.agent(t), s.agent(t)
+	a.mustCommit(t, 20)
+	_, cursor, _, err := a.Read(t.Context(), 20, nil, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys []log.Key
+	for seq := range uint64(10) {
+		keys = append(keys, log.Key{Incarnation: a.incarnation, Seq: seq + 1})
+	}
+	if err := a.Trim(t.Context(), keys, cursor); err != nil {
+		t.Fatal(err)
+	}
+	late := keys[3]
+	if got, err := a.Commit(t.Context(), a.identity, late, value(late, 0)); err != nil || got != log.Committed {
+		t.Fatalf("outcome %d, %v", got, err)
+	}
+	b.mustCommit(t, 1)
+	for range 2 {
+		if err := b.Trim(t.Context(), keys, cursor); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read, _ := readAll(t, b, 20, map[log.Incarnation]uint64{a.incarnation: 20}, 1<<20)
+	if len(read) != 2 || read[0].N != 21 || read[0].Key != late || read[1].N != 22 {
+		t.Fatalf("after the repeat:%s", brief(read))
 	}
 }
 

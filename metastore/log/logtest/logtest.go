@@ -27,6 +27,7 @@ func Run(t *testing.T, newStore func(t *testing.T) Opener) {
 		{"largest value", largestValue},
 		{"numbers are dense under many committers", numbersAreDense},
 		{"a retry after a trim commits again", retryAfterTrim},
+		{"a repeated trim spares a late copy", repeatedTrim},
 		{"fenced after close", fencedAfterClose},
 		{"fenced after unregister", fencedAfterUnregister},
 		{"fenced after the lease lapsed", fencedAfterLapse},

@@ -3,6 +3,7 @@ package logtest
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"testing"
 
@@ -160,7 +161,7 @@ func readTrimmed(t *testing.T, s *store) {
 		hints[e.Key.Incarnation] = e.Key.Seq
 	}
 	for range 2 { // again is harmless
-		if err := agents[0].Trim(t.Context(), keys); err != nil {
+		if err := agents[0].Trim(t.Context(), keys, log.Cursor{Revision: math.MaxInt64}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -195,11 +196,11 @@ func trimBounds(t *testing.T, s *store) {
 	for i := range keys {
 		keys[i] = log.Key{Incarnation: newIncarnation(), Seq: uint64(i) + 1}
 	}
-	if err := a.Trim(t.Context(), keys); err == nil {
+	if err := a.Trim(t.Context(), keys, log.Cursor{Revision: math.MaxInt64}); err == nil {
 		t.Error("1001 keys were taken")
 	}
 	// Scattered keys, none of which exists but one.
-	if err := a.Trim(t.Context(), append(keys[:999], log.Key{Incarnation: a.incarnation, Seq: 1})); err != nil {
+	if err := a.Trim(t.Context(), append(keys[:999], log.Key{Incarnation: a.incarnation, Seq: 1}), log.Cursor{Revision: math.MaxInt64}); err != nil {
 		t.Fatal(err)
 	}
 	rest, _ := readAll(t, a, 1, map[log.Incarnation]uint64{a.incarnation: 1}, 1)
@@ -207,7 +208,7 @@ func trimBounds(t *testing.T, s *store) {
 	if len(rest) != 1 {
 		t.Errorf("%d entries are left", len(rest))
 	}
-	if err := a.Trim(t.Context(), nil); err != nil {
+	if err := a.Trim(t.Context(), nil, log.Cursor{Revision: math.MaxInt64}); err != nil {
 		t.Error(err)
 	}
 }

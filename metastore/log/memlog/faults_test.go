@@ -3,6 +3,7 @@ package memlog_test
 import (
 	"context"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"testing"
 	"testing/synctest"
@@ -186,7 +187,7 @@ func TestLateCommitLandsAgainAfterATrim(t *testing.T) {
 		if got, err := w.retry(); err != nil || got != log.Committed {
 			w.Fatalf("outcome %d, %v", got, err)
 		}
-		if err := w.log.Trim(w.Context(), []log.Key{w.key}); err != nil {
+		if err := w.log.Trim(w.Context(), []log.Key{w.key}, log.Cursor{Revision: math.MaxInt64}); err != nil {
 			w.Fatal(err)
 		}
 		time.Sleep(10 * time.Second)

@@ -204,12 +204,12 @@ func (l *Log) Read(ctx context.Context, after uint64, _ map[log.Incarnation]uint
 }
 
 // Trim implements log.Log.
-func (l *Log) Trim(ctx context.Context, keys []log.Key) error {
+func (l *Log) Trim(ctx context.Context, keys []log.Key, upTo log.Cursor) error {
 	const keysMax = 1000
 	if len(keys) > keysMax {
 		return fmt.Errorf("trim of %d keys, at most %d", len(keys), keysMax)
 	}
-	return l.call(ctx, "trim", func(s *Store) error { s.trimLocked(keys); return nil })
+	return l.call(ctx, "trim", func(s *Store) error { s.trimLocked(keys, upTo.Revision); return nil })
 }
 
 // Load implements log.Log.

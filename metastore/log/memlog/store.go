@@ -202,8 +202,8 @@ func (s *Store) laterLocked(after time.Duration, identity log.Identity, key log.
 	s.timers[t] = struct{}{}
 }
 
-// trimLocked deletes entries and compacts up to the newest of them, as etcdlog does.
-func (s *Store) trimLocked(keys []log.Key) {
+// trimLocked deletes entries of revisions up to upTo and compacts up to the newest of them, as etcdlog does.
+func (s *Store) trimLocked(keys []log.Key, upTo int64) {
 	s.revision++
 	var newest int64
 	for _, k := range keys {
@@ -211,8 +211,11 @@ func (s *Store) trimLocked(keys []log.Key) {
 		if !ok {
 			continue
 		}
-		delete(s.keys, k)
 		e := s.entries[n-s.identity.Base-1]
+		if e.revision > upTo {
+			continue
+		}
+		delete(s.keys, k)
 		e.trimmed = true
 		newest = max(newest, e.revision)
 	}

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/firnlog/firn/cmd/firn/verify/check"
+	"github.com/firnlog/firn/localstack/check"
 )
 
 const (

@@ -135,7 +135,7 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	}
 	reader := fetch.NewReader(a.meta, a.cache)
 	a.kafka, err = kafka.New(kafka.Config{
-		Listener: listenerName, ProduceBytesMax: cfg.RequestBytes, ConnectionInFlightBytes: max(32<<20, 2*cfg.RequestBytes),
+		Listener: listenerName, ProduceBytesMax: cfg.RequestBytes, ConnectionInFlightBytes: max(32<<20, 2*cfg.RequestBytes), InFlightBytes: max(256<<20, 2*cfg.RequestBytes),
 		AutoCreateTopics: cfg.AutoCreateTopics, DefaultPartitions: int32(cfg.DefaultPartitions),
 		Logger: parts.Logger, Metrics: kafka.NewMetrics(registry),
 	}, a.meta, a.ingest, reader)
@@ -173,7 +173,7 @@ const behindEntries = 10_000
 // Health says whether the agent should get traffic.
 func (a *Agent) Health() Health {
 	h := Health{Agent: a.cfg.Name, NodeID: -1, State: stateNames[a.state.Load()]}
-	if a.state.Load() == starting {
+	if a.state.Load() == starting || a.meta == nil {
 		return h
 	}
 	h.NodeID, h.Cluster, h.Degraded = a.meta.NodeID(), a.meta.ClusterID(), a.meta.Degraded()

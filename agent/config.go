@@ -52,7 +52,7 @@ func (c *Config) Validate() error {
 	} else if p, err := strconv.ParseUint(port, 10, 16); err != nil || p == 0 {
 		errs = append(errs, fmt.Errorf("agent: advertised address %q: port %q is not a number from 1 to 65535", c.Advertise, port))
 	}
-	number(&errs, "default partitions", &c.DefaultPartitions, 1, 1, 100_000)
+	number(&errs, "default partitions", &c.DefaultPartitions, 1, 1, 10_000)
 	number(&errs, "segment bytes", &c.SegmentBytes, 8<<20, 64<<10, 64<<20)
 	number(&errs, "flush interval", &c.FlushInterval, 250*time.Millisecond, time.Millisecond, time.Minute)
 	number(&errs, "upload slots", &c.UploadSlots, 4, 1, 256)

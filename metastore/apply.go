@@ -30,10 +30,10 @@ func (c *Client) catchUp(ctx context.Context) (log.Cursor, error) {
 		c.View(func(st *state.State) { lastSeqs = sequences(st) })
 		entries, cursor, more, err := c.log.Read(ctx, c.applied.Load(), lastSeqs, readBytes)
 		if errors.Is(err, log.ErrTrimmed) {
-			if entries, err = readArchive(ctx, c.log, c.bucket, c.identity, c.applied.Load()); err == nil && len(entries) == 0 {
-				err = fmt.Errorf("entries after n=%d are neither in the log nor in the archive", c.applied.Load())
+			if err := c.catchUpFromArchive(ctx); err != nil {
+				return log.Cursor{}, err
 			}
-			more = true
+			continue
 		}
 		if err != nil {
 			return log.Cursor{}, err
@@ -46,6 +46,28 @@ func (c *Client) catchUp(ctx context.Context) (log.Cursor, error) {
 			return cursor, nil
 		}
 	}
+}
+
+// catchUpFromArchive applies what the archive holds, one range at a time: history can be far larger than memory.
+func (c *Client) catchUpFromArchive(ctx context.Context) error {
+	before := c.applied.Load()
+	keys, err := archiveKeys(ctx, c.log, c.bucket, c.identity, before)
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		a, err := readRange(ctx, c.bucket, c.identity, key)
+		if err != nil {
+			return err
+		}
+		if err := c.apply(a.above(c.applied.Load())); err != nil {
+			return err
+		}
+	}
+	if c.applied.Load() == before {
+		return fmt.Errorf("entries after n=%d are neither in the log nor in the archive", before)
+	}
+	return nil
 }
 
 func sequences(st *state.State) map[log.Incarnation]uint64 {
@@ -162,7 +184,7 @@ func (c *Client) watchHead() {
 		if _, err := c.readHead(); err != nil && c.ctx.Err() == nil {
 			c.cfg.Logger.Debug("cannot read the metastore's head", "error", err)
 		}
-		c.cfg.Metrics.lagEntries.Set(float64(c.Head() - c.Applied()))
+		c.cfg.Metrics.lagEntries.Set(float64(c.lag()))
 	}
 }
 
@@ -205,7 +227,9 @@ func (c *Client) applyOne(e *log.Entry) error {
 	if err == nil && decoded.SeenN > 0 {
 		seen, seenOK = c.st.HashAt(decoded.SeenN)
 	}
+	var own ownEntry
 	if err == nil {
+		own = c.settle(e.Key, r)
 		c.applied.Store(e.N)
 	}
 	c.stateMu.Unlock()
@@ -222,25 +246,43 @@ func (c *Client) applyOne(e *log.Entry) error {
 			return err
 		}
 	}
-	if s := c.session.Load(); s != nil && s.incarnation == e.Key.Incarnation {
-		c.answer(s, e.Key.Seq, r)
-	}
+	own.answer(c, r)
 	c.hub.notify(r.Changed)
 	return nil
 }
 
-// answer tells the proposers of one of our entries what became of their ops.
-func (c *Client) answer(s *session, seq uint64, r *state.Results) {
-	if r.EntryCode == state.SeqRepeated {
-		return // a late copy of an entry that was answered when it was applied
+// ownEntry is an entry of ours that was just applied, taken out of its session.
+type ownEntry struct {
+	proposals []proposal
+	err       error // answers them where set
+}
+
+// settle takes an entry out of our session, if it is ours and its results are not known yet. Requires: stateMu is held.
+func (c *Client) settle(key log.Key, r *state.Results) (own ownEntry) {
+	s := c.session.Load()
+	if s == nil || s.incarnation != key.Incarnation || r.EntryCode == state.SeqRepeated {
+		return own // SeqRepeated: a late copy of an entry that was answered when it was applied
 	}
-	ps := s.settle(seq)
-	if r.EntryCode != state.OK {
+	switch r.EntryCode {
+	case state.OK:
+		own.proposals, _ = s.settle(key.Seq, false)
+	case state.NotJoined, state.SeqGap:
 		c.cfg.Logger.Warn("the cluster removed this incarnation", "incarnation", s.incarnation, "code", r.EntryCode)
-		s.giveBack(ps)
-		return
+		own.proposals, own.err = s.settle(key.Seq, true)
+	default: // the join that opens the session was refused, and would be again
+		own.proposals, _ = s.settle(key.Seq, false)
+		own.err = fmt.Errorf("%w: %v", ErrJoinRefused, r.EntryCode)
 	}
-	for i, p := range ps {
+	return own
+}
+
+// answer tells the proposers what became of their ops.
+func (o *ownEntry) answer(c *Client, r *state.Results) {
+	for i, p := range o.proposals {
+		if o.err != nil {
+			p.done(state.OpResult{}, o.err)
+			continue
+		}
 		c.cfg.Metrics.proposalSeconds.Observe(time.Since(p.at).Seconds())
 		p.done(r.Ops[i], nil)
 	}

@@ -161,35 +161,39 @@ func readRange(ctx context.Context, bucket objstore.Bucket, identity log.Identit
 	return a, nil
 }
 
-// readArchive returns the archived entries after n, in order and dense; none where the archive ends at or below n.
-func readArchive(ctx context.Context, l log.Log, bucket objstore.Bucket, identity log.Identity, after uint64) ([]log.Entry, error) {
+// above returns the entries above n.
+func (a *archiveRange) above(n uint64) []log.Entry {
+	if n < a.first() {
+		return a.entries
+	}
+	return a.entries[min(n-a.first()+1, uint64(len(a.entries))):]
+}
+
+// archiveKeys returns the keys of the ranges that hold entries after n, oldest first; none where the archive ends at or below
+// n. Only keys: what lies behind them may be far larger than memory.
+func archiveKeys(ctx context.Context, l log.Log, bucket objstore.Bucket, identity log.Identity, n uint64) ([]string, error) {
 	cell, err := l.Load(ctx, archiveCell)
 	if err != nil {
 		return nil, fmt.Errorf("read the archive's head: %w", err)
 	}
-	var ranges []*archiveRange
+	var keys []string
 	for key := string(cell.Value); key != ""; {
 		a, err := readRange(ctx, bucket, identity, key)
 		if err != nil {
 			return nil, err
 		}
-		if a.last() <= after {
+		if a.last() <= n {
 			break
 		}
-		ranges = append(ranges, a)
-		if a.first() <= after+1 {
+		keys = append(keys, key)
+		if a.first() <= n+1 {
 			break
+		}
+		if a.previous == "" {
+			return nil, fmt.Errorf("%w: the archive begins at n=%d, n=%d is needed", ErrCorrupt, a.first(), n+1)
 		}
 		key = a.previous
 	}
-	var entries []log.Entry
-	next := after + 1
-	for _, a := range slices.Backward(ranges) {
-		if a.first() > next {
-			return nil, fmt.Errorf("%w: archive lacks n=%d to n=%d", ErrCorrupt, next, a.first()-1)
-		}
-		entries = append(entries, a.entries[next-a.first():]...)
-		next = a.last() + 1
-	}
-	return entries, nil
+	slices.Reverse(keys)
+	return keys, nil
 }

@@ -24,6 +24,8 @@ var (
 	ErrTooLarge = errors.New("op too large for an entry")
 	// ErrDiverged: this agent's state differs from what the log's history gives. It must leave service.
 	ErrDiverged = errors.New("state diverged")
+	// ErrJoinRefused: the cluster does not take this agent; the message says why.
+	ErrJoinRefused = errors.New("join refused by the cluster")
 	// ErrForeign: the log or the bucket belongs to another cluster, or the log was replaced under us.
 	ErrForeign = errors.New("another cluster's data")
 	// ErrNewer: the data was written by a newer firn.
@@ -65,11 +67,14 @@ type Config struct {
 	Metrics *Metrics
 }
 
+// nameBytesMax is what the state machine takes.
+const nameBytesMax = 255
+
 // Validate reports every problem and fills in defaults.
 func (c *Config) Validate() error {
 	var errs []error
-	if c.Name == "" {
-		errs = append(errs, errors.New("metastore: the agent's name is empty"))
+	if c.Name == "" || len(c.Name) > nameBytesMax {
+		errs = append(errs, fmt.Errorf("metastore: the agent's name has %d bytes, not 1 to %d", len(c.Name), nameBytesMax))
 	}
 	if len(c.Listeners) == 0 {
 		errs = append(errs, errors.New("metastore: no advertised listener"))
@@ -131,6 +136,8 @@ type Client struct {
 	head atomic.Uint64
 	// contactNanos is when the log last gave any answer, Unix nanoseconds of the process clock.
 	contactNanos atomic.Int64
+	// archiveFault says why this agent has stopped archiving, if it has.
+	archiveFault atomic.Pointer[string]
 
 	hub      hub
 	progress broadcast // pulses when applied rises
@@ -186,6 +193,7 @@ func Open(ctx context.Context, cfg Config, l log.Log, bucket objstore.Bucket) (*
 		c.barrierLoop,
 		c.watchHead,
 		c.keep,
+		c.archiveLoop,
 	} {
 		c.wg.Add(1)
 		go func() { defer c.wg.Done(); loop() }()
@@ -266,13 +274,22 @@ func (c *Client) Degraded() string {
 		return err.Error()
 	}
 	silence := c.clockNow().Sub(time.Unix(0, c.contactNanos.Load()))
-	switch lag := c.Head() - c.Applied(); {
+	switch lag := c.lag(); {
 	case silence > 2*c.cfg.WatchSilence:
 		return fmt.Sprintf("no answer from the metastore for %v", silence.Round(100*time.Millisecond))
 	case lag > 10_000:
 		return fmt.Sprintf("%d entries behind the metastore's head", lag)
 	}
+	if why := c.archiveFault.Load(); why != nil {
+		return *why
+	}
 	return ""
+}
+
+// lag is how many entries are committed and not applied here.
+func (c *Client) lag() uint64 {
+	applied := c.Applied() // first: the head is then at or above it
+	return c.Head() - applied
 }
 
 // fail ends service for good: pending proposals are answered, loops end.

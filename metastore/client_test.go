@@ -18,6 +18,7 @@ import (
 	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/metastore/log/memlog"
 	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/mem"
 )
 
@@ -410,4 +411,103 @@ func TestProducerIDsAreUnique(t *testing.T) {
 			seen[id] = true
 		}
 	})
+}
+
+func (c *cluster) status(cl *metastore.Client) *metastore.Report {
+	c.t.Helper()
+	r, err := metastore.Status(c.t.Context(), c.logs[cl], c.bucket)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return r
+}
+
+// A backlog longer than what a live state remembers of its chain is archived all the same.
+func TestABacklogIsArchived(t *testing.T) {
+	bubble(t, 12, func(t *testing.T, c *cluster) {
+		a := c.open("a", func(cfg *metastore.Config) { cfg.ArchiveInterval = time.Hour })
+		defer c.close(a)
+		filler := strings.Repeat("x", 2000)
+		for i := range 6500 { // of which one read takes about 4000
+			op := &entry.AlterConfigs{ResourceType: 4, Changes: []entry.ConfigChange{{Name: "filler", Value: fmt.Sprint(filler, i)}}}
+			c.propose(a, op)
+		}
+		time.Sleep(2 * time.Hour)
+		if r := c.status(a); r.ArchivedTo < 6500 {
+			t.Fatalf("archived to n=%d of n=%d", r.ArchivedTo, r.Head)
+		}
+	})
+}
+
+// Where entries come one by one, each becomes an archive object. What an agent has to read when it starts or takes up the duty
+// stays short all the same.
+func TestAQuietClusterKeepsItsTailShort(t *testing.T) {
+	bubble(t, 13, func(t *testing.T, c *cluster) {
+		a := c.open("a", func(cfg *metastore.Config) { cfg.ArchiveInterval = time.Second })
+		for i := range 1000 {
+			c.propose(a, topic(fmt.Sprint("t", i)))
+			time.Sleep(2 * time.Second)
+		}
+		r := c.status(a)
+		if r.ArchivedTo-r.SnapshotN > 400 || r.ArchivedTo-r.TrimmedTo > 600 {
+			t.Fatalf("archived to n=%d, snapshot at n=%d, trimmed to n=%d", r.ArchivedTo, r.SnapshotN, r.TrimmedTo)
+		}
+		c.close(a)
+		b := c.open("b")
+		defer c.close(b)
+		if !has(b, "t0") || !has(b, "t999") {
+			t.Fatal("history is missing")
+		}
+		v, err := metastore.Verify(t.Context(), c.logs[b], c.bucket)
+		if err != nil || len(v.Problems) > 0 || v.Topics != 1000 {
+			t.Fatalf("verify: %v %+v", err, v)
+		}
+	})
+}
+
+// Verify sees what an archive object or a snapshot has lost.
+func TestVerifySeesDamage(t *testing.T) {
+	for _, prefix := range []string{"metastore/archive/", "metastore/snapshot/"} {
+		t.Run(prefix, func(t *testing.T) {
+			bubble(t, 14, func(t *testing.T, c *cluster) {
+				a := c.open("a", func(cfg *metastore.Config) { cfg.ArchiveInterval, cfg.SnapshotEntries = time.Second, 20 })
+				defer c.close(a)
+				for i := range 100 {
+					c.propose(a, topic(fmt.Sprint("t", i)))
+					time.Sleep(time.Second)
+				}
+				time.Sleep(5 * time.Second)
+				infos, err := c.bucket.List(t.Context(), prefix, "", 1000)
+				if err != nil || len(infos) == 0 {
+					t.Fatalf("%d objects, %v", len(infos), err)
+				}
+				key := infos[len(infos)-1].Key
+				body, err := c.bucket.Get(t.Context(), key)
+				if err != nil {
+					t.Fatal(err)
+				}
+				body[len(body)/2] ^= 1
+				if err := c.bucket.Put(t.Context(), key, body, objstore.PutOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				v, err := metastore.Verify(t.Context(), c.logs[a], c.bucket)
+				if err != nil || len(v.Problems) == 0 || !strings.Contains(strings.Join(v.Problems, " "), key) {
+					t.Fatalf("verify: %v %+v", err, v)
+				}
+			})
+		})
+	}
+}
+
+func TestConfigSaysAllThatIsWrong(t *testing.T) {
+	cfg := metastore.Config{Name: strings.Repeat("n", 256), TickInterval: -1, EntryBytes: 1 << 30}
+	err := cfg.Validate()
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, want := range []string{"name", "listener", "tick interval", "entry bytes"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("no word of the %s in %q", want, err)
+		}
+	}
 }

@@ -123,6 +123,7 @@ type session struct {
 	inFlight map[uint64][]proposal // by seq: proposals in entries that are not applied yet
 	returned []proposal            // of entries that the state rejected whole, in order
 	seq      uint64                // of the last entry applied
+	drained  error                 // set by drain: there is no next session
 }
 
 func (s *session) track(seq uint64, ps []proposal) {
@@ -131,14 +132,26 @@ func (s *session) track(seq uint64, ps []proposal) {
 	s.mu.Unlock()
 }
 
-// settle takes the proposals of an entry that was just applied.
-func (s *session) settle(seq uint64) []proposal {
+// settle takes out the proposals of an entry that was just applied. With rejected they are kept for the next session, or come
+// back with an error where there will be none.
+//
+// Requires: the caller holds the state's lock and has not announced the entry as applied yet. settleSession takes what is left
+// once everything is applied; an entry between the two would be committed again under the next incarnation.
+func (s *session) settle(seq uint64, rejected bool) ([]proposal, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ps := s.inFlight[seq]
 	delete(s.inFlight, seq)
 	s.seq = max(s.seq, seq)
-	return ps
+	if !rejected {
+		return ps, nil
+	}
+	s.deadOnce.Do(func() { close(s.dead) })
+	if s.drained != nil {
+		return ps, s.drained
+	}
+	s.returned = append(s.returned, ps...)
+	return nil, nil
 }
 
 func (s *session) appliedSeq() uint64 {
@@ -147,18 +160,14 @@ func (s *session) appliedSeq() uint64 {
 	return s.seq
 }
 
-// giveBack keeps proposals of a rejected entry for the next session.
-func (s *session) giveBack(ps []proposal) {
-	s.mu.Lock()
-	s.returned = append(s.returned, ps...)
-	s.mu.Unlock()
-	s.deadOnce.Do(func() { close(s.dead) })
-}
-
 // unsettled empties the session: every proposal that had no effect, in order.
 func (s *session) unsettled() []proposal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.unsettledLocked()
+}
+
+func (s *session) unsettledLocked() []proposal {
 	ps := s.returned
 	seqs := make([]uint64, 0, len(s.inFlight))
 	for seq := range s.inFlight {
@@ -173,7 +182,11 @@ func (s *session) unsettled() []proposal {
 }
 
 func (s *session) drain(err error) {
-	for _, p := range s.unsettled() {
+	s.mu.Lock()
+	ps := s.unsettledLocked()
+	s.drained = err
+	s.mu.Unlock()
+	for _, p := range ps {
 		p.done(state.OpResult{}, err)
 	}
 }
@@ -211,6 +224,12 @@ func (c *Client) Propose(ctx context.Context, op entry.Op) (state.OpResult, erro
 	}
 }
 
+// Sessions that end soon after another are opened with these pauses between them.
+const (
+	sessionDelayMin = 10 * time.Millisecond
+	sessionDelayMax = 5 * time.Second
+)
+
 var (
 	errFenced = errors.New("registration gone")
 	errEnded  = errors.New("client ended")
@@ -220,7 +239,8 @@ var (
 // of one agent could take effect in either order.
 func (c *Client) commitLoop() {
 	defer c.answerAll()
-	for c.ctx.Err() == nil {
+	for delay := sessionDelayMin; c.ctx.Err() == nil; {
+		began := time.Now()
 		s, err := c.openSession()
 		if err != nil {
 			return
@@ -231,6 +251,13 @@ func (c *Client) commitLoop() {
 		}
 		if !c.settleSession(s, err) {
 			return
+		}
+		if time.Since(began) > time.Minute {
+			delay = sessionDelayMin
+		} else if !c.pause(delay) { // whatever ends sessions one after the other: not as fast as we can
+			return
+		} else {
+			delay = min(2*delay, sessionDelayMax)
 		}
 	}
 }
@@ -276,8 +303,11 @@ func (c *Client) openSession() (*session, error) {
 		MaxFeatureLevel: state.MaxFeatureLevel,
 	}
 	c.queue.putBack([]proposal{{op: join, size: entry.OpSize(join), at: time.Now(), done: func(r state.OpResult, err error) {
-		if err != nil || r.Code != state.OK {
-			c.fail(fmt.Errorf("join as %q refused: %v %w", c.cfg.Name, r.Code, errors.Join(err)))
+		if err == nil && r.Code != state.OK {
+			err = fmt.Errorf("%w: %v", ErrJoinRefused, r.Code)
+		}
+		if err != nil {
+			c.fail(fmt.Errorf("join as %q: %w", c.cfg.Name, err))
 			return
 		}
 		s.nodeID.Store(r.NodeID)

@@ -227,12 +227,28 @@ func (v *replayer) tail(ctx context.Context, l log.Log, bucket objstore.Bucket, 
 	for {
 		entries, _, more, err := l.Read(ctx, v.st.N(), sequences(v.st), readBytes)
 		if errors.Is(err, log.ErrTrimmed) {
-			entries, err = readArchive(ctx, l, bucket, identity, v.st.N())
-			if err == nil && len(entries) == 0 {
-				v.problem("entries after n=%d are neither in the log nor in the archive", v.st.N())
+			before := v.st.N()
+			keys, err := archiveKeys(ctx, l, bucket, identity, before)
+			if err != nil {
+				return err
+			}
+			for _, key := range keys {
+				a, err := readRange(ctx, bucket, identity, key)
+				if err != nil {
+					return err
+				}
+				for _, e := range a.above(v.st.N()) {
+					if err := v.take(e); err != nil {
+						v.problem("archive object %s: %v", key, err)
+						return nil
+					}
+				}
+			}
+			if v.st.N() == before {
+				v.problem("entries after n=%d are neither in the log nor in the archive", before)
 				return nil
 			}
-			more = true
+			continue
 		}
 		if err != nil {
 			return fmt.Errorf("read the log: %w", err)

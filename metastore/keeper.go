@@ -27,6 +27,16 @@ const trimChunk = 1000
 // idleBatch is how many entries without news for readers (ticks) may wait before they are archived all the same.
 const idleBatch = 1000
 
+// archiveRunMax bounds one run of the archiver, taking the duty up included.
+const archiveRunMax = 10 * time.Minute
+
+// A snapshot is made, and the log trimmed to the marginRanges newest, also where that many ranges were written since: a quiet
+// cluster archives few entries an object, and whoever takes up the duty, or starts, reads them one by one.
+const (
+	snapshotRanges = 256
+	marginRanges   = 64
+)
+
 // keep runs this agent's periodic duties.
 func (c *Client) keep() {
 	next := map[string]time.Time{}
@@ -40,8 +50,7 @@ func (c *Client) keep() {
 	}
 	absent := make(map[log.Incarnation]int)
 	var reported uint64
-	var a *archivist
-	for c.pause(c.cfg.ArchiveInterval / 3) {
+	for c.pause(min(c.cfg.TickInterval, c.cfg.RegistrationTTL/3) / 3) {
 		s := c.session.Load()
 		if s == nil || !s.joined.Load() {
 			continue
@@ -57,7 +66,14 @@ func (c *Client) keep() {
 		if due("members", c.cfg.RegistrationTTL/3) {
 			c.removeDead(absent)
 		}
-		if due("archive", c.cfg.ArchiveInterval) {
+	}
+}
+
+// archiveLoop archives where the duty is ours. It is on its own: taking the duty up reads much.
+func (c *Client) archiveLoop() {
+	var a *archivist
+	for c.pause(c.cfg.ArchiveInterval) {
+		if s := c.session.Load(); s != nil && s.joined.Load() && c.archiveFault.Load() == nil {
 			a = c.archiveOnce(s, a)
 		}
 	}
@@ -95,7 +111,7 @@ func (c *Client) removeDead(absent map[log.Incarnation]int) {
 // archiveOnce makes sure that somebody archives and, where it is us, archives what is new. It returns the archivist to go
 // on with, nil where the duty is another's or something went wrong (the next call starts from the bucket again).
 func (c *Client) archiveOnce(s *session, a *archivist) *archivist {
-	ctx, cancel := context.WithTimeout(c.ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(c.ctx, archiveRunMax)
 	defer cancel()
 	holder, err := c.log.Load(ctx, archiverCell)
 	if err == nil && holder.Version == 0 {
@@ -115,7 +131,12 @@ func (c *Client) archiveOnce(s *session, a *archivist) *archivist {
 			c.cfg.Logger.Warn("archiving interrupted", "error", err)
 		}
 		if errors.Is(err, ErrDiverged) {
-			c.fail(err)
+			// Who is wrong, the live state or what the bucket gives, peers tell (see peers). If it is the bucket, ending
+			// this agent would only hand the same to the next one: stop archiving, keep the log whole, and say so.
+			why := err.Error()
+			c.archiveFault.Store(&why)
+			c.cfg.Metrics.hashMismatches.Inc()
+			c.cfg.Logger.Error("archiving stopped: the log is no longer trimmed", "error", err)
 		}
 		return nil
 	}
@@ -136,6 +157,8 @@ type archivist struct {
 
 	// Since the last snapshot.
 	entries, bytes int
+	// ranges holds the n of the last entry of each archive range after trimBase.
+	ranges []uint64
 	// cursor of the last Read: every archived entry lies at or before it.
 	cursor log.Cursor
 	// keys of archived entries that are not known to be deleted, in order of n; keys[0] belongs to trimBase+1.
@@ -157,18 +180,24 @@ func (c *Client) newArchivist(ctx context.Context, writer log.Incarnation) (*arc
 		return nil, err
 	}
 	a.trimBase = max(a.pointer.Deleted, c.identity.Base)
-	archived, err := readArchive(ctx, c.log, c.bucket, c.identity, a.trimBase)
+	keys, err := archiveKeys(ctx, c.log, c.bucket, c.identity, a.trimBase)
 	if err != nil {
 		return nil, err
 	}
-	for _, e := range archived {
-		a.keys = append(a.keys, e.Key)
-		if e.N <= a.shadow.N() {
-			continue
-		}
-		if err := a.replay(e); err != nil {
+	for _, key := range keys {
+		r, err := readRange(ctx, c.bucket, c.identity, key)
+		if err != nil {
 			return nil, err
 		}
+		for _, e := range r.above(a.trimBase) {
+			a.keys = append(a.keys, e.Key)
+		}
+		for _, e := range r.above(a.shadow.N()) {
+			if err := a.replay(e); err != nil {
+				return nil, err
+			}
+		}
+		a.ranges = append(a.ranges, r.last())
 	}
 	return a, nil
 }
@@ -191,7 +220,7 @@ func (a *archivist) run(ctx context.Context) error {
 			break
 		}
 	}
-	if a.entries >= a.c.cfg.SnapshotEntries || a.bytes >= a.c.cfg.SnapshotBytes {
+	if a.entries >= a.c.cfg.SnapshotEntries || a.bytes >= a.c.cfg.SnapshotBytes || a.rangesAfter(a.pointer.N) >= snapshotRanges {
 		if err := a.snapshot(ctx); err != nil {
 			return err
 		}
@@ -215,16 +244,31 @@ func (a *archivist) newsworthy(entries []log.Entry) bool {
 	return false
 }
 
-// archive seals entries in the bucket, reads them back, and replays what came back.
-func (a *archivist) archive(ctx context.Context, entries []log.Entry) error {
-	probe := &archiveRange{identity: a.c.identity, previous: string(a.head.Value), before: a.shadow.ChainHash(), entries: entries}
-	key := archiveKey(a.c.identity.Epoch, probe.first(), probe.last(), a.writer)
-	live, ok := a.liveHash(ctx, probe.last())
-	if !ok {
-		return nil // this agent has not applied that far yet, or long since; the next run takes more
+// rangesAfter counts the ranges that end above n.
+func (a *archivist) rangesAfter(n uint64) int {
+	i, found := slices.BinarySearch(a.ranges, n)
+	if found {
+		i++
 	}
-	probe.after = live
-	body := probe.encode()
+	return len(a.ranges) - i
+}
+
+// archive replays entries, seals them in the bucket, and reads them back: what came back is to the byte what was replayed, so
+// the shadow is what the bucket alone gives. On any error the archivist is given up, and with it a shadow that is ahead.
+func (a *archivist) archive(ctx context.Context, entries []log.Entry) error {
+	sealed := &archiveRange{identity: a.c.identity, previous: string(a.head.Value), before: a.shadow.ChainHash(), entries: entries}
+	for _, e := range entries {
+		if err := a.replay(e); err != nil {
+			return err
+		}
+		a.keys = append(a.keys, e.Key)
+	}
+	sealed.after = a.shadow.ChainHash()
+	if err := a.compareLive(ctx, sealed.last(), sealed.after); err != nil {
+		return err
+	}
+	key := archiveKey(a.c.identity.Epoch, sealed.first(), sealed.last(), a.writer)
+	body := sealed.encode()
 	if err := a.c.bucket.Put(ctx, key, body, objstore.PutOptions{}); err != nil {
 		return fmt.Errorf("write archive %s: %w", key, err)
 	}
@@ -232,29 +276,29 @@ func (a *archivist) archive(ctx context.Context, entries []log.Entry) error {
 	if err != nil {
 		return fmt.Errorf("read back: %w", err)
 	}
-	for _, e := range back.entries {
-		if err := a.replay(e); err != nil {
-			return err
-		}
-		a.keys = append(a.keys, e.Key)
-	}
-	if got := a.shadow.ChainHash(); got != live {
-		return fmt.Errorf("%w: at n=%d the archive gives chain hash %x, this agent has %x", ErrDiverged, a.shadow.N(), got[:8], live[:8])
+	if !bytes.Equal(back.encode(), body) {
+		return fmt.Errorf("%w: archive object %s is not what was written", ErrCorrupt, key)
 	}
 	if a.head, err = a.swap(ctx, archiveCell, a.head, []byte(key)); err != nil {
 		return fmt.Errorf("move the archive's head: %w", err)
 	}
+	a.ranges = append(a.ranges, sealed.last())
 	a.c.cfg.Metrics.archivedBytes.Add(float64(len(body)))
 	return nil
 }
 
-// liveHash is the live state's chain hash at n.
-func (a *archivist) liveHash(ctx context.Context, n uint64) (h [32]byte, ok bool) {
-	if a.c.awaitApplied(ctx, n) != nil {
-		return h, false
+// compareLive holds the shadow against the live state, where that still remembers its chain hash at n.
+func (a *archivist) compareLive(ctx context.Context, n uint64, shadow [32]byte) error {
+	if err := a.c.awaitApplied(ctx, n); err != nil {
+		return err
 	}
-	a.c.View(func(st *state.State) { h, ok = st.HashAt(n) })
-	return h, ok
+	var live [32]byte
+	var known bool
+	a.c.View(func(st *state.State) { live, known = st.HashAt(n) })
+	if known && live != shadow {
+		return fmt.Errorf("%w: at n=%d a replay gives chain hash %x, this agent has %x", ErrDiverged, n, shadow[:8], live[:8])
+	}
+	return nil
 }
 
 func (a *archivist) replay(e log.Entry) error {
@@ -332,12 +376,15 @@ func (a *archivist) trim(ctx context.Context) error {
 	if err := a.deleteUpTo(ctx, a.pointer.Trimmed, a.pointer.TrimRevision); err != nil {
 		return err
 	}
-	margin := uint64(a.c.cfg.TrimMargin)
-	if a.pointer.N <= a.trimBase+margin {
+	upTo := a.pointer.N - min(a.pointer.N, uint64(a.c.cfg.TrimMargin))
+	if covered := len(a.ranges) - a.rangesAfter(a.pointer.N); covered > marginRanges {
+		upTo = max(upTo, a.ranges[covered-marginRanges-1])
+	}
+	if upTo <= a.trimBase {
 		return nil
 	}
 	p := a.pointer
-	p.Trimmed, p.Deleted, p.TrimRevision = a.pointer.N-margin, a.trimBase, a.cursor.Revision
+	p.Trimmed, p.Deleted, p.TrimRevision = upTo, a.trimBase, a.cursor.Revision
 	if err := a.movePointer(ctx, p); err != nil {
 		return err
 	}
@@ -355,6 +402,7 @@ func (a *archivist) deleteUpTo(ctx context.Context, n uint64, revision int64) er
 		}
 		a.keys = slices.Clone(a.keys[count:]) // let go of what was trimmed
 		a.trimBase += uint64(count)
+		a.ranges = slices.Clone(a.ranges[len(a.ranges)-a.rangesAfter(a.trimBase):])
 		a.c.cfg.Metrics.trimmed.Add(float64(count))
 	}
 	return nil

@@ -230,12 +230,14 @@ func (v *replayer) tail(ctx context.Context, l log.Log, bucket objstore.Bucket, 
 			before := v.st.N()
 			keys, err := archiveKeys(ctx, l, bucket, identity, before)
 			if err != nil {
-				return err
+				v.problem("%v", err)
+				return nil
 			}
 			for _, key := range keys {
 				a, err := readRange(ctx, bucket, identity, key)
 				if err != nil {
-					return err
+					v.problem("%v", err)
+					return nil
 				}
 				for _, e := range a.above(v.st.N()) {
 					if err := v.take(e); err != nil {

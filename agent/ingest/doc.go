@@ -65,9 +65,9 @@
 //
 // # Bounds
 //
-// Config.MemoryBytes bounds raw bytes staged and in flight, wal.Options.MaxBytes what is spilled. Where both are full, Stage
-// blocks: that is the back-pressure on produce connections, and it is no error. Parked batches hold their segments for
-// about GapWait.
+// Config.MemoryBytes bounds raw bytes staged and in flight, and one batch for each 512 of its bytes whether spilled or not;
+// wal.Options.MaxBytes bounds what is spilled. Where there is no room, Stage blocks: that is the back-pressure on produce
+// connections, and it is no error. Parked batches hold their segments for about GapWait.
 //
 // # Footers
 //

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -150,6 +151,41 @@ func TestAnOutageSpillsThenBlocksThenRecovers(t *testing.T) {
 		}
 		if d.inUse() != 0 || slices.Contains(released, false) {
 			t.Fatalf("%d bytes of the spill not freed, or buffers not released", d.inUse())
+		}
+	})
+}
+
+// Tiny batches cost more memory in bookkeeping than in bytes: their number is bounded too, however much room the spill has.
+func TestTinyBatchesAreBoundedByTheirNumber(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t)
+		m, bucket, d, out := c.join(1), newStore(), newDisk(1<<30), &outage{}
+		bucket.before = out.before
+		topic := m.createTopic("t", 1)
+		p := open(t, ingest.Config{MemoryBytes: 600_000}, m, bucket, d) // room for 1171
+		x := producer{topic: topic, id: -1}
+		const batches = 3000
+		var taken atomic.Int64
+		var all []*staged
+		finished := make(chan struct{})
+		go func() {
+			defer close(finished)
+			for range batches {
+				all = append(all, stage(t, p, x.part(t, "v")))
+				taken.Add(1)
+			}
+		}()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := taken.Load(); n != 1171 {
+			t.Fatalf("%d batches taken in", n)
+		}
+		out.end()
+		<-finished
+		for i, s := range all {
+			if got := s.offset(t); got != int64(i) {
+				t.Fatalf("batch %d at offset %d", i, got)
+			}
 		}
 	})
 }

@@ -153,7 +153,8 @@ func (p *Pipeline) admit(ctx context.Context, parts []*Part, size int64) (spille
 			p.mu.Unlock()
 			return false, ErrClosed
 		}
-		if p.resident == 0 || p.resident+size <= p.cfg.MemoryBytes {
+		crowded := p.parts > 0 && p.parts+len(parts) > p.partsMax()
+		if !crowded && (p.resident == 0 || p.resident+size <= p.cfg.MemoryBytes) {
 			p.addResidentLocked(size)
 			p.mu.Unlock()
 			return false, nil
@@ -161,7 +162,7 @@ func (p *Pipeline) admit(ctx context.Context, parts []*Part, size int64) (spille
 		change := p.change // before Append, so that no change is missed after it
 		p.waiters++
 		p.mu.Unlock()
-		if p.spill != nil && ctx.Err() == nil {
+		if p.spill != nil && ctx.Err() == nil && !crowded {
 			spilled, err = p.spillParts(ctx, parts)
 		}
 		if !spilled && err == nil {
@@ -182,6 +183,12 @@ func (p *Pipeline) admit(ctx context.Context, parts []*Part, size int64) (spille
 		}
 	}
 }
+
+// partBytes is about what a part takes in memory beside its records, its share of its request included. Spilling does not help
+// against that, so where batches are tiny their number is what is bounded.
+const partBytes = 512
+
+func (p *Pipeline) partsMax() int { return max(int(p.cfg.MemoryBytes/partBytes), 1024) }
 
 // spillParts writes all parts to the spill or none. An error is ctx's.
 func (p *Pipeline) spillParts(ctx context.Context, parts []*Part) (bool, error) {

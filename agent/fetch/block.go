@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"hash/maphash"
+	"sort"
 	"sync/atomic"
 
 	"github.com/firnlog/firn/metastore/entry"
@@ -82,13 +83,21 @@ func (c *cursor) next(ctx context.Context, offset int64) (raw []byte, last bool,
 		raw, c.base = raw[c.row.Position-chunk.RawPosition:], c.row.Base
 	}
 	c.chunks, c.first = c.chunks[1:], false
-	if n := len(c.chunks); c.ahead && n > 0 && c.table.key.kind == kindFooter {
-		next := (chunk.Position/c.r.cache.cfg.RunBytes + 1) * c.r.cache.cfg.RunBytes
-		if c.chunks[n-1].Position >= next {
-			c.r.cache.readAhead(c.r.cache.runRead(c.object, c.table.footer, next))
-		}
+	if c.ahead && c.table.key.kind == kindFooter {
+		c.readAhead(chunk.Position)
 	}
 	return raw, len(c.chunks) == 0, nil
+}
+
+// readAhead reads the row's next run behind the one of position. A chunk may be larger than a run, and no chunk starts in
+// the runs that it covers: the next run is the next chunk's.
+func (c *cursor) readAhead(position int64) {
+	cache := c.r.cache
+	end := (position/cache.cfg.RunBytes + 1) * cache.cfg.RunBytes
+	i := sort.Search(len(c.chunks), func(i int) bool { return c.chunks[i].Position >= end })
+	if i < len(c.chunks) {
+		cache.readAhead(cache.runRead(c.object, c.table.footer, c.chunks[i].Position))
+	}
 }
 
 // unavailable makes an error of the caller's context one to retry.

@@ -30,6 +30,8 @@ type Config struct {
 	RetryMin, RetryMax time.Duration
 	// LoadTimeout bounds a GET with its retries, whoever waits. Default 60 s.
 	LoadTimeout time.Duration
+	// BarrierTimeout bounds a read barrier, whatever the caller's patience. Default 5 s.
+	BarrierTimeout time.Duration
 	// Logger gets one line per read that needs an operator. Default: discard.
 	Logger *slog.Logger
 	// Metrics may be nil.
@@ -54,6 +56,7 @@ func (c *Config) Validate() error {
 	check("retry min", (*int64)(&c.RetryMin), int64(20*time.Millisecond))
 	check("retry max", (*int64)(&c.RetryMax), int64(time.Second))
 	check("load timeout", (*int64)(&c.LoadTimeout), int64(time.Minute))
+	check("barrier timeout", (*int64)(&c.BarrierTimeout), int64(5*time.Second))
 	if c.HotBytes > c.Bytes {
 		errs = append(errs, fmt.Errorf("fetch: hot bytes %d exceed cache bytes %d", c.HotBytes, c.Bytes))
 	}
@@ -109,7 +112,8 @@ func (it *item) stored(c segment.Chunk) []byte {
 // kept apart: cold items take what hot ones leave, hot items go only for newer hot ones, oldest first. Safe for concurrent
 // use.
 //
-// Equal reads that come together cause one GET. A GET goes on while anybody waits for it, and is given up with the last.
+// Equal reads that come together cause one GET. A GET goes on while anybody waits for it, and is given up with the last; but
+// where the last ran out of time, who asks again finds it under way, as if read ahead, and a slow bucket still gets to an end.
 type Cache struct {
 	cfg    Config
 	bucket objstore.Bucket
@@ -124,12 +128,13 @@ type Cache struct {
 	// Front is newest. Invariant: hotBytes and coldBytes are the sums of the lists' sizes; hotBytes + coldBytes <= Bytes.
 	hot, cold           list.List
 	hotBytes, coldBytes int64
-	ahead               int // loads that nobody waited for when they were started
+	ahead               int // loads that go on without anybody waiting; at most Config.ReadAhead
 }
 
 // load is a read from the bucket under way.
 type load struct {
-	waiters int // guarded by Cache.mu; at 0 the load is cancelled
+	waiters int  // guarded by Cache.mu; at 0 the load is cancelled
+	ahead   bool // guarded by Cache.mu: counts in Cache.ahead, and as a waiter
 	cancel  context.CancelFunc
 	done    chan struct{} // closed when it and err are set
 	item    *item
@@ -231,7 +236,7 @@ func (c *Cache) get(ctx context.Context, key itemKey, read func(ctx context.Cont
 	}
 	l := c.loads[key]
 	if l == nil {
-		if l = c.startLocked(key, read, nil); l == nil {
+		if l = c.startLocked(key, read); l == nil {
 			c.mu.Unlock()
 			return nil, fmt.Errorf("cache closed: %w", ErrUnavailable)
 		}
@@ -244,7 +249,11 @@ func (c *Cache) get(ctx context.Context, key itemKey, read func(ctx context.Cont
 		return l.item, l.err
 	case <-ctx.Done():
 		c.mu.Lock()
-		if l.waiters--; l.waiters == 0 {
+		l.waiters--
+		if l.waiters == 0 && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			c.leaveLocked(l)
+		}
+		if l.waiters == 0 {
 			l.cancel()
 			if c.loads[key] == l { // whoever comes now starts anew
 				delete(c.loads, key)
@@ -262,17 +271,23 @@ func (c *Cache) readAhead(key itemKey, read func(ctx context.Context) (*item, er
 	if c.ahead >= c.cfg.ReadAhead || c.items[key] != nil || c.loads[key] != nil {
 		return
 	}
-	c.ahead++
-	if l := c.startLocked(key, read, func() { c.ahead-- }); l != nil {
-		l.waiters++ // for as long as it takes
+	if l := c.startLocked(key, read); l != nil {
+		c.leaveLocked(l)
 		c.cfg.Metrics.readAheads.Inc()
-	} else {
-		c.ahead--
 	}
 }
 
-// startLocked starts a load; ended runs under the lock when it is over. nil where the cache is closed.
-func (c *Cache) startLocked(key itemKey, read func(ctx context.Context) (*item, error), ended func()) *load {
+// leaveLocked lets a load go on without anybody waiting, for as long as it takes, where the bound allows.
+func (c *Cache) leaveLocked(l *load) {
+	if !l.ahead && c.ahead < c.cfg.ReadAhead {
+		c.ahead++
+		l.ahead = true
+		l.waiters++
+	}
+}
+
+// startLocked starts a load; nil where the cache is closed.
+func (c *Cache) startLocked(key itemKey, read func(ctx context.Context) (*item, error)) *load {
 	if c.closed {
 		return nil
 	}
@@ -290,8 +305,8 @@ func (c *Cache) startLocked(key itemKey, read func(ctx context.Context) (*item, 
 			it.key = key
 			c.keepLocked(it)
 		}
-		if ended != nil {
-			ended()
+		if l.ahead {
+			c.ahead--
 		}
 		c.mu.Unlock()
 		l.item, l.err = it, err

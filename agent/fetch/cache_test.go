@@ -133,6 +133,38 @@ func TestEqualReadsShareOneGet(t *testing.T) {
 	})
 }
 
+// A caller whose time is up asks again: a GET that takes longer than each of its attempts must still arrive.
+func TestAGetOutlivesAReadThatRanOutOfTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, bucket := newIndex(t), newStore()
+		topic := x.topic("t")
+		fill(t, x, bucket, topic, 1, 100)
+		r, _ := open(t, fetch.Config{ReadAhead: 1}, x, bucket)
+		bucket.before = func(ctx context.Context, _ string) error {
+			select {
+			case <-time.After(25 * time.Second):
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		attempt := func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			_, _, err := r.Read(ctx, topic, 0, 0, 1, nil, true)
+			return err
+		}
+		wantErr(t, attempt(), fetch.ErrUnavailable)
+		wantErr(t, attempt(), fetch.ErrUnavailable)
+		if err := attempt(); err != nil {
+			t.Fatal(err)
+		}
+		if n := bucket.count(); n != 1 {
+			t.Errorf("%d GETs", n)
+		}
+	})
+}
+
 func TestUnavailableIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x, bucket := newIndex(t), newStore()
@@ -381,6 +413,33 @@ func TestLargeObjectsAreReadInRuns(t *testing.T) {
 	if _, _, err := r.Read(t.Context(), topic, 3, 9, 1, nil, true); err != nil || bucket.count() != before+2 {
 		t.Fatalf("%d GETs for one batch at the end, %v", bucket.count()-before, err)
 	}
+}
+
+// A chunk may cover whole runs, in which none starts. What follows is read ahead all the same.
+func TestReadAheadPassesRunsInsideAChunk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, bucket := newIndex(t), newStore()
+		topic := x.topic("t")
+		var parts []part
+		for i := range 4 {
+			parts = append(parts, of(t, batch.BuildOptions{}, topic, 0, now, fmt.Sprintf("%05000d", i)))
+		}
+		x.add(bucket, segment.Options{ChunkBytes: 1}, parts...)
+		r, _ := open(t, fetch.Config{WholeBytes: 1, RunBytes: 1000, ReadAhead: 1}, x, bucket)
+		for offset, gets := range []int{2, 4, 5, 5} { // footer and chunk; chunk and the next; the next; nothing is left
+			dst, _, err := r.Read(t.Context(), topic, 0, int64(offset), 1, nil, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := decode(t, dst); len(got) != 1 || got[0].offset != int64(offset) {
+				t.Fatalf("at %d: %v", offset, got)
+			}
+			synctest.Wait()
+			if n := bucket.count(); n != gets {
+				t.Fatalf("%d GETs up to offset %d, want %d", n, offset, gets)
+			}
+		}
+	})
 }
 
 func TestClose(t *testing.T) {

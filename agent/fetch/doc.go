@@ -24,7 +24,7 @@
 // An object of at most Config.WholeBytes (every level-0 segment) is read whole, with one GET, whatever was asked for:
 // its other partitions have readers too. Of a larger object the footer is read once, and then runs of neighbouring chunks
 // of about Config.RunBytes, cut by position so that all readers share them. Compressed chunks are kept decompressed
-// as well. Equal reads that come together are one GET.
+// as well. Equal reads that come together are one GET, which outlives a reader that ran out of time: it will ask again.
 //
 // Tail readers are served from what ingest just uploaded (hot) without a GET. What is read from the bucket is cold, and a
 // replay of old data, however large, evicts only cold items. A sequential reader's next object or run is read ahead.

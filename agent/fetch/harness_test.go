@@ -36,6 +36,7 @@ type index struct {
 	// barriers counts, broken makes them fail.
 	barriers int
 	broken   error
+	stuck    bool // barriers last until their context ends
 	objects  uint64
 }
 
@@ -77,9 +78,13 @@ func (x *index) View(fn func(*state.State)) {
 	fn(x.st)
 }
 
-func (x *index) Barrier(context.Context) error {
+func (x *index) Barrier(ctx context.Context) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.stuck {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
 	x.barriers++
 	if x.broken != nil {
 		return x.broken

@@ -128,6 +128,9 @@ func (c *Cache) readFooter(ctx context.Context, o object) (*item, error) {
 }
 
 func (c *Cache) readRun(ctx context.Context, o object, chunks []segment.Chunk) (*item, error) {
+	if len(chunks) == 0 {
+		return nil, fmt.Errorf("%w: a run without chunks in %s", ErrCorrupt, o.id.Key())
+	}
 	return c.twice(func() (*item, error) {
 		start, last := chunks[0].Position, chunks[len(chunks)-1]
 		bytes, err := c.fetch(ctx, o, start, last.Position+last.StoredSize-start)

@@ -137,8 +137,10 @@ func (r *Reader) note(topic entry.UUID, partition int32, err error) {
 	r.cache.cfg.Logger.Error("records cannot be read", "topic", topic, "partition", partition, "error", err)
 }
 
-// barrier makes View current. What ends it is ErrUnavailable.
+// barrier makes View current, within its time. What ends it is ErrUnavailable.
 func (r *Reader) barrier(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, r.cache.cfg.BarrierTimeout)
+	defer cancel()
 	if err := r.meta.Barrier(ctx); err != nil {
 		return fmt.Errorf("%w: read barrier: %w", ErrUnavailable, err)
 	}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/firnlog/firn/agent/fetch"
 	"github.com/firnlog/firn/metastore/entry"
@@ -143,6 +145,27 @@ func TestALaggingAgentAsksBeforeItSaysNo(t *testing.T) {
 	x.broken = errors.New("no metastore")
 	_, _, err = r.Read(t.Context(), topic, 0, 9, 100, nil, true)
 	wantErr(t, err, fetch.ErrUnavailable)
+}
+
+func TestABarrierThatHangsEndsInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, bucket := newIndex(t), newStore()
+		topic := x.topic("t")
+		r, _ := open(t, fetch.Config{BarrierTimeout: 3 * time.Second}, x, bucket)
+		x.stuck = true
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		for name, read := range map[string]func() error{
+			"an offset ahead": func() error { _, _, err := r.Read(ctx, topic, 0, 5, 1, nil, true); return err },
+			"a timestamp":     func() error { _, _, err := r.OffsetForTimestamp(ctx, topic, 0, 0); return err },
+		} {
+			start := time.Now()
+			wantErr(t, read(), fetch.ErrUnavailable)
+			if took := time.Since(start); took != 3*time.Second {
+				t.Errorf("%s: took %v", name, took)
+			}
+		}
+	})
 }
 
 func TestLogAppendTimeIsStamped(t *testing.T) {

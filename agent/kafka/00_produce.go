@@ -180,10 +180,17 @@ func (s *Server) stage(ctx context.Context, r *request, req *produceRequest) err
 				if p.code = codeUnknownTopicOrPartition; err != nil {
 					p.code, p.message = codeRequestTimedOut, "the metastore does not answer"
 				}
+				if err := r.conn.bounced.note(t.name, p.index, p.records); err != nil {
+					return err
+				}
 				continue
 			}
 			header, verr := s.checkBatch(v, r.version, p, lim)
 			if verr != nil {
+				continue
+			}
+			if r.conn.bounced.holds(t.name, p.index, header) {
+				p.code, p.message = codeRequestTimedOut, "an earlier batch of this producer was turned away and has not come again"
 				continue
 			}
 			st.parts = append(st.parts, ingest.Part{
@@ -213,6 +220,9 @@ func (s *Server) stage(ctx context.Context, r *request, req *produceRequest) err
 		for i := range req.topics {
 			for j := range req.topics[i].partitions {
 				if p := &req.topics[i].partitions[j]; p.part != nil {
+					if err := r.conn.bounced.note(req.topics[i].name, p.index, p.records); err != nil {
+						return err
+					}
 					p.part, p.code, p.message = nil, code, err.Error()
 				}
 			}

@@ -16,6 +16,9 @@ import (
 // A long poll looks at the state and sleeps until an applied entry changes one of its partitions; only when there is
 // something to read are records read, straight into the answer. There are no transactions: the last stable offset is the
 // high watermark, the list of aborted ones is empty, and both isolation levels read the same.
+//
+// An answer that had no room for records that are there does not wait for min_bytes: it cannot get any fuller. The reads of an answer share one deadline, so that a bucket that hangs holds up an answer once and not
+// once for each partition; what was not read by then is OFFSET_NOT_AVAILABLE, which clients retry.
 
 // gatherPause is how long a fetch whose min_bytes are not there yet lets more records come together before it reads again.
 const gatherPause = 20 * time.Millisecond
@@ -31,7 +34,7 @@ type fetching struct {
 }
 
 func (s *Server) fetch(ctx context.Context, r *request, req *kmsg.FetchRequest) (reply, error) {
-	plan, code := s.sessions.begin(req)
+	plan, code := s.sessions.begin(req, time.Now())
 	f := &fetching{s: s, req: req, plan: plan}
 	if code != codeNone {
 		s.cfg.Metrics.failed(keyFetch, code)
@@ -191,16 +194,18 @@ func (f *fetching) answer(ctx context.Context, r *request, final bool) (reply, i
 		}
 	}
 	included := f.included()
+	reads, cancel := context.WithTimeout(ctx, s.cfg.FetchReadTimeout)
+	defer cancel()
 	dst := f.appendEnvelope(s.startAnswer(r, want+64*len(included)), codeNone, func(dst []byte) []byte {
-		return f.appendTopics(ctx, dst, included, most)
+		return f.appendTopics(reads, dst, included, most)
 	})
-	size, failed := 0, false
+	size := 0
 	for _, i := range included {
 		p := &f.plan.parts[i]
 		size += p.bytes
-		failed = failed || p.now.code != codeNone
+		final = final || p.now.code != codeNone || p.cut
 	}
-	if ctx.Err() != nil || !final && !failed && size < int(f.req.MinBytes) {
+	if ctx.Err() != nil || !final && size < min(int(f.req.MinBytes), most) {
 		s.pool.put(dst)
 		s.fetchBudget.give(charge)
 		if ctx.Err() != nil {
@@ -298,32 +303,45 @@ func (f *fetching) appendTopics(ctx context.Context, dst []byte, included []int,
 // appendPartition writes one partition. The records are appended by the reader where they belong; what stands before them
 // is filled in afterwards.
 func (f *fetching) appendPartition(ctx context.Context, dst []byte, p *planPart, room int, first bool) []byte {
-	p.bytes = 0
+	p.bytes, p.cut, p.served = 0, false, false
 	dst = kbin.AppendInt32(dst, p.partition)
 	fixedAt := len(dst)
 	dst = f.appendStanding(dst, p)
 	lengthAt := len(dst)
 	dst = f.appendRoomForLength(dst)
 	recordsAt := len(dst)
-	if p.ready && (room > 0 || first) {
+	switch {
+	case !p.ready:
+	case ctx.Err() != nil:
+		p.fail(codeOffsetNotAvailable)
+		f.appendStanding(dst[:fixedAt], p)
+	case room > 0 || first:
 		limit := max(0, min(int(p.maxBytes), room))
 		read, res, err := f.s.log.Read(ctx, p.now.topic, p.partition, p.offset, limit, dst, first)
 		dst = read
 		if err != nil {
 			dst = dst[:recordsAt]
-			p.now.code = f.s.codeOf(err, codeOffsetNotAvailable)
-			if f.req.Version >= 13 && p.now.code == codeUnknownTopicOrPartition {
-				p.now.code = codeUnknownTopicID
+			code := f.s.codeOf(err, codeOffsetNotAvailable)
+			if f.req.Version >= 13 && code == codeUnknownTopicOrPartition {
+				code = codeUnknownTopicID
 			}
-			p.now.highWatermark, p.now.lastStable, p.now.logStart = -1, -1, -1
+			p.fail(code)
 		} else {
 			p.now.highWatermark, p.now.lastStable, p.now.logStart = res.HighWatermark, res.LastStable, res.LogStart
+			p.cut = res.NextOffset < res.HighWatermark
 		}
+		p.served = err != nil || len(dst) > recordsAt
 		f.appendStanding(dst[:fixedAt], p) // in place
 	}
 	p.bytes = len(dst) - recordsAt
 	dst = f.fillLength(dst, lengthAt, recordsAt)
 	return f.appendTags(dst)
+}
+
+// fail makes p one that could not be read.
+func (p *planPart) fail(code errorCode) {
+	p.now.code = code
+	p.now.highWatermark, p.now.lastStable, p.now.logStart = -1, -1, -1
 }
 
 // appendStanding writes what precedes the records. Its size depends on the version alone.

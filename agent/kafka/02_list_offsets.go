@@ -32,6 +32,14 @@ func timestampKnown(ts int64, version int16) bool {
 	return ts >= atEarliest
 }
 
+// notAvailable is the code by which clients ask again. Before version 5 they do not know OFFSET_NOT_AVAILABLE.
+func notAvailable(version int16) errorCode {
+	if version < 5 {
+		return codeLeaderNotAvailable
+	}
+	return codeOffsetNotAvailable
+}
+
 func (s *Server) listOffsets(ctx context.Context, req *kmsg.ListOffsetsRequest) *kmsg.ListOffsetsResponse {
 	lagging := s.barrier(ctx)
 	res := kmsg.NewPtrListOffsetsResponse()
@@ -61,9 +69,9 @@ func (s *Server) listOffsets(ctx context.Context, req *kmsg.ListOffsetsRequest) 
 			case !timestampKnown(p.Timestamp, req.Version):
 				code = codeUnsupportedVersion
 			case lagging != nil:
-				code = codeOffsetNotAvailable
+				code = notAvailable(req.Version)
 			default:
-				code = s.listOffset(ctx, t.Topic, p, &rp)
+				code = s.listOffset(ctx, req.Version, t.Topic, p, &rp)
 			}
 			if rp.ErrorCode = int16(code); code != codeNone {
 				rp.Offset, rp.Timestamp, rp.LeaderEpoch = -1, -1, -1
@@ -78,7 +86,7 @@ func (s *Server) listOffsets(ctx context.Context, req *kmsg.ListOffsetsRequest) 
 
 // listOffset fills in offset, timestamp and leader epoch.
 func (s *Server) listOffset(
-	ctx context.Context, name string, p *kmsg.ListOffsetsRequestTopicPartition, rp *kmsg.ListOffsetsResponseTopicPartition,
+	ctx context.Context, version int16, name string, p *kmsg.ListOffsetsRequestTopicPartition, rp *kmsg.ListOffsetsResponseTopicPartition,
 ) errorCode {
 	var id entry.UUID
 	var earliest, latest int64
@@ -111,7 +119,7 @@ func (s *Server) listOffset(
 		rp.Offset, rp.Timestamp, err = s.log.OffsetForTimestamp(ctx, id, p.Partition, p.Timestamp)
 	}
 	if err != nil {
-		return s.codeOf(err, codeOffsetNotAvailable)
+		return s.codeOf(err, notAvailable(version))
 	}
 	if rp.Offset < 0 {
 		rp.LeaderEpoch = -1

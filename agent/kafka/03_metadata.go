@@ -197,13 +197,11 @@ func (s *Server) metadataTopic(m *metadataTopic, nodes []node) kmsg.MetadataResp
 	rt.Partitions = make([]kmsg.MetadataResponseTopicPartition, 0, m.view.partitions)
 	for p := range m.view.partitions {
 		rp := kmsg.NewMetadataResponseTopicPartition()
-		rp.Partition, rp.Leader, rp.LeaderEpoch = p, -1, leaderEpoch
-		rp.Replicas = m.view.replicas(p, nodes)
+		rp.Partition, rp.LeaderEpoch = p, leaderEpoch
+		rp.Leader, rp.Replicas = m.view.replicas(p, nodes)
 		rp.ISR = rp.Replicas
-		if len(rp.Replicas) == 0 {
+		if rp.Leader < 0 {
 			rp.ErrorCode = int16(codeLeaderNotAvailable)
-		} else {
-			rp.Leader = rp.Replicas[0]
 		}
 		rt.Partitions = append(rt.Partitions, rp)
 	}

@@ -156,8 +156,8 @@ func (s *Server) plannedTopic(t *kmsg.CreateTopicsRequestTopic) (*entry.CreateTo
 	switch {
 	case partitions < 1 || partitions > s.cfg.PartitionsMax:
 		return nil, refused(codeInvalidPartitions, "%d partitions: accepted are 1 to %d", partitions, s.cfg.PartitionsMax)
-	case replication < 1 || replication > state.MaxReplicas:
-		return nil, refused(codeInvalidReplication, "replication factor %d: accepted are 1 to %d", replication, state.MaxReplicas)
+	case replication < 1:
+		return nil, refused(codeInvalidReplication, "replication factor %d: accepted are 1 to %d", replication, math.MaxInt16)
 	}
 	op.Partitions, op.ReplicationFactor = uint32(partitions), uint32(replication)
 	for _, c := range t.Configs {

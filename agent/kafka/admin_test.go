@@ -3,6 +3,7 @@ package kafka_test
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/firnlog/firn/agent/fetch"
 	"github.com/firnlog/firn/agent/kafka"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
@@ -65,6 +67,7 @@ func TestCreateTopics(t *testing.T) {
 		{"more replicas than agents", creation("new", 1, 3), ok},
 		{"configs", creation("new", 1, 1, "cleanup.policy=compact", "firn.durability=bucket"), ok},
 		{"by hand, with agents that are not there", assigned(creation("new", -1, -1), []int32{1, 7}, []int32{7, 8}), ok},
+		{"as many replicas as can be listed", creation("new", 1, 64), ok},
 		{"exists", creation("there", 1, 1), 36},
 		{"collides", creation("dotted_name", 1, 1), 17},
 		{"invalid name", creation("a/b", 1, 1), 17},
@@ -126,6 +129,47 @@ func TestTheSameTopicTwiceInARequest(t *testing.T) {
 	})
 }
 
+func TestAnyReplicationFactorIsTaken(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		cl := newCluster(t)
+		a := cl.join("a")
+		c := dial(t, server(t, a))
+		for _, factor := range []int16{65, math.MaxInt16} {
+			name := fmt.Sprint("of-", factor)
+			rt := ask[*kmsg.CreateTopicsResponse](c, creation(name, 2, factor)).Topics[0]
+			if rt.ErrorCode != 0 || rt.ReplicationFactor != factor {
+				t.Errorf("factor %d: code %d, factor %d", factor, rt.ErrorCode, rt.ReplicationFactor)
+			}
+			for _, p := range metadataOf(c, name).Topics[0].Partitions {
+				if p.Leader != a.nodeID || len(p.Replicas) != state.MaxReplicas {
+					t.Errorf("factor %d: leader %d, %d replicas", factor, p.Leader, len(p.Replicas))
+				}
+			}
+		}
+		ids := make([]int32, state.MaxReplicas+1)
+		for i := range ids {
+			ids[i] = int32(i)
+		}
+		if rt := ask[*kmsg.CreateTopicsResponse](c, assigned(creation("hand", -1, -1), ids)).Topics[0]; rt.ErrorCode != 39 {
+			t.Errorf("an assignment of %d: code %d", len(ids), rt.ErrorCode)
+		}
+	})
+}
+
+func TestAnAssignmentIsReportedAsGiven(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a := newCluster(t).join("a")
+		c := dial(t, server(t, a))
+		given := [][]int32{{7, 8, 9}, {2, 1, 3}}
+		ask[*kmsg.CreateTopicsResponse](c, assigned(creation("hand", -1, -1), given...))
+		for i, p := range metadataOf(c, "hand").Topics[0].Partitions {
+			if !slices.Equal(p.Replicas, given[i]) || !slices.Equal(p.ISR, given[i]) || p.Leader != a.nodeID || len(p.OfflineReplicas) != 0 {
+				t.Errorf("%v: %+v", given[i], p)
+			}
+		}
+	})
+}
+
 func TestReplicas(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		cl := newCluster(t)
@@ -148,7 +192,7 @@ func TestReplicas(t *testing.T) {
 				for _, p := range m.Topics[i].Partitions {
 					sorted := slices.Clone(p.Replicas)
 					slices.Sort(sorted)
-					if len(slices.Compact(sorted)) != size || p.Leader != p.Replicas[0] || !slices.Equal(p.ISR, p.Replicas) || len(p.OfflineReplicas) > 0 {
+					if len(slices.Compact(sorted)) != size || i < 2 && p.Leader != p.Replicas[0] || !slices.Equal(p.ISR, p.Replicas) || len(p.OfflineReplicas) > 0 {
 						t.Errorf("%s: %+v", *m.Topics[i].Topic, p)
 					}
 					if p.Leader < 1 || p.Leader > 3 {
@@ -160,7 +204,7 @@ func TestReplicas(t *testing.T) {
 				leaders[p.Leader]++
 			}
 			hand := m.Topics[2].Partitions
-			if !slices.Contains([]int32{2, 3}, hand[0].Leader) || hand[1].Replicas[1] != 9 || hand[2].Leader != 1 || hand[2].Replicas[1] != 9 {
+			if !slices.Contains([]int32{2, 3}, hand[0].Leader) || hand[2].Leader != 1 {
 				t.Errorf("by hand: %+v", hand)
 			}
 		}
@@ -445,8 +489,18 @@ func TestListOffsets(t *testing.T) {
 		}
 		b.with(func(b *agent) { b.barrierErr = errors.New("no quorum") })
 		req, _ := requestFor(t, 2, 5, entry.UUID{}).(*kmsg.ListOffsetsRequest)
-		if p := ask[*kmsg.ListOffsetsResponse](c, req).Topics[0].Partitions[0]; p.ErrorCode != 78 {
-			t.Errorf("without a barrier: code %d", p.ErrorCode)
+		for version, code := range map[int16]int16{1: 5, 4: 5, 5: 78, 10: 78} { // Kafka sends the second since version 5
+			req.Version = version
+			if p := ask[*kmsg.ListOffsetsResponse](c, req).Topics[0].Partitions[0]; p.ErrorCode != code {
+				t.Errorf("without a barrier, version %d: code %d, want %d", version, p.ErrorCode, code)
+			}
+			b.with(func(b *agent) { b.barrierErr, b.readErr = nil, fetch.ErrUnavailable })
+			req.Topics[0].Partitions[0].Timestamp = 0
+			if p := ask[*kmsg.ListOffsetsResponse](c, req).Topics[0].Partitions[0]; p.ErrorCode != code {
+				t.Errorf("where records cannot be read, version %d: code %d, want %d", version, p.ErrorCode, code)
+			}
+			b.with(func(b *agent) { b.barrierErr, b.readErr = errors.New("no quorum"), nil })
+			req.Topics[0].Partitions[0].Timestamp = -1
 		}
 		req.Topics = append(req.Topics, req.Topics[0])
 		if p := ask[*kmsg.ListOffsetsResponse](c, req).Topics[0].Partitions[0]; p.ErrorCode != 42 {

@@ -97,11 +97,11 @@ func rendezvous(key uint64, nodes []node, ok func(id int32) bool) (node, bool) {
 
 func anyNode(int32) bool { return true }
 
-// replicas returns the ids reported for a partition, the leader first; the package doc says how they are chosen. Empty
-// where no agent is live.
-func (t *topicView) replicas(partition int32, nodes []node) []int32 {
+// replicas returns the leader of a partition and the ids reported for it; the package doc says how they are chosen. -1 and
+// none where no agent is live.
+func (t *topicView) replicas(partition int32, nodes []node) (int32, []int32) {
 	if len(nodes) == 0 {
-		return nil
+		return -1, nil
 	}
 	key := partitionKey(t.id, partition)
 	var assigned []int32
@@ -113,16 +113,9 @@ func (t *topicView) replicas(partition int32, nodes []node) []int32 {
 		leader, _ = rendezvous(key, nodes, anyNode)
 	}
 	if len(assigned) > 0 {
-		ids := make([]int32, 0, len(assigned)+1)
-		ids = append(ids, leader.id)
-		for _, id := range assigned {
-			if id != leader.id {
-				ids = append(ids, id)
-			}
-		}
-		return ids[:max(len(assigned), 1)] // a leader from outside takes the last one's place
+		return leader.id, assigned
 	}
-	want := max(t.replication, 1)
+	want := min(max(t.replication, 1), state.MaxReplicas)
 	ids := append(make([]int32, 0, want), leader.id)
 	for len(ids) < min(want, len(nodes)) {
 		next, _ := rendezvous(key, nodes, func(id int32) bool { return !slices.Contains(ids, id) })
@@ -133,7 +126,7 @@ func (t *topicView) replicas(partition int32, nodes []node) []int32 {
 			ids = append(ids, id)
 		}
 	}
-	return ids
+	return leader.id, ids
 }
 
 // topicView is what handlers need of a topic, good beyond the read lock: its slices are never modified.

@@ -74,9 +74,11 @@ type Config struct {
 	// that are being put together or written. Defaults 16 MiB and 256 MiB.
 	FetchBytesMax      int
 	FetchInFlightBytes int
-	// FetchWaitMax bounds a long poll. Default 5 min.
-	FetchWaitMax time.Duration
-	// FetchSessions bounds the incremental fetch sessions kept; the one unused for longest goes first. Default 1000.
+	// FetchWaitMax bounds a long poll, FetchReadTimeout the reads of one answer. Defaults 5 min and 10 s.
+	FetchWaitMax     time.Duration
+	FetchReadTimeout time.Duration
+	// FetchSessions bounds the incremental fetch sessions kept; past it, one that was not used for two minutes
+	// makes room, and where there is none, fetches are full ones. Default 1000.
 	FetchSessions int
 
 	// AutoCreateTopics lets a Metadata request that asks for it create topics.
@@ -129,6 +131,7 @@ func (c *Config) Validate() error {
 	period("frame timeout", &c.FrameTimeout, 30*time.Second)
 	period("stall timeout", &c.StallTimeout, time.Minute)
 	period("fetch wait max", &c.FetchWaitMax, 5*time.Minute)
+	period("fetch read timeout", &c.FetchReadTimeout, 10*time.Second)
 	period("barrier timeout", &c.BarrierTimeout, 5*time.Second)
 	period("propose timeout", &c.ProposeTimeout, 30*time.Second)
 	if c.DefaultPartitions == 0 {

@@ -21,10 +21,13 @@ type conn struct {
 	ctx    context.Context // ends with the connection
 	cancel context.CancelCauseFunc
 
-	requests chan *frame  // reader to executor
+	// requests go from the reader to the executor. There is room for all that slots allow: while the executor is in a long
+	// poll, the reader must not be held up here, or it would not see the client go.
+	requests chan *frame
 	answers  chan *answer // executor to writer, in request order
 	// slots bounds the requests that are read and not answered.
-	slots chan struct{}
+	slots   chan struct{}
+	bounced bounced // of the executor
 	// unanswered is how many those are.
 	unanswered atomic.Int32
 	budget     *budget
@@ -42,7 +45,7 @@ type answer struct {
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{
 		s: s, nc: nc,
-		requests: make(chan *frame, 1),
+		requests: make(chan *frame, s.cfg.ConnectionRequests),
 		answers:  make(chan *answer, s.cfg.ConnectionRequests),
 		slots:    make(chan struct{}, s.cfg.ConnectionRequests),
 		budget:   newBudget(s.cfg.ConnectionInFlightBytes, nil),

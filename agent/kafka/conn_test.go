@@ -231,6 +231,60 @@ func TestRequestsInFlightAreBounded(t *testing.T) {
 	})
 }
 
+// What is pipelined behind a long poll must not keep the server from seeing the client go.
+func TestGoingAwayIsSeenBehindPipelinedRequests(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a := newCluster(t).join("a")
+		id := a.topic("t", 1)
+		c := dial(t, server(t, a))
+		req := fetchRequest(13, "", id, 0, 0)
+		req.MaxWaitMillis = 3_600_000
+		c.send(req)
+		for range 20 {
+			c.send(kmsg.NewPtrMetadataRequest())
+		}
+		synctest.Wait()
+		if a.subscriptions() != 1 {
+			t.Fatal("nobody waits")
+		}
+		c.close()
+		synctest.Wait()
+		if a.subscriptions() != 0 {
+			t.Error("the wait goes on")
+		}
+	})
+}
+
+// Small requests count against their connection's budget while they are queued, and against nobody else's.
+func TestQueuedRequestsAreBoundedInBytes(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a := newCluster(t).join("a")
+		id := a.topic("t", 1)
+		s := server(t, a, func(c *kafka.Config) {
+			c.ProduceBytesMax, c.RequestBytesMax, c.ConnectionInFlightBytes, c.InFlightBytes = 10_000, 10_000, 10_000, 10_000
+		})
+		c := dial(t, s)
+		req := fetchRequest(13, "", id, 0, 0)
+		req.MaxWaitMillis = 3_600_000
+		c.send(req)
+		large := kmsg.NewPtrMetadataRequest()
+		large.Version, large.Topics = 12, []kmsg.MetadataRequestTopic{{Topic: kmsg.StringPtr(strings.Repeat("x", 4000))}}
+		for range 20 {
+			c.send(large)
+		}
+		synctest.Wait()
+		if unsent := len(c.out); unsent < 14 { // two in the queue, one that waits for room, one in each side's buffer
+			t.Errorf("%d of 20 requests were not taken", unsent)
+		}
+		dial(t, s).produce("t", 0, "x") // has a budget of its own, and wakes the poll
+		for range 21 {
+			if _, err := c.frame(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
 // Frames of every size arrive in pieces of every size.
 func TestFramesInPieces(t *testing.T) {
 	bubble(t, func(t *testing.T) {

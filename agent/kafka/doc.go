@@ -30,10 +30,11 @@
 // on every agent, and moves only what it must when agents come and go. The leader epoch is 0; no offset is ever taken
 // back. Replicas are as many as were asked for when the topic was made, leader first, all of them in sync: durability is
 // the bucket's and does not change with the number of agents, and a tool that compares what it asked for with what it
-// sees finds no difference. Where agents are too few, the remaining ids are the lowest that no agent has. An assignment
-// given by hand is kept and reported in its order, but for the leader, which comes first and is one of its agents if any
-// is alive; else it takes the place of the last. No replica is ever reported offline. The controller is the live agent of
-// the lowest id.
+// sees finds no difference. Any factor that the protocol can carry is taken and kept, but no more than state.MaxReplicas
+// ids are listed: each partition of each answer would carry them. Where agents are too few, the remaining ids are the
+// lowest that no agent has. An assignment given by hand is reported as it was given. Its leader is one of its agents if
+// any is alive, whatever its place, and else an agent outside of it: clients look a leader up among the agents, not among
+// the replicas. No replica is ever reported offline. The controller is the live agent of the lowest id.
 //
 // # Freshness
 //

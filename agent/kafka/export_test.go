@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"net"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -96,7 +97,7 @@ func NextEpoch(e int32) int32 { return nextEpoch(e) }
 
 // Begin runs the session logic of a request.
 func (s *Server) Begin(req *kmsg.FetchRequest) (id int32, parts int, code int16) {
-	plan, c := s.sessions.begin(req)
+	plan, c := s.sessions.begin(req, time.Now())
 	return plan.sessionID, len(plan.parts), int16(c)
 }
 

@@ -54,9 +54,11 @@ type agent struct {
 	barrierErr error
 	proposeErr error
 	readErr    error
-	stageErr   error
-	barriers   int
-	reads      int
+	// stuck is a partition whose reads do not return before their context ends.
+	stuck    map[int32]bool
+	stageErr error
+	barriers int
+	reads    int
 	// gate, where not nil, holds back the outcomes of what was staged until it is closed.
 	gate chan struct{}
 	wg   sync.WaitGroup
@@ -298,19 +300,23 @@ func (a *agent) append(p *ingest.Part) {
 }
 
 func (a *agent) Read(
-	_ context.Context, topic entry.UUID, partition int32, offset int64, maxBytes int, dst []byte, atLeastOne bool,
+	ctx context.Context, topic entry.UUID, partition int32, offset int64, maxBytes int, dst []byte, atLeastOne bool,
 ) ([]byte, fetch.Result, error) {
 	a.ctlMu.Lock()
 	a.reads++
-	err := a.readErr
+	err, stuck := a.readErr, a.stuck[partition]
 	a.ctlMu.Unlock()
+	if stuck {
+		<-ctx.Done()
+		err = fmt.Errorf("%w: %w", fetch.ErrUnavailable, context.Cause(ctx))
+	}
 	if err != nil {
 		return append(dst, "garbage"...), fetch.Result{}, err
 	}
 	var res fetch.Result
 	a.View(func(st *state.State) {
 		p := st.TopicByID(topic).Partition(int(partition))
-		res = fetch.Result{HighWatermark: p.Next(), LastStable: p.LastStable(), LogStart: p.LogStart(), NextOffset: offset}
+		res = fetch.Result{HighWatermark: p.Next(), LastStable: p.LastStable(), LogStart: p.LogStart(), NextOffset: p.Next()}
 	})
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -320,10 +326,10 @@ func (a *agent) Read(
 			continue
 		}
 		if len(dst)-start+len(b.raw) > maxBytes && (len(dst) > start || !atLeastOne) {
+			res.NextOffset = b.base
 			break
 		}
 		dst = append(dst, b.raw...)
-		res.NextOffset = b.end
 	}
 	return dst, res, nil
 }
@@ -332,6 +338,12 @@ var errNoTimestamps = fmt.Errorf("%w: no timestamps here", fetch.ErrUnavailable)
 
 // OffsetForTimestamp goes by whole batches.
 func (a *agent) OffsetForTimestamp(_ context.Context, topic entry.UUID, partition int32, ts int64) (int64, int64, error) {
+	a.ctlMu.Lock()
+	err := a.readErr
+	a.ctlMu.Unlock()
+	if err != nil {
+		return -1, -1, err
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, b := range a.batches[state.PartitionRef{Topic: topic, Partition: partition}] {

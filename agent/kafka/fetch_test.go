@@ -177,6 +177,81 @@ func TestMinBytes(t *testing.T) {
 	})
 }
 
+// Records that are there but do not fit are as good as min_bytes: waiting gets no more of them into the answer.
+func TestAFullAnswerDoesNotWaitForMinBytes(t *testing.T) {
+	for name, tune := range map[string]func(*kmsg.FetchRequest){
+		"a partition's limit":         func(req *kmsg.FetchRequest) { req.Topics[0].Partitions[0].PartitionMaxBytes = 2500 },
+		"the request's limit":         func(req *kmsg.FetchRequest) { req.MaxBytes = 2500 },
+		"room for one partition":      func(req *kmsg.FetchRequest) { req.MaxBytes, req.Topics[0].Partitions[0].FetchOffset = 1500, 8 },
+		"more than the server's most": func(req *kmsg.FetchRequest) { req.Topics = req.Topics[1:] },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				a := newCluster(t).join("a")
+				id := a.topic("t", 2)
+				c := dial(t, server(t, a, func(c *kafka.Config) { c.FetchBytesMax = 4000 }))
+				for range 9 {
+					c.produce("t", 0, strings.Repeat("x", 1000))
+				}
+				c.produce("t", 1, strings.Repeat("x", 4000)) // more than FetchBytesMax, and nothing follows it
+				req := fetchRequest(13, "", id, 0, 0)
+				addFetch(req, "", id, 1, 0)
+				req.MaxWaitMillis, req.MinBytes = 3000, 1<<20
+				tune(req)
+				start := time.Now()
+				res := ask[*kmsg.FetchResponse](c, req)
+				if took := time.Since(start); took != 0 || len(res.Topics[0].Partitions[0].RecordBatches) == 0 {
+					t.Errorf("%d bytes after %v", len(res.Topics[0].Partitions[0].RecordBatches), took)
+				}
+			})
+		})
+	}
+}
+
+// A partition whose bytes do not come holds up an answer once, gets an error to retry, and lets the others go first then.
+func TestReadsThatHangEndInTime(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a := newCluster(t).join("a")
+		id := a.topic("t", 3)
+		c := dial(t, server(t, a, func(c *kafka.Config) { c.FetchReadTimeout = 7 * time.Second }))
+		req := fetchRequest(13, "", id, 0, 0)
+		for p := range int32(3) {
+			c.produce("t", p, "x")
+			if p > 0 {
+				addFetch(req, "", id, p, 0)
+			}
+		}
+		a.with(func(a *agent) { a.stuck = map[int32]bool{0: true, 1: true} })
+		req.SessionEpoch, req.MaxWaitMillis = 0, 60_000
+		codes := func() string {
+			t.Helper()
+			start := time.Now()
+			res := ask[*kmsg.FetchResponse](c, req)
+			if took := time.Since(start); took != 7*time.Second {
+				t.Errorf("took %v", took)
+			}
+			req.SessionID, req.Topics = res.SessionID, nil
+			req.SessionEpoch++
+			var got []string
+			for _, rt := range res.Topics {
+				for _, rp := range rt.Partitions {
+					got = append(got, fmt.Sprintf("%d:%d:%v", rp.Partition, rp.ErrorCode, len(rp.RecordBatches) > 0))
+				}
+			}
+			return strings.Join(got, " ")
+		}
+		for i, want := range []string{
+			"0:78:false 1:78:false 2:78:false",
+			"1:78:false 2:78:false 0:78:false",
+			"2:0:true 0:78:false 1:78:false",
+		} {
+			if got := codes(); got != want {
+				t.Errorf("answer %d: %s, want %s", i+1, got, want)
+			}
+		}
+	})
+}
+
 func TestGoingAwayEndsALongPoll(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
@@ -364,7 +439,7 @@ func TestSessionsAreBounded(t *testing.T) {
 			req := fetchRequest(13, "", entry.UUID{5}, 0, 0)
 			req.SessionEpoch = 0
 			id, parts, code := s.Begin(req)
-			if id == 0 || parts != 1 || code != 0 {
+			if parts != 1 || code != 0 {
 				t.Fatalf("session %d of %d parts, code %d", id, parts, code)
 			}
 			return id
@@ -379,9 +454,17 @@ func TestSessionsAreBounded(t *testing.T) {
 		if code := goOn(first, 1); code != 0 {
 			t.Errorf("code %d", code)
 		}
+		time.Sleep(2*time.Minute - 1)
+		if id := start(); id != 0 || s.Sessions() != 2 {
+			t.Errorf("session %d of %d took the place of one in use", id, s.Sessions())
+		}
+		if code := goOn(first, 2); code != 0 {
+			t.Errorf("code %d", code)
+		}
+		time.Sleep(1)
 		third := start() // in place of the second, which was not used for longest
-		if s.Sessions() != 2 || goOn(second, 1) != 70 || goOn(first, 2) != 0 || goOn(third, 1) != 0 {
-			t.Errorf("%d sessions", s.Sessions())
+		if third == 0 || s.Sessions() != 2 || goOn(second, 1) != 70 || goOn(first, 3) != 0 || goOn(third, 1) != 0 {
+			t.Errorf("session %d, %d sessions", third, s.Sessions())
 		}
 		if kafka.NextEpoch(math.MaxInt32) != 1 {
 			t.Error("the epoch after the last is 1")

@@ -95,9 +95,10 @@ func (fr *frameReader) awaitFirst() error {
 }
 
 // body reads size bytes. Beyond the first step it waits for the budgets before it makes room, and it doubles the room only
-// as bytes come: what a client claims costs nothing. Small requests that carry no records are not budgeted: they are
-// decoded and given back at once, and must get through while producers are held back.
-func (fr *frameReader) body(size int, budgeted bool) (*frame, error) {
+// as bytes come: what a client claims costs nothing. Every request counts against the connection's budget for as long as it
+// is queued. Small ones that carry no records do not count against the one that all connections share: they must get
+// through while producers are held back.
+func (fr *frameReader) body(size int, shared bool) (*frame, error) {
 	c, pool := fr.c, &fr.c.s.pool
 	charged := int64(0)
 	charge := func() error {
@@ -105,16 +106,20 @@ func (fr *frameReader) body(size int, budgeted bool) (*frame, error) {
 		if err := c.budget.take(c.ctx, int64(size)); err != nil {
 			return err
 		}
-		if err := c.s.inFlight.take(c.ctx, int64(size)); err != nil {
-			c.budget.give(int64(size))
-			return err
+		if shared {
+			if err := c.s.inFlight.take(c.ctx, int64(size)); err != nil {
+				c.budget.give(int64(size))
+				return err
+			}
 		}
 		charged = int64(size)
-		return c.deadline(c.s.cfg.FrameTimeout)
+		return nil
 	}
 	refund := func() {
 		c.budget.give(charged)
-		c.s.inFlight.give(charged)
+		if shared {
+			c.s.inFlight.give(charged)
+		}
 	}
 	b := pool.get(min(size, frameStep))
 	fail := func(err error) (*frame, error) {
@@ -124,8 +129,11 @@ func (fr *frameReader) body(size int, budgeted bool) (*frame, error) {
 	}
 	for len(b) < size {
 		if len(b) == cap(b) || len(b) == frameStep {
-			if budgeted && charged == 0 {
+			if charged == 0 {
 				if err := charge(); err != nil {
+					return fail(err)
+				}
+				if err := c.deadline(c.s.cfg.FrameTimeout); err != nil {
 					return fail(err)
 				}
 			}
@@ -136,7 +144,7 @@ func (fr *frameReader) body(size int, budgeted bool) (*frame, error) {
 			}
 		}
 		end := min(size, cap(b))
-		if budgeted && charged == 0 {
+		if charged == 0 {
 			end = min(end, frameStep)
 		}
 		n, err := io.ReadFull(fr.br, b[len(b):end])
@@ -145,7 +153,7 @@ func (fr *frameReader) body(size int, budgeted bool) (*frame, error) {
 			return fail(err)
 		}
 	}
-	if budgeted && charged == 0 {
+	if charged == 0 {
 		if err := charge(); err != nil {
 			return fail(err)
 		}

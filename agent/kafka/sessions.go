@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -29,9 +30,15 @@ type session struct {
 	epoch int32 // expected of the next request
 	byID  bool  // topics are named by id (version 13 on)
 	parts map[partitionKeyed]*sessionPart
-	order []*sessionPart // whose turn it is; what returned records goes to the end
+	order []*sessionPart // whose turn it is; what had it goes to the end
 	elem  *list.Element
+	used  time.Time // when a request last named it
 }
+
+// sessionUsed is for how long after a request a session is in use and does not make room for another; as in Kafka.
+// Otherwise more clients than there is room for would evict each other's sessions with every request, and each of those
+// would be a full one.
+const sessionUsed = 2 * time.Minute
 
 // partitionKeyed names a partition as the client does: by topic id, or by name.
 type partitionKeyed struct {
@@ -84,6 +91,9 @@ type planPart struct {
 	now   told
 	ready bool // records are there
 	bytes int  // of records in the answer
+	cut   bool // it has more records than the answer had room for
+	// served: it had its turn, and records or an error came of it. What the deadline left out had none.
+	served bool
 }
 
 // Session epochs with a meaning.
@@ -93,7 +103,7 @@ const (
 )
 
 // begin turns a request into a plan. A code other than codeNone is the whole answer.
-func (s *sessions) begin(req *kmsg.FetchRequest) (fetchPlan, errorCode) {
+func (s *sessions) begin(req *kmsg.FetchRequest, now time.Time) (fetchPlan, errorCode) {
 	if req.Version < 7 || req.SessionEpoch == epochFinal {
 		s.end(req.SessionID)
 		return fetchPlan{parts: sessionless(req)}, codeNone
@@ -102,7 +112,7 @@ func (s *sessions) begin(req *kmsg.FetchRequest) (fetchPlan, errorCode) {
 	defer s.mu.Unlock()
 	if req.SessionEpoch == epochInitial {
 		s.removeLocked(s.byID[req.SessionID])
-		return s.startLocked(req), codeNone
+		return s.startLocked(req, now), codeNone
 	}
 	ses := s.byID[req.SessionID]
 	switch {
@@ -115,6 +125,7 @@ func (s *sessions) begin(req *kmsg.FetchRequest) (fetchPlan, errorCode) {
 	}
 	ses.epoch = nextEpoch(ses.epoch)
 	ses.update(req)
+	ses.used = now
 	s.used.MoveToBack(ses.elem)
 	if len(ses.parts) == 0 {
 		s.removeLocked(ses)
@@ -131,9 +142,10 @@ func nextEpoch(e int32) int32 {
 	return e + 1
 }
 
-// startLocked makes a session of a full fetch. One without partitions stays without.
-func (s *sessions) startLocked(req *kmsg.FetchRequest) fetchPlan {
-	ses := &session{epoch: 1, byID: req.Version >= 13, parts: make(map[partitionKeyed]*sessionPart)}
+// startLocked makes a session of a full fetch. One without partitions stays without, and so does one that finds all
+// sessions in use.
+func (s *sessions) startLocked(req *kmsg.FetchRequest, now time.Time) fetchPlan {
+	ses := &session{epoch: 1, byID: req.Version >= 13, used: now, parts: make(map[partitionKeyed]*sessionPart)}
 	ses.update(req)
 	if len(ses.parts) == 0 {
 		return fetchPlan{}
@@ -143,6 +155,9 @@ func (s *sessions) startLocked(req *kmsg.FetchRequest) fetchPlan {
 	}
 	for len(s.byID) >= s.most {
 		oldest, _ := s.used.Front().Value.(*session)
+		if now.Sub(oldest.used) < sessionUsed {
+			return fetchPlan{parts: sessionless(req)}
+		}
 		s.removeLocked(oldest)
 		s.metrics.evicted.Inc()
 	}
@@ -248,7 +263,7 @@ func (s *sessions) commit(plan *fetchPlan, included []int) {
 	for _, i := range included {
 		p := &plan.parts[i]
 		p.in.told, p.in.fresh = p.now, false
-		if p.bytes > 0 {
+		if p.served {
 			served[p.in] = true
 		}
 	}

@@ -18,8 +18,8 @@ import (
 
 const partitions = 12
 
-// longestLine is what clients must be let to send before compression: one line of the corpus has 1.4 MB. Compressed it is well
-// below the default max.message.bytes, which is what a broker holds it against.
+// longestLine is what clients must be let to send: one line of the corpus has 1.4 MB. Topics take batches of twice that, since
+// the default of max.message.bytes is less.
 const longestLine = 4 << 20
 
 // TestRealInput produces the Go source with each codec through kcat (librdkafka) and through a Go client, and reads it back
@@ -46,7 +46,8 @@ func TestRealInput(t *testing.T) {
 			}
 			t.Run(tt.codec+"/"+producer, func(t *testing.T) {
 				topic := "source-" + tt.codec + "-" + producer
-				run(t, firnBin, "topic", "create", topic, "--partitions", fmt.Sprint(partitions), "--brokers", stack.Brokers())
+				run(t, firnBin, "topic", "create", topic, "--partitions", fmt.Sprint(partitions),
+					"--config", fmt.Sprintf("max.message.bytes=%d", 2*longestLine), "--brokers", stack.Brokers())
 				began := time.Now()
 				want := produce(t, stack.Brokers(), topic, tt.codec, lines)
 				t.Logf("%s produced %d records in %v", producer, want.records, time.Since(began).Round(time.Millisecond))

@@ -46,7 +46,7 @@
 //	digest_mismatch       a replica, or the hash in any entry, that differs from a replay of the log at the same n; byte for byte
 //	replay                a new agent cannot boot from snapshot and archive, or from the archive alone
 //	rows, objects         index rows with holes; a segment named by the state that is missing, of another size, or unreadable
-//	vacuous               nothing was sent, acknowledged or read
+//	vacuous               nothing was sent, acknowledged or read in more than one life in a hundred
 //
 // A run of many lives fails, too, where a fault that was enabled never struck, where a state that makes the run worth
 // something was never reached, and where it leaves memory behind. It ends with one line of JSON.

@@ -52,7 +52,10 @@ func (l *life) judgeTopics() {
 		}
 		if whole && t.name == "stays" {
 			if v := s.Verdict(); v != "" && len(s.Findings) == 0 {
-				l.find("vacuous", "topic %s: %s", t.name, v)
+				l.logf("topic %s: %s", t.name, v)
+				l.mu.Lock()
+				l.tally.Vacuous++
+				l.mu.Unlock()
 			}
 		}
 		l.mu.Lock()

@@ -30,6 +30,7 @@ type tally struct {
 	Stale      int `json:"stale_objects"`
 	Sessions   int `json:"sessions_lost"`
 	Objects    int `json:"objects"`
+	Vacuous    int `json:"vacuous_lives"` // the bucket was out for all that clients tried: nothing to judge
 
 	AmbiguousCommits struct {
 		Total   int `json:"total"`
@@ -58,7 +59,7 @@ func (t *tally) add(o *tally) {
 	for _, pair := range [][2]*int{
 		{&t.Ops.Sent, &o.Ops.Sent}, {&t.Ops.Acked, &o.Ops.Acked}, {&t.Ops.Failed, &o.Ops.Failed}, {&t.Ops.Unknown, &o.Ops.Unknown},
 		{&t.Read, &o.Read}, {&t.Reread, &o.Reread}, {&t.Topics, &o.Topics}, {&t.Partitions, &o.Partitions}, {&t.Entries, &o.Entries},
-		{&t.Dedupe, &o.Dedupe}, {&t.Fenced, &o.Fenced}, {&t.Stale, &o.Stale}, {&t.Sessions, &o.Sessions}, {&t.Objects, &o.Objects},
+		{&t.Dedupe, &o.Dedupe}, {&t.Fenced, &o.Fenced}, {&t.Stale, &o.Stale}, {&t.Sessions, &o.Sessions}, {&t.Objects, &o.Objects}, {&t.Vacuous, &o.Vacuous},
 		{&t.AmbiguousCommits.Total, &o.AmbiguousCommits.Total}, {&t.AmbiguousCommits.Applied, &o.AmbiguousCommits.Applied},
 	} {
 		*pair[0] += *pair[1]

@@ -75,6 +75,7 @@ type Result struct {
 	LastStable    int64 // last stable offset; <= HighWatermark
 	LogStart      int64 // lowest offset that is served
 	NextOffset    int64 // where the next read goes on: behind what was read, and behind offsets that hold no records
+	Records       int64 // how many were read
 }
 
 // Read appends whole batches to dst, from the one that contains offset on, in order, as long as they fit into maxBytes
@@ -117,7 +118,7 @@ func (r *Reader) Read(
 		}
 		break
 	}
-	res.NextOffset = w.offset
+	res.NextOffset, res.Records = w.offset, w.records
 	r.recent.leave(topic, partition, w.offset)
 	r.metrics.servedBytes.Add(float64(len(w.dst) - w.start))
 	r.metrics.servedBatches.Add(float64(w.batches))
@@ -232,6 +233,7 @@ type walk struct {
 	base    int64 // offset of the next batch
 	full    bool
 	batches int
+	records int64
 }
 
 // batchesOf takes the batches in raw, the first of which has offset base. last says that the row ends with them.
@@ -259,6 +261,7 @@ func (w *walk) batchesOf(raw []byte, last bool) error {
 		}
 		w.offset = end
 		w.batches++
+		w.records += int64(h.RecordCount)
 		if len(w.dst)-w.start+batch.HeaderSize > w.limit { // no batch fits any more: open nothing else
 			w.full = true
 			return nil

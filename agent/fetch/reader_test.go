@@ -111,7 +111,8 @@ func TestLimitsOfARead(t *testing.T) {
 		if err != nil || len(dst)-len(prefix) != c.bytes || !bytes.HasPrefix(dst, prefix) {
 			t.Fatalf("%+v: %d bytes, %v", c, len(dst)-len(prefix), err)
 		}
-		if want := (fetch.Result{HighWatermark: 3, LastStable: 3, NextOffset: c.next}); res != want {
+		records := map[int]int64{len(a.raw): 1, len(b.raw): 2, len(a.raw) + len(b.raw): 3}[c.bytes]
+		if want := (fetch.Result{HighWatermark: 3, LastStable: 3, NextOffset: c.next, Records: records}); res != want {
 			t.Fatalf("%+v: %+v", c, res)
 		}
 	}

@@ -19,6 +19,11 @@ import (
 //
 // Each partition's batch is validated here, staged, and answered once it is committed; acks 1 and all mean the same, and
 // acks 0 differs only in that nothing is answered, and an error closes the connection so that the client learns of it.
+//
+// Where the outcome is not known when the request's timeout is over (the bucket or etcd is out), the answer is
+// REQUEST_TIMED_OUT, as Kafka's is when replicas are late: clients send the batch again, and the state machine finds the
+// copy by its sequence. The batch stays in the produce path, in its place, and holds memory there that bounds what comes
+// after it; so a long outage costs neither connections nor memory.
 // There is no transaction coordinator: a transactional id is answered with TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which every
 // client gives up on at once and reports by the name of the id, where UNSUPPORTED_VERSION or COORDINATOR_NOT_AVAILABLE would
 // be retried or blamed on the client.
@@ -27,6 +32,8 @@ import (
 type produceRequest struct {
 	transactional bool // a transactional id is given
 	acks          int16
+	timeout       time.Duration
+	late          bool // the timeout was over before the outcomes were known; of the writer
 	topics        []producedTopic
 }
 
@@ -75,7 +82,7 @@ func parseProduce(version int16, body []byte) (*produceRequest, error) {
 		}
 	}
 	req.acks = b.Int16()
-	b.Int32() // the timeout: the client gives up by itself, and we have no other answer than the outcome
+	req.timeout = time.Duration(b.Int32()) * time.Millisecond
 	elements := elementsMax
 	topics := arrayLen()
 	for ; topics > 0 && b.Ok() && elements > 0; topics-- {
@@ -208,7 +215,9 @@ func (s *Server) stage(ctx context.Context, r *request, req *produceRequest) err
 	held := int32(len(st.ptrs))
 	r.frame.hold(held)
 	r.ready = ready
-	if err := s.producer.Stage(ctx, st.ptrs, func() { close(ready) }); err != nil {
+	staging, cancel := context.WithTimeout(ctx, s.patience(req))
+	defer cancel()
+	if err := s.producer.Stage(staging, st.ptrs, func() { close(ready) }); err != nil {
 		for range held {
 			release()
 		}
@@ -293,11 +302,25 @@ func (s *Server) checkBatch(v *batch.Validator, version int16, p *producedPartit
 	return header, err
 }
 
+// patience is how long the client waits for its answer.
+func (s *Server) patience(req *produceRequest) time.Duration {
+	return min(max(req.timeout, s.cfg.ProduceTimeoutMin), s.cfg.ProduceTimeoutMax)
+}
+
 // produced is the answer.
 func (s *Server) produced(r *request, req *produceRequest) reply {
-	a := reply{ready: r.ready}
+	a := reply{ready: r.ready, patience: s.patience(req)}
+	a.gaveUp = func() {
+		req.late = true
+		s.cfg.Metrics.produceLate.Inc()
+	}
 	if req.acks == 0 {
-		a.fault = func() error { return s.collect(req) }
+		a.fault = func() error {
+			if err := s.collect(req); !req.late {
+				return err
+			}
+			return nil // nothing failed, and nobody waits
+		}
 		return a
 	}
 	version := r.version
@@ -314,7 +337,10 @@ func (s *Server) collect(req *produceRequest) (first error) {
 		t := &req.topics[i]
 		for j := range t.partitions {
 			p := &t.partitions[j]
-			if p.part != nil {
+			switch {
+			case p.part != nil && req.late: // its outputs are not ours to look at
+				p.part, p.code, p.message = nil, codeRequestTimedOut, "the outcome is not known yet: the bucket or the metastore is slow or out"
+			case p.part != nil:
 				switch {
 				case p.part.Err != nil:
 					p.code, p.message = s.codeOf(p.part.Err, codeRequestTimedOut), p.part.Err.Error()
@@ -324,6 +350,8 @@ func (s *Server) collect(req *produceRequest) (first error) {
 						s.cfg.Logger.Error("no Kafka error code for a batch's result", "code", p.part.Code)
 					}
 					p.message = p.part.Code.String()
+				default:
+					s.cfg.Traffic.Produced(p.part.Topic, int64(p.part.Header.RecordCount), int64(len(p.records)))
 				}
 			}
 			if p.code != codeNone {

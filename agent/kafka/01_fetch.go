@@ -329,6 +329,9 @@ func (f *fetching) appendPartition(ctx context.Context, dst []byte, p *planPart,
 		} else {
 			p.now.highWatermark, p.now.lastStable, p.now.logStart = res.HighWatermark, res.LastStable, res.LogStart
 			p.cut = res.NextOffset < res.HighWatermark
+			if n := len(dst) - recordsAt; n > 0 {
+				f.s.cfg.Traffic.Fetched(p.now.topic, res.Records, int64(n))
+			}
 		}
 		p.served = err != nil || len(dst) > recordsAt
 		f.appendStanding(dst[:fixedAt], p) // in place

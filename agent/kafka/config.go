@@ -47,6 +47,20 @@ type Log interface {
 	MaxTimestamp(ctx context.Context, topic entry.UUID, partition int32) (offset, timestamp int64, err error)
 }
 
+// Traffic learns what went through each topic. It must be safe for concurrent use and must not block.
+type Traffic interface {
+	// Produced: records of the topic were acknowledged.
+	Produced(topic entry.UUID, records, bytes int64)
+	// Fetched: records of the topic are in an answer.
+	Fetched(topic entry.UUID, records, bytes int64)
+}
+
+// noTraffic is the default.
+type noTraffic struct{}
+
+func (noTraffic) Produced(entry.UUID, int64, int64) {}
+func (noTraffic) Fetched(entry.UUID, int64, int64)  {}
+
 // Config are the tunables; the zero value of each but Listener is its default.
 type Config struct {
 	// Listener names which of the agents' advertised addresses clients of this server are given. Required.
@@ -55,6 +69,9 @@ type Config struct {
 	// ProduceBytesMax bounds a Produce request, RequestBytesMax any other. Defaults 16 MiB and 2 MiB.
 	ProduceBytesMax int
 	RequestBytesMax int
+	// ProduceTimeoutMin and ProduceTimeoutMax are the bounds within which a Produce request's own timeout counts: how long its
+	// answer may wait for the bucket and the metastore. Defaults 1 s and 2 min.
+	ProduceTimeoutMin, ProduceTimeoutMax time.Duration
 	// ConnectionInFlightBytes and InFlightBytes bound the requests read and not given back, per connection and in all.
 	// Defaults 32 MiB and 256 MiB.
 	ConnectionInFlightBytes int
@@ -94,8 +111,9 @@ type Config struct {
 
 	// Logger gets one line per change of condition and per connection closed for its fault. Default: discard.
 	Logger *slog.Logger
-	// Metrics may be nil.
+	// Metrics and Traffic may be nil.
 	Metrics *Metrics
+	Traffic Traffic
 }
 
 // Validate reports every problem and fills in defaults.
@@ -132,6 +150,8 @@ func (c *Config) Validate() error {
 	period("stall timeout", &c.StallTimeout, time.Minute)
 	period("fetch wait max", &c.FetchWaitMax, 5*time.Minute)
 	period("fetch read timeout", &c.FetchReadTimeout, 10*time.Second)
+	period("produce timeout min", &c.ProduceTimeoutMin, time.Second)
+	period("produce timeout max", &c.ProduceTimeoutMax, 2*time.Minute)
 	period("barrier timeout", &c.BarrierTimeout, 5*time.Second)
 	period("propose timeout", &c.ProposeTimeout, 30*time.Second)
 	if c.DefaultPartitions == 0 {
@@ -150,6 +170,7 @@ func (c *Config) Validate() error {
 	}{
 		{c.ConnectionInFlightBytes < frame, "connection in-flight bytes are below the largest request"},
 		{c.InFlightBytes < frame, "in-flight bytes are below the largest request"},
+		{c.ProduceTimeoutMax < c.ProduceTimeoutMin, "produce timeout max is below produce timeout min"},
 		{frame > 1<<30, "the largest request exceeds 1 GiB"},
 		{c.FetchInFlightBytes < c.FetchBytesMax, "fetch in-flight bytes are below fetch bytes max"},
 		{c.FetchBytesMax > 1<<30, "fetch bytes max exceed 1 GiB"},
@@ -165,6 +186,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Metrics == nil {
 		c.Metrics = NewMetrics(nil)
+	}
+	if c.Traffic == nil {
+		c.Traffic = noTraffic{}
 	}
 	return errors.Join(errs...)
 }

@@ -68,7 +68,7 @@ func (c *conn) run() {
 	if err := context.Cause(c.ctx); gone(err) {
 		c.s.cfg.Logger.Debug("connection ended", "remote", c.nc.RemoteAddr(), "reason", err)
 	} else {
-		c.s.cfg.Metrics.closed.Inc()
+		c.s.cfg.Metrics.faulty.WithLabelValues(faultReason(err)).Inc()
 		c.s.cfg.Logger.Warn("closing a connection", "remote", c.nc.RemoteAddr(), "error", err)
 	}
 }
@@ -168,10 +168,7 @@ func (c *conn) write() {
 			case <-a.ready:
 			default:
 				flush()
-				select {
-				case <-a.ready:
-				case <-c.ctx.Done():
-				}
+				c.await(a)
 			}
 		}
 		if c.ctx.Err() != nil {
@@ -198,6 +195,22 @@ func (c *conn) write() {
 		}
 	}
 	flush()
+}
+
+// await waits until a is ready, the connection ends, or the client's patience does.
+func (c *conn) await(a *answer) {
+	var over <-chan time.Time
+	if a.patience > 0 {
+		t := time.NewTimer(a.patience - time.Since(a.request.at))
+		defer t.Stop()
+		over = t.C
+	}
+	select {
+	case <-a.ready:
+	case <-c.ctx.Done():
+	case <-over:
+		a.gaveUp()
+	}
 }
 
 // answered frees the slot of a request.

@@ -1,7 +1,7 @@
 package kafka
 
 import (
-	"strconv"
+	"errors"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,10 +15,15 @@ type Metrics struct {
 	requestSeconds *prometheus.HistogramVec
 	errors         *prometheus.CounterVec
 	inFlightBytes  prometheus.Gauge
+	inFlightLimit  prometheus.Gauge
 	fetchBytes     prometheus.Gauge
+	fetchLimit     prometheus.Gauge
 	connections    prometheus.Gauge
+	connLimit      prometheus.Gauge
+	accepted       prometheus.Counter
 	refused        prometheus.Counter
-	closed         prometheus.Counter
+	faulty         *prometheus.CounterVec
+	produceLate    prometheus.Counter
 	fetchSessions  prometheus.Gauge
 	evicted        prometheus.Counter
 }
@@ -40,30 +45,64 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		errors:        prometheus.NewCounterVec(counter("errors_total", "Error codes answered, per request or part of one."), []string{"api", "error"}),
 		inFlightBytes: gauge("in_flight_bytes", "Bytes of requests read and not given back."),
 		fetchBytes:    gauge("fetch_in_flight_bytes", "Bytes of records in answers that are put together or written."),
+		inFlightLimit: gauge("in_flight_limit_bytes", "Bound of firn_kafka_in_flight_bytes; at it, producers are read no further."),
+		fetchLimit:    gauge("fetch_in_flight_limit_bytes", "Bound of firn_kafka_fetch_in_flight_bytes."),
 		connections:   gauge("connections", "Open connections."),
+		connLimit:     gauge("connections_limit", "Bound of firn_kafka_connections; more are closed at once."),
+		accepted:      prometheus.NewCounter(counter("connections_accepted_total", "Connections that were let in.")),
 		refused:       prometheus.NewCounter(counter("connections_refused_total", "Connections closed because there were too many.")),
-		closed:        prometheus.NewCounter(counter("connections_faulty_total", "Connections closed for what the client sent.")),
+		faulty: prometheus.NewCounterVec(counter("connections_faulty_total",
+			"Connections closed for what the client did: foreign protocol, malformed request, size out of bounds, slow, other."), []string{"reason"}),
+		produceLate: prometheus.NewCounter(counter("produce_timeouts_total",
+			"Produce requests answered with REQUEST_TIMED_OUT because their time was over before their outcome was known.")),
 		fetchSessions: gauge("fetch_sessions", "Incremental fetch sessions."),
 		evicted:       prometheus.NewCounter(counter("fetch_sessions_evicted_total", "Fetch sessions that made room for others.")),
 	}
 	if reg != nil {
-		reg.MustRegister(m.requests, m.requestSeconds, m.errors, m.inFlightBytes, m.fetchBytes, m.connections, m.refused,
-			m.closed, m.fetchSessions, m.evicted)
+		reg.MustRegister(m.requests, m.requestSeconds, m.errors, m.inFlightBytes, m.inFlightLimit, m.fetchBytes, m.fetchLimit,
+			m.connections, m.connLimit, m.accepted, m.refused, m.faulty, m.produceLate, m.fetchSessions, m.evicted)
+	}
+	for _, reason := range faultReasons {
+		m.faulty.WithLabelValues(reason)
 	}
 	return m
 }
 
 func (m *Metrics) answered(key int16, took time.Duration) {
-	api := kmsg.NameForKey(key)
+	api := apiName(key)
 	m.requests.WithLabelValues(api).Inc()
 	m.requestSeconds.WithLabelValues(api).Observe(took.Seconds())
 }
 
 // failed counts an error code that was answered.
 func (m *Metrics) failed(key int16, code errorCode) {
-	name := strconv.Itoa(int(code))
+	name := labelOther
 	if err := kerr.TypedErrorForCode(int16(code)); err != nil {
 		name = err.Message
 	}
-	m.errors.WithLabelValues(kmsg.NameForKey(key), name).Inc()
+	m.errors.WithLabelValues(apiName(key), name).Inc()
+}
+
+// labelOther is the label value of whatever has no name of its own: what clients send must not make series.
+const labelOther = "other"
+
+// apiName is the label of an API: one of those in the table, or other.
+func apiName(key int16) string {
+	if _, ok := lookupAPI(key); !ok {
+		return labelOther
+	}
+	return kmsg.NameForKey(key)
+}
+
+// faultReasons are the label values of firn_kafka_connections_faulty_total.
+var faultReasons = [...]string{"foreign", "malformed", "size", "slow", labelOther}
+
+// faultReason classes why a connection was closed for its client's fault.
+func faultReason(err error) string {
+	for i, is := range [...]error{errForeign, errMalformed, errFrameSize, errSlow} {
+		if errors.Is(err, is) {
+			return faultReasons[i]
+		}
+	}
+	return labelOther
 }

@@ -100,6 +100,10 @@ type reply struct {
 	ready <-chan struct{}
 	// fault, read once ready, closes the connection instead of an answer.
 	fault func() error
+	// patience, where positive, is how long after the request's arrival ready is waited for. Then gaveUp is called, and from
+	// there on body and fault must not look at what ready stands for.
+	patience time.Duration
+	gaveUp   func()
 }
 
 // say answers with a message at once.

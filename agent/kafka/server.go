@@ -47,6 +47,9 @@ func New(cfg Config, meta Metastore, producer Producer, log Log) (*Server, error
 	if meta == nil || producer == nil || log == nil {
 		return nil, errors.New("kafka: metastore, producer and log are required")
 	}
+	cfg.Metrics.inFlightLimit.Set(float64(cfg.InFlightBytes))
+	cfg.Metrics.fetchLimit.Set(float64(cfg.FetchInFlightBytes))
+	cfg.Metrics.connLimit.Set(float64(cfg.Connections))
 	return &Server{
 		cfg: cfg, meta: meta, producer: producer, log: log,
 		shapes:      shapes(),
@@ -117,6 +120,7 @@ func (s *Server) start(nc net.Conn) {
 		c.fail(errDraining)
 		return
 	}
+	s.cfg.Metrics.accepted.Inc()
 	s.cfg.Metrics.connections.Inc()
 	go func() {
 		defer s.wg.Done()

@@ -21,13 +21,9 @@ func (s *Server) incrementalAlterConfigs(
 	ctx, cancel := s.adminTime(ctx, 0)
 	defer cancel()
 	lagging := s.barrier(ctx)
-	type resource struct {
-		kind kmsg.ConfigResourceType
-		name string
-	}
-	times := make(map[resource]int)
+	times := make(map[configResource]int)
 	for i := range req.Resources {
-		times[resource{req.Resources[i].ResourceType, req.Resources[i].ResourceName}]++
+		times[configResource{req.Resources[i].ResourceType, req.Resources[i].ResourceName}]++
 	}
 	res := kmsg.NewPtrIncrementalAlterConfigsResponse()
 	res.Version = req.Version
@@ -35,7 +31,7 @@ func (s *Server) incrementalAlterConfigs(
 		r := &req.Resources[i]
 		var no *refusal
 		switch {
-		case times[resource{r.ResourceType, r.ResourceName}] > 1:
+		case times[configResource{r.ResourceType, r.ResourceName}] > 1:
 			no = refused(codeInvalidRequest, "a resource is named more than once")
 		case lagging != nil:
 			no = refused(codeRequestTimedOut, "the metastore does not answer: %v", lagging)
@@ -50,6 +46,12 @@ func (s *Server) incrementalAlterConfigs(
 	return res
 }
 
+// configResource names what has configs.
+type configResource struct {
+	kind kmsg.ConfigResourceType
+	name string
+}
+
 // configured is what a kind of resource brings to an alteration.
 type configured struct {
 	have  []entry.Config
@@ -61,25 +63,23 @@ type configured struct {
 	isTopic bool
 }
 
-func (s *Server) alterConfigs(
-	ctx context.Context, r *kmsg.IncrementalAlterConfigsRequestResource, validateOnly bool,
-) *refusal {
-	var of configured
+// configurable finds what is configured under a name.
+func (s *Server) configurable(kind kmsg.ConfigResourceType, name string) (of configured, _ *refusal) {
 	switch {
-	case r.ResourceType == kmsg.ConfigResourceTypeTopic:
+	case kind == kmsg.ConfigResourceTypeTopic:
 		found := false
 		s.meta.View(func(st *state.State) {
-			if t := st.TopicByName(r.ResourceName); t != nil {
+			if t := st.TopicByName(name); t != nil {
 				of.have, of.cluster, found = t.Configs, st.BrokerConfigs(), true
 			}
 		})
 		if !found {
-			return refused(codeUnknownTopicOrPartition, "no topic %q", r.ResourceName)
+			return of, refused(codeUnknownTopicOrPartition, "no topic %q", name)
 		}
 		of.check, of.spec, of.isTopic = topicconfig.Validate, topicconfig.Lookup, true
-	case r.ResourceType == kmsg.ConfigResourceTypeBroker && r.ResourceName != "":
-		return refused(codeInvalidRequest, "an agent has no configs of its own: set them for the cluster (--entity-default)")
-	case r.ResourceType == kmsg.ConfigResourceTypeBroker:
+	case kind == kmsg.ConfigResourceTypeBroker && name != "":
+		return of, refused(codeInvalidRequest, "an agent has no configs of its own: set them for the cluster (--entity-default)")
+	case kind == kmsg.ConfigResourceTypeBroker:
 		s.meta.View(func(st *state.State) { of.have = st.BrokerConfigs() })
 		of.check = topicconfig.ValidateCluster
 		of.spec = func(name string) (*topicconfig.Spec, bool) {
@@ -87,7 +87,28 @@ func (s *Server) alterConfigs(
 			return spec, ok
 		}
 	default:
-		return unconfigurable(r.ResourceType)
+		return of, unconfigurable(kind)
+	}
+	return of, nil
+}
+
+// checkWhole holds the configs that an alteration leaves to the rules between them.
+func (of *configured) checkWhole(after []entry.Config) *refusal {
+	if !of.isTopic {
+		return nil
+	}
+	if err := topicconfig.Parse(getter(after), getter(of.cluster)).Check(); err != nil {
+		return refused(codeInvalidConfig, "%v", err)
+	}
+	return nil
+}
+
+func (s *Server) alterConfigs(
+	ctx context.Context, r *kmsg.IncrementalAlterConfigsRequestResource, validateOnly bool,
+) *refusal {
+	of, no := s.configurable(r.ResourceType, r.ResourceName)
+	if no != nil {
+		return no
 	}
 	op := &entry.AlterConfigs{ResourceType: uint32(r.ResourceType), ResourceName: r.ResourceName}
 	after := slices.Clone(of.have)
@@ -106,10 +127,8 @@ func (s *Server) alterConfigs(
 			after = append(after, entry.Config{Name: change.Name, Value: change.Value})
 		}
 	}
-	if of.isTopic {
-		if err := topicconfig.Parse(getter(after), getter(of.cluster)).Check(); err != nil {
-			return refused(codeInvalidConfig, "%v", err)
-		}
+	if no := of.checkWhole(after); no != nil {
+		return no
 	}
 	if validateOnly || len(op.Changes) == 0 {
 		return nil

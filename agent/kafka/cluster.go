@@ -97,26 +97,39 @@ func rendezvous(key uint64, nodes []node, ok func(id int32) bool) (node, bool) {
 
 func anyNode(int32) bool { return true }
 
+// assigned are the ids that a partition was given by hand.
+func (t *topicView) assigned(partition int32) []int32 {
+	if int(partition) < len(t.assignment) {
+		return t.assignment[partition].Nodes
+	}
+	return nil
+}
+
+// leader is the id of the partition's leader, -1 where no agent is live; the package doc says how it is chosen.
+func (t *topicView) leader(partition int32, nodes []node) int32 {
+	if len(nodes) == 0 {
+		return -1
+	}
+	key, assigned := partitionKey(t.id, partition), t.assigned(partition)
+	leader, ok := rendezvous(key, nodes, func(id int32) bool { return slices.Contains(assigned, id) })
+	if !ok {
+		leader, _ = rendezvous(key, nodes, anyNode)
+	}
+	return leader.id
+}
+
 // replicas returns the leader of a partition and the ids reported for it; the package doc says how they are chosen. -1 and
 // none where no agent is live.
 func (t *topicView) replicas(partition int32, nodes []node) (int32, []int32) {
 	if len(nodes) == 0 {
 		return -1, nil
 	}
-	key := partitionKey(t.id, partition)
-	var assigned []int32
-	if int(partition) < len(t.assignment) {
-		assigned = t.assignment[partition].Nodes
-	}
-	leader, ok := rendezvous(key, nodes, func(id int32) bool { return slices.Contains(assigned, id) })
-	if !ok {
-		leader, _ = rendezvous(key, nodes, anyNode)
-	}
-	if len(assigned) > 0 {
-		return leader.id, assigned
+	key, leader := partitionKey(t.id, partition), t.leader(partition, nodes)
+	if assigned := t.assigned(partition); len(assigned) > 0 {
+		return leader, assigned
 	}
 	want := min(max(t.replication, 1), state.MaxReplicas)
-	ids := append(make([]int32, 0, want), leader.id)
+	ids := append(make([]int32, 0, want), leader)
 	for len(ids) < min(want, len(nodes)) {
 		next, _ := rendezvous(key, nodes, func(id int32) bool { return !slices.Contains(ids, id) })
 		ids = append(ids, next.id)
@@ -126,7 +139,7 @@ func (t *topicView) replicas(partition int32, nodes []node) (int32, []int32) {
 			ids = append(ids, id)
 		}
 	}
-	return leader.id, ids
+	return leader, ids
 }
 
 // topicView is what handlers need of a topic, good beyond the read lock: its slices are never modified.

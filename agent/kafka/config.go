@@ -28,6 +28,8 @@ type Metastore interface {
 	ReserveProducerID(ctx context.Context) (int64, error)
 	// ClusterID is stable and never empty.
 	ClusterID() string
+	// NodeID is this agent's id; -1 before it has one.
+	NodeID() int32
 }
 
 // Producer is what the protocol needs of ingest.Pipeline.
@@ -98,6 +100,9 @@ type Config struct {
 	// makes room, and where there is none, fetches are full ones. Default 1000.
 	FetchSessions int
 
+	// LogDir is the one log directory that tools are shown. Default "bucket".
+	LogDir string
+
 	// AutoCreateTopics lets a Metadata request that asks for it create topics.
 	AutoCreateTopics bool
 	// DefaultPartitions and DefaultReplicationFactor are for topics that leave it open. Defaults 1 and 1.
@@ -154,6 +159,9 @@ func (c *Config) Validate() error {
 	period("produce timeout max", &c.ProduceTimeoutMax, 2*time.Minute)
 	period("barrier timeout", &c.BarrierTimeout, 5*time.Second)
 	period("propose timeout", &c.ProposeTimeout, 30*time.Second)
+	if c.LogDir == "" {
+		c.LogDir = "bucket"
+	}
 	if c.DefaultPartitions == 0 {
 		c.DefaultPartitions = 1
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/firnlog/firn/metastore"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log/memlog"
+	"github.com/firnlog/firn/metastore/state"
 	"github.com/firnlog/firn/objstore/mem"
 )
 
@@ -341,6 +342,79 @@ func TestAdministration(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// What is deleted is gone for every agent, those that start later too, and counts no longer.
+func TestDeletedRecordsStayDeleted(t *testing.T) {
+	store := memlog.NewStore(memlog.Config{Rand: rand.New(rand.NewPCG(1, 2))})
+	t.Cleanup(func() { _ = store.Close() })
+	bucket := mem.New()
+	agents := []*stack{startStack(t, store, bucket, "first"), startStack(t, store, bucket, "second")}
+	ctx := t.Context()
+	cl := kclient(t, agents, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	adm := kadm.NewClient(cl)
+	const topic = "shortened"
+	createTopic(t, cl, topic, 1, nil)
+	for i := range 10 {
+		if err := cl.ProduceSync(ctx, &kgo.Record{Topic: topic, Value: fmt.Append(nil, i)}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	size := func() int64 {
+		t.Helper()
+		dirs, err := adm.DescribeAllLogDirs(ctx, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := int64(0)
+		dirs.Each(func(d kadm.DescribedLogDir) {
+			if d.Err != nil {
+				t.Fatal(d.Err)
+			}
+			sum += d.Size()
+		})
+		return sum
+	}
+	whole := size()
+	deleted, err := adm.DeleteRecords(ctx, kadm.Offsets{topic: {0: {Topic: topic, At: 4}}})
+	if err != nil || deleted.Error() != nil || deleted[topic][0].LowWatermark != 4 {
+		t.Fatalf("%v, %v, %+v", err, deleted.Error(), deleted)
+	}
+	if left := size(); left != whole*6/10 {
+		t.Errorf("%d bytes of %d are left of 6 in 10 records", left, whole)
+	}
+	if beyond, err := adm.DeleteRecords(ctx, kadm.Offsets{topic: {0: {Topic: topic, At: 11}}}); err != nil || !errors.Is(beyond.Error(), kerr.OffsetOutOfRange) {
+		t.Errorf("beyond the end: %v, %v", err, beyond.Error())
+	}
+	agents = append(agents, startStack(t, store, bucket, "third"))
+	var id entry.UUID
+	agents[0].meta.View(func(st *state.State) { id = st.TopicByName(topic).ID })
+	for i, a := range agents {
+		one := kclient(t, []*stack{a})
+		res, err := one.SeedBrokers()[0].Request(ctx, fetchRequest(13, topic, id, 0, 3))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p := res.(*kmsg.FetchResponse).Topics[0].Partitions[0]; p.ErrorCode != kerr.OffsetOutOfRange.Code {
+			t.Errorf("agent %d: fetch below the log start: code %d", i, p.ErrorCode)
+		}
+		res, err = one.SeedBrokers()[0].Request(ctx, fetchRequest(13, topic, id, 0, 4))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p := res.(*kmsg.FetchResponse).Topics[0].Partitions[0]; p.ErrorCode != 0 || p.LogStartOffset != 4 || p.HighWatermark != 10 {
+			t.Errorf("agent %d: fetch at the log start: code %d, log start %d, high watermark %d", i, p.ErrorCode, p.LogStartOffset, p.HighWatermark)
+		}
+	}
+	for i, r := range consume(t, agents, topic, 6) {
+		if r.Offset != int64(i+4) || string(r.Value) != fmt.Sprint(i+4) {
+			t.Errorf("record %d: offset %d, %q", i, r.Offset, r.Value)
+		}
+	}
+	starts, err := adm.ListStartOffsets(ctx, topic)
+	if err != nil || starts.Error() != nil || starts[topic][0].Offset != 4 {
+		t.Errorf("earliest: %v, %v, %+v", err, starts.Error(), starts)
+	}
 }
 
 // eventually retries a look at an agent that may trail the one that was told.

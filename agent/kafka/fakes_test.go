@@ -225,6 +225,8 @@ func (a *agent) ReserveProducerID(ctx context.Context) (int64, error) {
 	return a.reserved, errors.Join(err, ctx.Err())
 }
 
+func (a *agent) NodeID() int32 { return a.nodeID }
+
 func (a *agent) ClusterID() string { return "BwAAAAAAAAAAAAAAAAAAAA" }
 
 // Stage orders the parts in the order of calls and keeps their bytes. The outcome comes from another goroutine.

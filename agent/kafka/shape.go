@@ -33,6 +33,7 @@ const (
 	nullableText
 	structs    // each, each followed by tags in flexible versions
 	primitives // an array of bare fields
+	optional   // one struct behind a byte that says whether it is there; flexible versions only
 )
 
 type field struct {
@@ -51,6 +52,7 @@ func listOf(elem ...field) field { return field{kind: structs, elem: elem} }
 func shapes() map[int16]shape {
 	int8f, int16f, int32f, int64f, uuid := field{size: 1}, field{size: 2}, field{size: 4}, field{size: 8}, field{size: 16}
 	str, nullStr := field{kind: text}, field{kind: nullableText}
+	int8s := field{kind: primitives, elem: []field{int8f}}
 	int32s, strs := field{kind: primitives, elem: []field{int32f}}, field{kind: primitives, elem: []field{str}}
 	return map[int16]shape{
 		keyFetch: {flexible: 12, refused: 1 + 1, fields: []field{ // tag 1: a follower's state
@@ -66,21 +68,29 @@ func shapes() map[int16]shape {
 			listOf(uuid.from(10), str.to(9), nullStr.from(10)), int8f.from(4), int8f.from(8).to(10), int8f.from(8),
 		}},
 		keyFindCoordinator: {flexible: 3, fields: []field{str.to(3), int8f.from(1), strs.from(4)}},
+		keyListGroups:      {flexible: 3, fields: []field{strs.from(4), strs.from(5)}},
 		keySaslHandshake:   {flexible: math.MaxInt16, fields: []field{str}},
 		keyApiVersions:     {flexible: 3, fields: []field{str.from(3), str.from(3)}},
 		keyCreateTopics: {flexible: 5, fields: []field{
 			listOf(str, int32f, int16f, listOf(int32f, int32s), listOf(str, nullStr)), int32f, int8f,
 		}},
 		keyDeleteTopics:    {flexible: 4, fields: []field{strs.to(5), listOf(nullStr, uuid).from(6), int32f}},
+		keyDeleteRecords:   {flexible: 2, fields: []field{listOf(str, listOf(int32f, int64f)), int32f}},
 		keyInitProducerID:  {flexible: 2, fields: []field{nullStr, int32f, int64f.from(3), int16f.from(3)}},
 		keyDescribeConfigs: {flexible: 4, fields: []field{listOf(int8f, str, strs), int8f, int8f.from(3)}},
+		keyAlterConfigs:    {flexible: 2, fields: []field{listOf(int8f, str, listOf(str, nullStr)), int8f}},
+		keyDescribeLogDirs: {flexible: 2, fields: []field{listOf(str, int32s)}},
 		keyCreatePartitions: {flexible: 2, fields: []field{
 			listOf(str, int32f, listOf(int32s)), int32f, int8f,
 		}},
 		keyIncrementalAlterConfigs: {flexible: 1, fields: []field{
 			listOf(int8f, str, listOf(str, int8f, nullStr)), int8f,
 		}},
-		keyDescribeCluster: {flexible: 0, fields: []field{int8f, int8f.from(1), int8f.from(2)}},
+		keyDescribeCluster:     {flexible: 0, fields: []field{int8f, int8f.from(1), int8f.from(2)}},
+		keyListConfigResources: {flexible: 0, fields: []field{int8s.from(1)}},
+		keyDescribeTopicPartitions: {flexible: 0, fields: []field{
+			listOf(str), int32f, {kind: optional, elem: []field{str, int32f}},
+		}},
 	}
 }
 
@@ -124,6 +134,12 @@ func (w *walker) fields(fs []field) {
 			w.skip(f.size)
 		case text, nullableText:
 			w.text(f.kind == nullableText)
+		case optional:
+			there := w.b
+			if w.skip(1); w.why == "" && int8(there[0]) != -1 {
+				w.fields(f.elem)
+				w.tags(0)
+			}
 		case structs, primitives:
 			n := w.length(4)
 			w.count(n)

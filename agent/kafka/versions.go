@@ -13,15 +13,21 @@ const (
 	keyListOffsets             = 2
 	keyMetadata                = 3
 	keyFindCoordinator         = 10
+	keyListGroups              = 16
 	keySaslHandshake           = 17
 	keyApiVersions             = 18
 	keyCreateTopics            = 19
 	keyDeleteTopics            = 20
+	keyDeleteRecords           = 21
 	keyInitProducerID          = 22
 	keyDescribeConfigs         = 32
+	keyAlterConfigs            = 33
+	keyDescribeLogDirs         = 35
 	keyCreatePartitions        = 37
 	keyIncrementalAlterConfigs = 44
 	keyDescribeCluster         = 60
+	keyListConfigResources     = 74
+	keyDescribeTopicPartitions = 75
 )
 
 // api says which versions of an API are spoken. ApiVersions is answered from this table and dispatch is checked against it.
@@ -43,15 +49,21 @@ var apis = [...]api{
 	{key: keyListOffsets, min: 1, max: 10},
 	{key: keyMetadata, min: 0, max: 13},
 	{key: keyFindCoordinator, min: 0, max: 6},
+	{key: keyListGroups, min: 0, max: 5},
 	{key: keySaslHandshake, min: 0, max: 1, hidden: true},
 	{key: keyApiVersions, min: 0, max: 4},
 	{key: keyCreateTopics, min: 2, max: 7},
 	{key: keyDeleteTopics, min: 1, max: 6},
+	{key: keyDeleteRecords, min: 0, max: 2},
 	{key: keyInitProducerID, min: 0, max: 5},
 	{key: keyDescribeConfigs, min: 1, max: 4},
+	{key: keyAlterConfigs, min: 0, max: 2},
+	{key: keyDescribeLogDirs, min: 1, max: 4},
 	{key: keyCreatePartitions, min: 0, max: 3},
 	{key: keyIncrementalAlterConfigs, min: 0, max: 1},
 	{key: keyDescribeCluster, min: 0, max: 2},
+	{key: keyListConfigResources, min: 0, max: 1},
+	{key: keyDescribeTopicPartitions, min: 0, max: 0},
 }
 
 func lookupAPI(key int16) (api, bool) {
@@ -76,6 +88,8 @@ func (s *Server) serve(ctx context.Context, r *request, msg kmsg.Request) (reply
 		return say(s.metadata(ctx, req)), nil
 	case *kmsg.FindCoordinatorRequest:
 		return say(s.findCoordinator(req)), nil
+	case *kmsg.ListGroupsRequest:
+		return say(s.listGroups(req)), nil
 	case *kmsg.SASLHandshakeRequest:
 		return say(s.saslHandshake(req)), nil
 	case *kmsg.ApiVersionsRequest:
@@ -84,16 +98,26 @@ func (s *Server) serve(ctx context.Context, r *request, msg kmsg.Request) (reply
 		return say(s.createTopics(ctx, req)), nil
 	case *kmsg.DeleteTopicsRequest:
 		return say(s.deleteTopics(ctx, req)), nil
+	case *kmsg.DeleteRecordsRequest:
+		return say(s.deleteRecords(ctx, req)), nil
 	case *kmsg.InitProducerIDRequest:
 		return say(s.initProducerID(ctx, req)), nil
 	case *kmsg.DescribeConfigsRequest:
 		return say(s.describeConfigs(ctx, req)), nil
+	case *kmsg.AlterConfigsRequest:
+		return say(s.replaceConfigs(ctx, req)), nil
+	case *kmsg.DescribeLogDirsRequest:
+		return say(s.describeLogDirs(ctx, req)), nil
 	case *kmsg.CreatePartitionsRequest:
 		return say(s.createPartitions(ctx, req)), nil
 	case *kmsg.IncrementalAlterConfigsRequest:
 		return say(s.incrementalAlterConfigs(ctx, req)), nil
 	case *kmsg.DescribeClusterRequest:
 		return say(s.describeCluster(ctx, req)), nil
+	case *kmsg.ListConfigResourcesRequest:
+		return say(s.listConfigResources(ctx, req)), nil
+	case *kmsg.DescribeTopicPartitionsRequest:
+		return say(s.describeTopicPartitions(ctx, req)), nil
 	}
 	panic("kafka: an API in the table has no handler: " + kmsg.NameForKey(r.key))
 }

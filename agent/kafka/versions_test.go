@@ -66,6 +66,29 @@ func requestFor(t *testing.T, key, version int16, id entry.UUID) kmsg.Request {
 		rt := kmsg.NewCreatePartitionsRequestTopic()
 		rt.Topic, rt.Count = name, 1
 		req.Topics = append(req.Topics, rt)
+	case *kmsg.DeleteRecordsRequest:
+		rt := kmsg.NewDeleteRecordsRequestTopic()
+		rt.Topic, rt.Partitions = name, []kmsg.DeleteRecordsRequestTopicPartition{{Partition: 0, Offset: -1}}
+		req.Topics = append(req.Topics, rt)
+	case *kmsg.AlterConfigsRequest:
+		rr := kmsg.NewAlterConfigsRequestResource()
+		rr.ResourceType, rr.ResourceName = kmsg.ConfigResourceTypeTopic, name
+		value := "5000"
+		rr.Configs = append(rr.Configs, kmsg.AlterConfigsRequestResourceConfig{Name: "retention.ms", Value: &value})
+		req.Resources = append(req.Resources, rr)
+	case *kmsg.DescribeLogDirsRequest:
+		rt := kmsg.NewDescribeLogDirsRequestTopic()
+		rt.Topic, rt.Partitions = name, []int32{0, 1}
+		req.Topics = append(req.Topics, rt)
+	case *kmsg.DescribeTopicPartitionsRequest:
+		rt := kmsg.NewDescribeTopicPartitionsRequestTopic()
+		rt.Topic = name
+		req.Topics = append(req.Topics, rt)
+		req.Cursor = &kmsg.DescribeTopicPartitionsRequestCursor{Topic: name, Partition: 1}
+	case *kmsg.ListGroupsRequest:
+		req.StatesFilter, req.TypesFilter = []string{"Stable"}, []string{"classic"}
+	case *kmsg.ListConfigResourcesRequest:
+		req.ResourceTypes = []int8{2, 4}
 	case *kmsg.IncrementalAlterConfigsRequest:
 		rr := kmsg.NewIncrementalAlterConfigsRequestResource()
 		rr.ResourceType, rr.ResourceName = kmsg.ConfigResourceTypeTopic, name
@@ -89,8 +112,10 @@ func TestEveryVersionIsSpoken(t *testing.T) {
 				c := dial(t, s)
 				req := requestFor(t, v.Key, version, id)
 				res := c.receive(c.send(req), req)
-				if reflect.DeepEqual(res, req.ResponseKind()) {
-					t.Errorf("%s version %d: an empty answer", kmsg.NameForKey(v.Key), version)
+				// There are no groups, and version 0 of ListConfigResources asks for what is not there either.
+				empty := v.Key == 16 || v.Key == 74 && version == 0
+				if reflect.DeepEqual(res, req.ResponseKind()) != empty {
+					t.Errorf("%s version %d: %+v", kmsg.NameForKey(v.Key), version, res)
 				}
 				c.close()
 			}

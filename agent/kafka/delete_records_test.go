@@ -1,0 +1,119 @@
+package kafka_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/objstore/batch"
+)
+
+// deletion is a DeleteRecords of one partition.
+func deletion(topic string, partition int32, before int64) *kmsg.DeleteRecordsRequest {
+	req := kmsg.NewPtrDeleteRecordsRequest()
+	req.Version, req.TimeoutMillis = 2, 5000
+	rt := kmsg.NewDeleteRecordsRequestTopic()
+	rt.Topic = topic
+	rt.Partitions = append(rt.Partitions, kmsg.DeleteRecordsRequestTopicPartition{Partition: partition, Offset: before})
+	req.Topics = append(req.Topics, rt)
+	return req
+}
+
+func TestDeleteRecords(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a := newCluster(t).join("a")
+		policy := func(v string) entry.Config { return entry.Config{Name: "cleanup.policy", Value: v} }
+		id := a.topic("t", 2)
+		a.topic("compacted", 1, policy("compact"))
+		a.topic("both", 1, policy("compact,delete"))
+		a.topic("kept", 1, policy(""))
+		c := dial(t, server(t, a))
+		for i := range 5 {
+			c.produce("t", 0, fmt.Sprint(i))
+		}
+		for _, name := range []string{"compacted", "both", "kept"} {
+			c.produce(name, 0, "x")
+		}
+		for _, tc := range []struct {
+			why    string
+			topic  string
+			part   int32
+			before int64
+			code   int16
+			low    int64
+		}{
+			{"raises the log start", "t", 0, 2, 0, 2},
+			{"below the log start", "t", 0, 1, 0, 2},
+			{"nothing to delete", "t", 1, 0, 0, 0},
+			{"beyond the high watermark", "t", 0, 6, 1, -1},
+			{"negative", "t", 0, -2, 1, -1},
+			{"no such topic", "absent", 0, 1, 3, -1},
+			{"no such partition", "t", 2, 1, 3, -1},
+			{"negative partition", "t", -1, 1, 3, -1},
+			{"compacted only", "compacted", 0, 1, 44, -1},
+			{"compacted and deleted", "both", 0, 1, 0, 1},
+			{"neither", "kept", 0, -1, 0, 1},
+			{"all", "t", 0, -1, 0, 5},
+			{"all of it again", "t", 0, -1, 0, 5},
+		} {
+			p := ask[*kmsg.DeleteRecordsResponse](c, deletion(tc.topic, tc.part, tc.before)).Topics[0].Partitions[0]
+			if p.Partition != tc.part || p.ErrorCode != tc.code || p.LowWatermark != tc.low {
+				t.Errorf("%s: %+v, want code %d, low watermark %d", tc.why, p, tc.code, tc.low)
+			}
+		}
+		// Produce and fetch say where the log starts now.
+		p := outcome(ask[*kmsg.ProduceResponse](c, produceRequest(9, "t", 0, records(t, batch.BuildOptions{}, "new"))))
+		if p.ErrorCode != 0 || p.BaseOffset != 5 || p.LogStartOffset != 5 {
+			t.Errorf("produce: %+v", p)
+		}
+		for offset, code := range map[int64]int16{0: 1, 4: 1, 5: 0} {
+			f := ask[*kmsg.FetchResponse](c, fetchRequest(12, "t", id, 0, offset)).Topics[0].Partitions[0]
+			if f.ErrorCode != code || code == 0 && f.LogStartOffset != 5 {
+				t.Errorf("fetch from %d: code %d, log start %d", offset, f.ErrorCode, f.LogStartOffset)
+			}
+		}
+	})
+}
+
+func TestDeleteRecordsOfManyPartitions(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a := newCluster(t).join("a")
+		a.topic("wide", 300)
+		c := dial(t, server(t, a))
+		req := deletion("wide", 300, 0) // which is not there
+		for i := range int32(300) {
+			req.Topics[0].Partitions = append(req.Topics[0].Partitions, kmsg.DeleteRecordsRequestTopicPartition{Partition: i, Offset: -1})
+		}
+		req.Topics = append(req.Topics, deletion("absent", 0, 0).Topics...)
+		res := ask[*kmsg.DeleteRecordsResponse](c, req)
+		for i, p := range res.Topics[0].Partitions {
+			if gone := i == 0; (p.ErrorCode == 3) != gone || !gone && (p.Partition != int32(i-1) || p.LowWatermark != 0) {
+				t.Errorf("%d: %+v", i, p)
+			}
+		}
+		if p := res.Topics[1].Partitions[0]; p.ErrorCode != 3 {
+			t.Errorf("%+v", p)
+		}
+	})
+}
+
+func TestDeleteRecordsWithoutTheMetastore(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a := newCluster(t).join("a")
+		a.topic("t", 1)
+		c := dial(t, server(t, a))
+		c.produce("t", 0, "x")
+		for _, fail := range []func(*agent){
+			func(a *agent) { a.barrierErr = errors.New("no quorum") },
+			func(a *agent) { a.barrierErr, a.proposeErr = nil, errors.New("no answer") },
+		} {
+			a.with(fail)
+			if p := ask[*kmsg.DeleteRecordsResponse](c, deletion("t", 0, -1)).Topics[0].Partitions[0]; p.ErrorCode != 7 || p.LowWatermark != -1 {
+				t.Errorf("%+v", p)
+			}
+		}
+	})
+}

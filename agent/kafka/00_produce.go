@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unsafe"
 
 	"github.com/twmb/franz-go/pkg/kbin"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -51,27 +52,37 @@ type producedPartition struct {
 	part    *ingest.Part // where it was staged
 }
 
-// parseProduce decodes a body. Errors wrap errMalformed.
-func parseProduce(version int16, body []byte) (*produceRequest, error) {
+// produceOutline is the outline of a Produce's topics. The room of an element is what parsing, looking up and answering it
+// takes; that of a batch itself is part of the frame.
+func produceOutline(name, index field) field {
+	partitions := listOf(index, field{kind: blob})
+	partitions.room = int(unsafe.Sizeof(producedPartition{}) + unsafe.Sizeof(kmsg.ProduceResponseTopicPartition{}))
+	topics := listOf(name, partitions)
+	topics.room = int(unsafe.Sizeof(producedTopic{}) + unsafe.Sizeof(topicView{}) + unsafe.Sizeof(kmsg.ProduceResponseTopic{}))
+	return topics
+}
+
+// parseProduce decodes a body. The walk over its shape has shown by then that everything is there, so that arrays are made
+// as long as they claim to be. Errors wrap errMalformed.
+func parseProduce(s shape, version int16, body []byte) (*produceRequest, error) {
+	if _, err := s.check(version, body); err != nil {
+		return nil, fmt.Errorf("%s version %d: %w", kmsg.NameForKey(keyProduce), version, err)
+	}
 	b := kbin.Reader{Src: body}
 	flexible := version >= 9
 	tags := func() {
-		if flexible && b.Ok() {
-			w := walker{b: b.Src, flexible: true, elements: elementsMax}
-			w.tags(0)
-			if w.why != "" {
-				b.Src = nil
-				b.Span(1) // marks the reader as failed
-				return
+		if flexible {
+			for n := b.Uvarint(); n > 0; n-- {
+				b.Uvarint()
+				b.Span(int(b.Uvarint()))
 			}
-			b.Src = w.b
 		}
 	}
 	arrayLen := func() int32 {
 		if flexible {
-			return b.CompactArrayLen()
+			return max(b.CompactArrayLen(), 0)
 		}
-		return b.ArrayLen()
+		return max(b.ArrayLen(), 0)
 	}
 	req := &produceRequest{}
 	if version >= 3 {
@@ -83,38 +94,28 @@ func parseProduce(version int16, body []byte) (*produceRequest, error) {
 	}
 	req.acks = b.Int16()
 	req.timeout = time.Duration(b.Int32()) * time.Millisecond
-	elements := elementsMax
-	topics := arrayLen()
-	for ; topics > 0 && b.Ok() && elements > 0; topics-- {
-		t := producedTopic{}
+	req.topics = make([]producedTopic, arrayLen())
+	for i := range req.topics {
+		t := &req.topics[i]
 		if flexible {
 			t.name = b.CompactString()
 		} else {
 			t.name = b.String()
 		}
-		partitions := arrayLen()
-		if b.Ok() && partitions > 0 { // each takes 6 bytes at least
-			t.partitions = make([]producedPartition, 0, min(int(partitions), len(b.Src)/6, 1024))
-		}
-		for ; partitions > 0 && b.Ok() && elements > 0; partitions-- {
-			p := producedPartition{index: b.Int32()}
+		t.partitions = make([]producedPartition, arrayLen())
+		for j := range t.partitions {
+			p := &t.partitions[j]
+			p.index = b.Int32()
 			if flexible {
 				p.records = b.CompactNullableBytes()
 			} else {
 				p.records = b.NullableBytes()
 			}
 			tags()
-			t.partitions = append(t.partitions, p)
-			elements--
 		}
 		tags()
-		req.topics = append(req.topics, t)
-		elements--
 	}
 	tags()
-	if elements == 0 {
-		return nil, fmt.Errorf("%w: Produce of more than %d topics and partitions", errMalformed, elementsMax)
-	}
 	if err := b.Complete(); err != nil {
 		return nil, fmt.Errorf("%w: Produce version %d: %w", errMalformed, version, err)
 	}
@@ -124,7 +125,7 @@ func parseProduce(version int16, body []byte) (*produceRequest, error) {
 // produce runs on the executor. The caller holds the frame until it returns; every staged batch holds it until it is
 // given back.
 func (s *Server) produce(ctx context.Context, r *request) (reply, error) {
-	req, err := parseProduce(r.version, r.body)
+	req, err := parseProduce(s.shapes[keyProduce], r.version, r.body)
 	if err != nil {
 		return reply{}, err
 	}

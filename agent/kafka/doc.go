@@ -22,7 +22,8 @@
 // Errors that the protocol has a place for are answered. Bytes that are no request (unknown keys and versions, other
 // protocols, truncated bodies) close the connection with one log line, as does a failed Produce with acks=0. ApiVersions of
 // an unknown version is answered in version 0 (KIP-511). A request is walked against the shape of its API before the
-// decoder sees it, so that nothing is allocated for elements that are not there.
+// decoder sees it: nothing is allocated for elements that are not there, nor more than four times the request and 1 MiB for
+// those that are.
 //
 // # What clients are told about replicas
 //

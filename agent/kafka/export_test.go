@@ -1,7 +1,9 @@
 package kafka
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"net"
 	"time"
 
@@ -55,22 +57,12 @@ func Versions() (list []struct {
 }
 
 // CheckShape walks a body.
-func CheckShape(key, version int16, body []byte) error { return shapes()[key].check(version, body) }
-
-// ParseRequest runs the header and body parsers of a frame, as the executor would.
-func ParseRequest(b []byte) error {
-	r, unknown, err := parseRequest(b)
-	if err != nil || unknown {
-		return err
-	}
-	if r.key == keyProduce {
-		_, err = parseProduce(r.version, r.body)
-		return err
-	}
-	s := &Server{shapes: shapes()}
-	_, err = s.decode(&r)
+func CheckShape(key, version int16, body []byte) error {
+	_, err := allShapes[key].check(version, body)
 	return err
 }
+
+var allShapes = shapes()
 
 // Body splits a frame whose header is good; nil where it is not.
 func Body(b []byte) (key, version int16, body []byte) {
@@ -81,7 +73,7 @@ func Body(b []byte) (key, version int16, body []byte) {
 	return r.key, r.version, r.body
 }
 
-// ErrMalformed is the class of everything that ParseRequest refuses.
+// ErrMalformed is the class of everything that a Decoder refuses.
 var ErrMalformed = errMalformed
 
 // OfState and OfError are the mappings of errors.go.
@@ -103,3 +95,94 @@ func (s *Server) Begin(req *kmsg.FetchRequest) (id int32, parts int, code int16)
 
 // Barrier takes a barrier as handlers do.
 func (s *Server) Barrier(ctx context.Context) error { return s.barrier(ctx) }
+
+// Decoder returns the header and body parsers of a frame, as the executor runs them.
+func Decoder() func(b []byte) error {
+	s := &Server{shapes: allShapes}
+	return func(b []byte) error {
+		r, unknown, err := parseRequest(b)
+		if err != nil || unknown {
+			return err
+		}
+		if r.key == keyProduce {
+			_, err = parseProduce(s.shapes[keyProduce], r.version, r.body)
+			return err
+		}
+		_, err = s.decode(&r)
+		return err
+	}
+}
+
+// Bodies crafts bodies of a request: for each of its arrays one in which that array has n elements that are as small as can
+// be, and every other has one; with tagged, every element of it carries a tag that nobody knows.
+func Bodies(key, version int16, n int, tagged bool) (list [][]byte) {
+	s := allShapes[key]
+	flexible := version >= s.flexible
+	for target := 0; ; target++ {
+		at := 0
+		found := false
+		var put func(b []byte, fs []field) []byte
+		put = func(b []byte, fs []field) []byte {
+			for i := range fs {
+				f := &fs[i]
+				if version < f.since || f.until > 0 && version > f.until {
+					continue
+				}
+				switch f.kind {
+				case fixed:
+					b = append(b, make([]byte, f.size)...)
+				case text, nullableText:
+					if flexible {
+						b = append(b, 2, 'x')
+					} else {
+						b = append(b, 0, 1, 'x')
+					}
+				case blob:
+					if flexible {
+						b = append(b, 0)
+					} else {
+						b = append(b, 0xff, 0xff, 0xff, 0xff)
+					}
+				case optional:
+					b = append(put(append(b, 1), f.elem), 0)
+				case structs, primitives:
+					count, mine := 1, at == target
+					at++
+					if mine {
+						count, found = n, true
+					}
+					if flexible {
+						b = binary.AppendUvarint(b, uint64(count)+1)
+					} else {
+						b = binary.BigEndian.AppendUint32(b, uint32(count))
+					}
+					from := len(b)
+					b = put(b, f.elem)
+					switch {
+					case !flexible || f.kind == primitives:
+					case tagged && mine:
+						b = append(b, 1, 99, 0)
+					default:
+						b = append(b, 0)
+					}
+					b = append(b, bytes.Repeat(b[from:], count-1)...) // all alike
+				}
+			}
+			return b
+		}
+		b := put(nil, s.fields)
+		if flexible {
+			b = append(b, 0)
+		}
+		if !found {
+			return list
+		}
+		list = append(list, b)
+	}
+}
+
+// Lookup returns the highest version of an API.
+func Lookup(key int16) (highest int16, ok bool) {
+	a, ok := lookupAPI(key)
+	return a.max, ok
+}

@@ -34,17 +34,32 @@ func corpus(f *testing.F, add func(key, version int16, frame []byte)) {
 }
 
 // Whatever comes is a request or malformed; and what its shape allows, kmsg decodes, so that the walk before the decoder
-// refuses no less than the decoder would.
+// refuses no less than the decoder would. Nothing allocates out of proportion.
 func FuzzRequest(f *testing.F) {
 	corpus(f, func(_, _ int16, frame []byte) { f.Add(frame) })
 	f.Add([]byte{0, 18, 0, 3, 0, 0, 0, 1, 0xff, 0xff, 0, 1, 1, 0xff, 0xff, 0xff, 0xff, 0x0f})
+	for _, v := range kafka.Versions() {
+		for _, body := range kafka.Bodies(v.Key, v.Max, 300, true) {
+			f.Add(append(header(v.Key, v.Max), body...))
+		}
+	}
+	decode := kafka.Decoder()
 	f.Fuzz(func(t *testing.T, frame []byte) {
-		err := kafka.ParseRequest(frame)
+		var err error
+		if got := allocated(func() { err = decode(frame) }); got > allocatedMax(len(frame)) {
+			t.Errorf("%d bytes allocated for a frame of %d", got, len(frame))
+		}
 		if err != nil && !errors.Is(err, kafka.ErrMalformed) {
 			t.Errorf("%v is no kind of malformed", err)
 		}
 		key, version, body := kafka.Body(frame)
-		if body == nil || key == 0 || kafka.CheckShape(key, version, body) != nil {
+		if body == nil || kafka.CheckShape(key, version, body) != nil {
+			return
+		}
+		if key == 0 {
+			if err != nil {
+				t.Errorf("Produce version %d: the shape fits and the decoder says %v", version, err)
+			}
 			return
 		}
 		req := kmsg.RequestForKey(key)

@@ -43,7 +43,7 @@ func parseRequest(b []byte) (r request, unknownVersion bool, err error) {
 	case !a.speaks(r.version):
 		return r, false, fmt.Errorf("%w: %s version %d", errMalformed, kmsg.NameForKey(r.key), r.version)
 	}
-	w := walker{b: b[headerBytesMin:], elements: elementsMax}
+	w := walker{b: b[headerBytesMin:], elements: elementsMax, room: roomSlack}
 	if n := w.length(2); n > 0 && n <= len(w.b) { // the client id is never compact
 		r.clientID = string(w.b[:n])
 		w.skip(n)
@@ -77,7 +77,7 @@ func flexible(key, version int16) bool {
 // decode turns the body into kmsg's struct. Nothing in it aliases the frame. Errors wrap errMalformed.
 func (s *Server) decode(r *request) (kmsg.Request, error) {
 	name := kmsg.NameForKey(r.key)
-	if err := s.shapes[r.key].check(r.version, r.body); err != nil {
+	if _, err := s.shapes[r.key].check(r.version, r.body); err != nil {
 		return nil, fmt.Errorf("%s version %d: %w", name, r.version, err)
 	}
 	msg := kmsg.RequestForKey(r.key)

@@ -112,34 +112,29 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	if a.wal, err = wal.Open(ctx, parts.FS, wal.Options{Dir: parts.WALDir, MaxBytes: cfg.WALBytes, FileBytes: min(64<<20, cfg.WALBytes/8)}); err != nil {
 		return nil, fmt.Errorf("open the write-ahead log: %w", err)
 	}
-	settings := metastore.Config{
-		Name: cfg.Name, Listeners: []entry.Listener{listener}, Zone: cfg.Zone, Version: cfg.Version,
-		Now: parts.Now, Rand: parts.Rand, Logger: parts.Logger, Metrics: metastore.NewMetrics(registry),
-	}
+	settings := cfg.metastore()
+	settings.Listeners = []entry.Listener{listener}
+	settings.Now, settings.Rand, settings.Logger, settings.Metrics = parts.Now, parts.Rand, parts.Logger, metastore.NewMetrics(registry)
 	if parts.Tune != nil {
 		parts.Tune(&settings)
 	}
 	if a.meta, err = metastore.Open(ctx, settings, parts.Log, bucket); err != nil {
 		return nil, err
 	}
-	a.cache, err = fetch.NewCache(fetch.Config{Bytes: cfg.CacheBytes, Logger: parts.Logger, Metrics: fetch.NewMetrics(registry)}, bucket)
-	if err != nil {
+	reads := cfg.fetch()
+	reads.Logger, reads.Metrics = parts.Logger, fetch.NewMetrics(registry)
+	if a.cache, err = fetch.NewCache(reads, bucket); err != nil {
 		return nil, err
 	}
-	a.ingest, err = ingest.New(ingest.Config{
-		TargetBytes: cfg.SegmentBytes, FlushInterval: cfg.FlushInterval, UploadSlots: cfg.UploadSlots, MemoryBytes: cfg.StageBytes,
-		Logger: parts.Logger, Metrics: ingest.NewMetrics(registry),
-	}, a.meta, bucket, ingest.SpillTo(a.wal), a.cache)
-	if err != nil {
+	writes := cfg.ingest()
+	writes.Logger, writes.Metrics = parts.Logger, ingest.NewMetrics(registry)
+	if a.ingest, err = ingest.New(writes, a.meta, bucket, ingest.SpillTo(a.wal), a.cache); err != nil {
 		return nil, err
 	}
 	reader := fetch.NewReader(a.meta, a.cache)
-	a.kafka, err = kafka.New(kafka.Config{
-		Listener: listenerName, ProduceBytesMax: cfg.RequestBytes, ConnectionInFlightBytes: max(32<<20, 2*cfg.RequestBytes), InFlightBytes: max(256<<20, 2*cfg.RequestBytes),
-		AutoCreateTopics: cfg.AutoCreateTopics, DefaultPartitions: int32(cfg.DefaultPartitions),
-		Logger: parts.Logger, Metrics: kafka.NewMetrics(registry),
-	}, a.meta, a.ingest, reader)
-	if err != nil {
+	serves := cfg.kafka()
+	serves.Logger, serves.Metrics = parts.Logger, kafka.NewMetrics(registry)
+	if a.kafka, err = kafka.New(serves, a.meta, a.ingest, reader); err != nil {
 		return nil, err
 	}
 	a.wg.Go(func() {

@@ -1,14 +1,23 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
 	"strconv"
 	"time"
+
+	"github.com/firnlog/firn/agent/fetch"
+	"github.com/firnlog/firn/agent/ingest"
+	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/metastore"
 )
 
-// Config are an agent's settings. The zero value of a tunable is its default; Validate reports every problem at once.
+// Config are an agent's settings. The zero value of a number is its default; Validate reports every problem at once.
+//
+// To add a setting: a field here, its row in Tunables, and the line below that hands it to its room. Flag, environment
+// variable, key of the configuration file and documentation follow from the row; tests say what was forgotten.
 type Config struct {
 	// Name is the agent's stable name. Required.
 	Name string
@@ -19,26 +28,246 @@ type Config struct {
 	// Version is the build, for people.
 	Version string
 
-	// AutoCreateTopics lets a Metadata or produce request make a topic. DefaultPartitions is how many partitions it gets.
-	AutoCreateTopics  bool
-	DefaultPartitions int // default 1
+	// AutoCreateTopics lets a Metadata or produce request make a topic, with DefaultPartitions and DefaultReplicationFactor.
+	AutoCreateTopics         bool
+	DefaultPartitions        int
+	DefaultReplicationFactor int16
+	PartitionsMax            int32
 
-	// SegmentBytes is the raw size at which a segment is closed. Default 8 MiB.
-	SegmentBytes int
-	// FlushInterval is the longest that a record waits for company. Default 250 ms; a lone producer never waits.
-	FlushInterval time.Duration
-	// UploadSlots is how many uploads run at once. Default 4.
-	UploadSlots int
-	// StageBytes bounds record batches in memory that are not applied yet. Default 64 MiB; beyond it they are spilled.
-	StageBytes int64
-	// CacheBytes bounds the read cache. Default 128 MiB.
-	CacheBytes int64
-	// WALBytes bounds the write-ahead log's disk space. Default 1 GiB.
+	// What is produced, from the client to the bucket; see ingest.Config.
+	SegmentBytes   int
+	FlushInterval  time.Duration
+	UploadSlots    int
+	EagerUploads   int
+	StageBytes     int64
+	UploadTimeout  time.Duration
+	UploadRetryMin time.Duration
+	UploadRetryMax time.Duration
+	GapWait        time.Duration
+	// CompressSegments spends CPU to store less; see ingest.Config.
+	CompressSegments bool
+	// WALBytes bounds the write-ahead log's disk space.
 	WALBytes int64
-	// RequestBytes bounds one produce request. Default 16 MiB.
-	RequestBytes int
-	// DrainTimeout bounds a drain. Default 30 s.
+
+	// The read cache; see fetch.Config.
+	CacheBytes      int64
+	CacheHotBytes   int64
+	CacheWholeBytes int64
+	CacheRunBytes   int64
+	CacheRetryMin   time.Duration
+	CacheRetryMax   time.Duration
+	ReadAhead       int
+	ReadTimeout     time.Duration
+
+	// Limits of the Kafka listener; see kafka.Config. RequestBytes bounds one produce request.
+	RequestBytes            int
+	OtherRequestBytes       int
+	ConnectionInFlightBytes int
+	InFlightBytes           int
+	ConnectionRequests      int
+	Connections             int
+	IdleTimeout             time.Duration
+	FrameTimeout            time.Duration
+	StallTimeout            time.Duration
+	FetchBytes              int
+	FetchInFlightBytes      int
+	FetchWait               time.Duration
+	FetchReadTimeout        time.Duration
+	FetchSessions           int
+	BarrierTimeout          time.Duration
+	ProposeTimeout          time.Duration
+
+	// The metastore; see metastore.Config.
+	RegistrationTTL time.Duration
+	EntryBytes      int
+	TickInterval    time.Duration
+	ArchiveInterval time.Duration
+	SnapshotEntries int
+	SnapshotBytes   int
+	TrimMargin      int
+	WatchSilence    time.Duration
+	HeadLag         time.Duration
+
+	// DrainTimeout bounds a drain.
 	DrainTimeout time.Duration
+}
+
+// Unit is what a Tunable counts.
+type Unit uint8
+
+// The units.
+const (
+	Count Unit = iota
+	Bytes
+	Duration // nanoseconds
+)
+
+// Tunable is one number of a Config.
+type Tunable struct {
+	Name  string // as operators write it
+	Group string // heading in the documentation
+	Help  string
+	Unit  Unit
+	// Default is what a zero stands for. It may depend on other numbers of the same Config.
+	Default, Min, Max int64
+	Field             any // pointer to the field
+
+	Get func() int64
+	Set func(int64)
+}
+
+// Headings of Tunables.
+const (
+	GroupTopics    = "Topics"
+	GroupProduce   = "Producing"
+	GroupFetch     = "Fetching"
+	GroupKafka     = "Kafka connections and requests"
+	GroupMetastore = "Metastore"
+	GroupProcess   = "Process"
+)
+
+// table collects rows.
+type table struct {
+	rows  []Tunable
+	group string
+}
+
+func row[T ~int | ~int16 | ~int32 | ~int64](t *table, name string, field *T, unit Unit, def, least, most T, help string) {
+	t.rows = append(t.rows, Tunable{
+		Name: name, Group: t.group, Help: help, Unit: unit, Default: int64(def), Min: int64(least), Max: int64(most), Field: field,
+		Get: func() int64 { return int64(*field) }, Set: func(v int64) { *field = T(v) },
+	})
+}
+
+// Tunables are all numbers of c, each once, with the defaults that the rooms themselves have and the bounds that make sense
+// to an operator.
+func (c *Config) Tunables() []Tunable {
+	in, cache, srv, meta := roomDefaults()
+	request := cmp.Or(c.RequestBytes, srv.ProduceBytesMax)
+	t := &table{}
+
+	t.group = GroupTopics
+	row(t, "default-partitions", &c.DefaultPartitions, Count, int(srv.DefaultPartitions), 1, 10_000, "partitions of a topic that is made without a number")
+	row(t, "default-replication-factor", &c.DefaultReplicationFactor, Count, srv.DefaultReplicationFactor, 1, 100,
+		"replication factor that is reported for topics made without one; the bucket replicates")
+	row(t, "partitions-max", &c.PartitionsMax, Count, srv.PartitionsMax, 1, 100_000, "most partitions of a topic")
+
+	t.group = GroupProduce
+	row(t, "segment-bytes", &c.SegmentBytes, Bytes, in.TargetBytes, 64<<10, 64<<20, "raw size at which a segment is uploaded")
+	row(t, "flush-interval", &c.FlushInterval, Duration, in.FlushInterval, time.Millisecond, time.Minute,
+		"longest that a record waits for company; a lone producer never waits")
+	row(t, "upload-slots", &c.UploadSlots, Count, in.UploadSlots, 1, 256, "uploads at once")
+	row(t, "eager-uploads", &c.EagerUploads, Count, in.EagerUploads, 1, 256,
+		"while fewer uploads than this run, a record waits for nothing; more of them buy latency with requests")
+	row(t, "stage-bytes", &c.StageBytes, Bytes, in.MemoryBytes, 1<<20, 1<<40, "record batches held in memory before they spill to the write-ahead log")
+	row(t, "wal-bytes", &c.WALBytes, Bytes, 1<<30, 64<<20, 1<<50, "disk space of the write-ahead log; beyond it producers wait")
+	row(t, "upload-timeout", &c.UploadTimeout, Duration, in.UploadTimeout, time.Second, 10*time.Minute, "bound of one attempt of an upload; it is then tried again")
+	row(t, "upload-retry-min", &c.UploadRetryMin, Duration, in.RetryMin, time.Millisecond, time.Minute, "first pause between attempts of an upload; it doubles")
+	row(t, "upload-retry-max", &c.UploadRetryMax, Duration, in.RetryMax, time.Millisecond, 10*time.Minute, "longest pause between attempts of an upload")
+	row(t, "gap-wait", &c.GapWait, Duration, in.GapWait, 10*time.Millisecond, time.Minute,
+		"how long an idempotent producer's batch waits for the one before it, which may have gone to another agent")
+
+	t.group = GroupFetch
+	row(t, "cache-bytes", &c.CacheBytes, Bytes, cache.Bytes, 1<<20, 1<<40, "size of the read cache")
+	row(t, "cache-hot-bytes", &c.CacheHotBytes, Bytes, cmp.Or(c.CacheBytes, cache.Bytes)/2, 64<<10, 1<<40,
+		"part of the read cache for what was just written, which reads of old data cannot evict; half of --cache-bytes where not set")
+	row(t, "cache-whole-bytes", &c.CacheWholeBytes, Bytes, cache.WholeBytes, 64<<10, 1<<30, "objects up to this size are read from the bucket whole")
+	row(t, "cache-run-bytes", &c.CacheRunBytes, Bytes, cache.RunBytes, 64<<10, 1<<30, "how much of a larger object is read at once")
+	row(t, "cache-retry-min", &c.CacheRetryMin, Duration, cache.RetryMin, time.Millisecond, time.Minute, "first pause between attempts of a read from the bucket; it doubles")
+	row(t, "cache-retry-max", &c.CacheRetryMax, Duration, cache.RetryMax, time.Millisecond, 10*time.Minute, "longest pause between attempts of a read from the bucket")
+	row(t, "read-ahead", &c.ReadAhead, Count, cache.ReadAhead, 1, 1024, "reads from the bucket, of what comes next, that nobody waits for yet")
+	row(t, "read-timeout", &c.ReadTimeout, Duration, cache.LoadTimeout, time.Second, 10*time.Minute, "bound of one read from the bucket with its attempts")
+	row(t, "fetch-bytes", &c.FetchBytes, Bytes, srv.FetchBytesMax, 64<<10, 1<<30, "most records in one answer, whatever the client asks for")
+	row(t, "fetch-in-flight-bytes", &c.FetchInFlightBytes, Bytes, srv.FetchInFlightBytes, 1<<20, 1<<40, "records in all answers that are being put together or written")
+	row(t, "fetch-wait", &c.FetchWait, Duration, srv.FetchWaitMax, time.Millisecond, time.Hour, "longest long poll, whatever the client asks for")
+	row(t, "fetch-read-timeout", &c.FetchReadTimeout, Duration, srv.FetchReadTimeout, 100*time.Millisecond, 10*time.Minute, "bound of the reads of one answer")
+	row(t, "fetch-sessions", &c.FetchSessions, Count, srv.FetchSessions, 1, 1_000_000, "incremental fetch sessions kept")
+
+	t.group = GroupKafka
+	row(t, "connections", &c.Connections, Count, srv.Connections, 1, 1_000_000, "open connections; more are closed at once")
+	row(t, "connection-requests", &c.ConnectionRequests, Count, srv.ConnectionRequests, 1, 10_000, "requests of a connection that are not answered yet; no more are read before one is")
+	row(t, "request-bytes", &c.RequestBytes, Bytes, srv.ProduceBytesMax, 64<<10, 1<<30, "largest produce request")
+	row(t, "other-request-bytes", &c.OtherRequestBytes, Bytes, srv.RequestBytesMax, 64<<10, 1<<30, "largest request of any other kind")
+	row(t, "connection-in-flight-bytes", &c.ConnectionInFlightBytes, Bytes, max(srv.ConnectionInFlightBytes, 2*request), 64<<10, 1<<40,
+		"requests read and not done with, per connection; at least twice --request-bytes where not set")
+	row(t, "in-flight-bytes", &c.InFlightBytes, Bytes, max(srv.InFlightBytes, 2*request), 1<<20, 1<<40,
+		"requests read and not done with, in all; at least twice --request-bytes where not set")
+	row(t, "idle-timeout", &c.IdleTimeout, Duration, srv.IdleTimeout, time.Second, 24*time.Hour, "a connection without requests is closed after this")
+	row(t, "frame-timeout", &c.FrameTimeout, Duration, srv.FrameTimeout, 100*time.Millisecond, time.Hour, "longest from a request's first byte to its last")
+	row(t, "stall-timeout", &c.StallTimeout, Duration, srv.StallTimeout, 100*time.Millisecond, time.Hour, "longest that a client may take for 256 KiB of an answer")
+
+	t.group = GroupMetastore
+	row(t, "barrier-timeout", &c.BarrierTimeout, Duration, srv.BarrierTimeout, 100*time.Millisecond, time.Minute,
+		"bound of a read that must see everything acknowledged elsewhere; clients are then told to try again")
+	row(t, "propose-timeout", &c.ProposeTimeout, Duration, srv.ProposeTimeout, time.Second, 10*time.Minute, "bound of a change; clients are then told to try again")
+	row(t, "registration-ttl", &c.RegistrationTTL, Duration, meta.RegistrationTTL, 2*time.Second, 10*time.Minute, "how long a silent agent counts as alive")
+	row(t, "entry-bytes", &c.EntryBytes, Bytes, meta.EntryBytes, 4<<10, 512<<10, "where packing more ops into an entry stops")
+	row(t, "tick-interval", &c.TickInterval, Duration, meta.TickInterval, time.Second, 10*time.Minute, "how often a silent agent reports its clock")
+	row(t, "archive-interval", &c.ArchiveInterval, Duration, meta.ArchiveInterval, 100*time.Millisecond, 10*time.Minute,
+		"how often new entries are archived to the bucket: what the loss of all of etcd may cost")
+	row(t, "snapshot-entries", &c.SnapshotEntries, Count, meta.SnapshotEntries, 100, 10_000_000, "entries after which there is a new snapshot")
+	row(t, "snapshot-bytes", &c.SnapshotBytes, Bytes, meta.SnapshotBytes, 1<<20, 16<<30, "bytes of entries after which there is a new snapshot")
+	row(t, "trim-margin", &c.TrimMargin, Count, meta.TrimMargin, 100, 10_000_000, "entries below the snapshot that stay in etcd for slow watchers")
+	row(t, "watch-silence", &c.WatchSilence, Duration, meta.WatchSilence, 500*time.Millisecond, time.Minute, "a watch that is silent for this long is dropped and made anew")
+	row(t, "head-lag", &c.HeadLag, Duration, meta.HeadLag, 100*time.Millisecond, time.Minute, "a watch that trails the log's head for this long is dropped and made anew")
+
+	t.group = GroupProcess
+	row(t, "drain-timeout", &c.DrainTimeout, Duration, 30*time.Second, time.Second, time.Hour, "longest that a drain may take")
+	return t.rows
+}
+
+// roomDefaults are the rooms' configurations as an agent without settings would give them.
+func roomDefaults() (ingest.Config, fetch.Config, kafka.Config, metastore.Config) {
+	var (
+		in    ingest.Config
+		cache fetch.Config
+		srv   kafka.Config
+		meta  metastore.Config
+	)
+	// What is required is missing, and not asked for.
+	for _, room := range []interface{ Validate() error }{&in, &cache, &srv, &meta} {
+		_ = room.Validate()
+	}
+	return in, cache, srv, meta
+}
+
+func (c *Config) ingest() ingest.Config {
+	return ingest.Config{
+		TargetBytes: c.SegmentBytes, FlushInterval: c.FlushInterval, UploadSlots: c.UploadSlots, EagerUploads: c.EagerUploads,
+		MemoryBytes: c.StageBytes, UploadTimeout: c.UploadTimeout, RetryMin: c.UploadRetryMin, RetryMax: c.UploadRetryMax,
+		GapWait: c.GapWait, Compress: c.CompressSegments,
+	}
+}
+
+func (c *Config) fetch() fetch.Config {
+	return fetch.Config{
+		Bytes: c.CacheBytes, HotBytes: c.CacheHotBytes, WholeBytes: c.CacheWholeBytes, RunBytes: c.CacheRunBytes,
+		ReadAhead: c.ReadAhead, RetryMin: c.CacheRetryMin, RetryMax: c.CacheRetryMax, LoadTimeout: c.ReadTimeout, BarrierTimeout: c.BarrierTimeout,
+	}
+}
+
+func (c *Config) kafka() kafka.Config {
+	return kafka.Config{
+		Listener:        listenerName,
+		ProduceBytesMax: c.RequestBytes, RequestBytesMax: c.OtherRequestBytes,
+		ConnectionInFlightBytes: c.ConnectionInFlightBytes, InFlightBytes: c.InFlightBytes,
+		ConnectionRequests: c.ConnectionRequests, Connections: c.Connections,
+		IdleTimeout: c.IdleTimeout, FrameTimeout: c.FrameTimeout, StallTimeout: c.StallTimeout,
+		FetchBytesMax: c.FetchBytes, FetchInFlightBytes: c.FetchInFlightBytes, FetchWaitMax: c.FetchWait,
+		FetchReadTimeout: c.FetchReadTimeout, FetchSessions: c.FetchSessions,
+		AutoCreateTopics: c.AutoCreateTopics, DefaultPartitions: int32(c.DefaultPartitions),
+		DefaultReplicationFactor: c.DefaultReplicationFactor, PartitionsMax: c.PartitionsMax,
+		BarrierTimeout: c.BarrierTimeout, ProposeTimeout: c.ProposeTimeout,
+	}
+}
+
+func (c *Config) metastore() metastore.Config {
+	return metastore.Config{
+		Name: c.Name, Zone: c.Zone, Version: c.Version,
+		RegistrationTTL: c.RegistrationTTL, EntryBytes: c.EntryBytes, TickInterval: c.TickInterval, ArchiveInterval: c.ArchiveInterval,
+		SnapshotEntries: c.SnapshotEntries, SnapshotBytes: c.SnapshotBytes, TrimMargin: c.TrimMargin,
+		WatchSilence: c.WatchSilence, HeadLag: c.HeadLag,
+	}
 }
 
 // Validate reports every problem and fills in defaults.
@@ -47,29 +276,42 @@ func (c *Config) Validate() error {
 	if c.Name == "" {
 		errs = append(errs, errors.New("agent: the name is empty"))
 	}
-	if host, port, err := net.SplitHostPort(c.Advertise); err != nil || host == "" {
-		errs = append(errs, fmt.Errorf("agent: advertised address %q is not host:port", c.Advertise))
-	} else if p, err := strconv.ParseUint(port, 10, 16); err != nil || p == 0 {
-		errs = append(errs, fmt.Errorf("agent: advertised address %q: port %q is not a number from 1 to 65535", c.Advertise, port))
+	if err := ValidateAddress(c.Advertise); err != nil {
+		errs = append(errs, fmt.Errorf("agent: advertised address %w", err))
 	}
-	number(&errs, "default partitions", &c.DefaultPartitions, 1, 1, 10_000)
-	number(&errs, "segment bytes", &c.SegmentBytes, 8<<20, 64<<10, 64<<20)
-	number(&errs, "flush interval", &c.FlushInterval, 250*time.Millisecond, time.Millisecond, time.Minute)
-	number(&errs, "upload slots", &c.UploadSlots, 4, 1, 256)
-	number(&errs, "stage bytes", &c.StageBytes, 64<<20, 1<<20, 1<<40)
-	number(&errs, "cache bytes", &c.CacheBytes, 128<<20, 1<<20, 1<<40)
-	number(&errs, "wal bytes", &c.WALBytes, 1<<30, 64<<20, 1<<50)
-	number(&errs, "request bytes", &c.RequestBytes, 16<<20, 64<<10, 1<<30)
-	number(&errs, "drain timeout", &c.DrainTimeout, 30*time.Second, time.Second, time.Hour)
-	return errors.Join(errs...)
+	for _, t := range c.Tunables() {
+		if t.Get() == 0 {
+			t.Set(t.Default)
+		}
+		if v := t.Get(); v < t.Min || v > t.Max {
+			errs = append(errs, fmt.Errorf("agent: %s must lie between %d and %d, not %d", t.Name, t.Min, t.Max, v))
+		}
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	return c.validateRooms()
 }
 
-// number applies a default and checks bounds.
-func number[T int | int64 | time.Duration](errs *[]error, name string, v *T, def, lo, hi T) {
-	if *v == 0 {
-		*v = def
+// validateRooms asks the rooms what does not go together.
+func (c *Config) validateRooms() error {
+	in, cache, srv, meta := c.ingest(), c.fetch(), c.kafka(), c.metastore()
+	listener, err := advertisedListener(c.Advertise)
+	if err != nil {
+		return err
 	}
-	if *v < lo || *v > hi {
-		*errs = append(*errs, fmt.Errorf("agent: %s must lie between %v and %v, not %v", name, lo, hi, *v))
+	meta.Listeners = append(meta.Listeners, listener)
+	return errors.Join(in.Validate(), cache.Validate(), srv.Validate(), meta.Validate())
+}
+
+// ValidateAddress says what is wrong with an address that others are to reach.
+func ValidateAddress(address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || host == "" {
+		return fmt.Errorf("%q is not host:port", address)
 	}
+	if p, err := strconv.ParseUint(port, 10, 16); err != nil || p == 0 {
+		return fmt.Errorf("%q: port %q is not a number from 1 to 65535", address, port)
+	}
+	return nil
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	crand "crypto/rand"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // dataFormat is the layout of a data directory that this build reads and writes.
@@ -39,35 +41,70 @@ func OpenDataDir(path, name string) (*DataDir, error) {
 		return nil, fmt.Errorf("%w: %w; choose another with --data-dir", ErrDataDir, err)
 	}
 	d := &DataDir{Path: path}
-	body, err := os.ReadFile(filepath.Join(path, identityFile))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		d.identity = identity{Format: dataFormat, Agent: name}
-		if d.Agent == "" {
-			d.Agent = "agent-" + strings.ToLower(crand.Text()[:10])
-		}
-		if err := d.write(); err != nil {
-			return nil, fmt.Errorf("%w: %s is not writable: %w; choose another with --data-dir", ErrDataDir, path, err)
-		}
-		return d, nil
-	case err != nil:
-		return nil, fmt.Errorf("%w: %w", ErrDataDir, err)
+	found, err := d.read(name)
+	if err != nil {
+		return nil, err
 	}
-	if err := json.Unmarshal(body, &d.identity); err != nil {
-		return nil, fmt.Errorf("%w: %s: %w; it is not firn's, or damaged", ErrDataDir, filepath.Join(path, identityFile), err)
-	}
-	if d.Format > dataFormat {
-		return nil, fmt.Errorf("%w: %s was written by a newer firn (format %d, this one knows %d); run that one, or use another directory",
-			ErrDataDir, path, d.Format, dataFormat)
-	}
-	if name != "" && name != d.Agent {
-		return nil, fmt.Errorf("%w: %s belongs to agent %q, this one is to be %q; give each agent its own directory", ErrDataDir, path, d.Agent, name)
+	if !found {
+		d.identity = identity{Format: dataFormat, Agent: cmp.Or(name, "agent-"+strings.ToLower(crand.Text()[:10]))}
 	}
 	// Writing it again shows at the start, not at the first produce, that the directory is writable.
 	if err := d.write(); err != nil {
-		return nil, fmt.Errorf("%w: %s is not writable: %w", ErrDataDir, path, err)
+		return nil, fmt.Errorf("%w: %s is not writable: %w; choose another with --data-dir", ErrDataDir, path, err)
 	}
 	return d, nil
+}
+
+// read takes the identity from the directory, where there is one, and judges it.
+func (d *DataDir) read(name string) (found bool, err error) {
+	body, err := os.ReadFile(filepath.Join(d.Path, identityFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("%w: %w", ErrDataDir, err)
+	}
+	if err := json.Unmarshal(body, &d.identity); err != nil {
+		return false, fmt.Errorf("%w: %s: %w; it is not firn's, or damaged", ErrDataDir, filepath.Join(d.Path, identityFile), err)
+	}
+	if d.Format > dataFormat {
+		return false, fmt.Errorf("%w: %s was written by a newer firn (format %d, this one knows %d); run that one, or use another directory",
+			ErrDataDir, d.Path, d.Format, dataFormat)
+	}
+	if name != "" && name != d.Agent {
+		return false, fmt.Errorf("%w: %s belongs to agent %q, this one is to be %q; give each agent its own directory", ErrDataDir, d.Path, d.Agent, name)
+	}
+	return true, nil
+}
+
+// CheckDataDir says what OpenDataDir would refuse, and makes nothing that stays. It returns the agent's name, "" where
+// it is still to be made.
+func CheckDataDir(path, name string) (string, error) {
+	d := &DataDir{Path: path}
+	if _, err := d.read(name); err != nil && !errors.Is(err, syscall.ENOTDIR) {
+		return "", err
+	}
+	// The directory, or the nearest above it that is there, must take a file.
+	at := filepath.Clean(path)
+	for {
+		info, err := os.Stat(at)
+		if err == nil && !info.IsDir() {
+			return "", fmt.Errorf("%w: %s is a file; choose another with --data-dir", ErrDataDir, at)
+		}
+		if err == nil {
+			break
+		}
+		if up := filepath.Dir(at); (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)) && up != at {
+			at = up
+			continue
+		}
+		return "", fmt.Errorf("%w: %w; choose another with --data-dir", ErrDataDir, err)
+	}
+	f, err := os.CreateTemp(at, identityFile+".*")
+	if err != nil {
+		return "", fmt.Errorf("%w: %s is not writable: %w; choose another with --data-dir", ErrDataDir, at, err)
+	}
+	return cmp.Or(name, d.Agent), errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
 // Claim binds the directory to a cluster's log, or refuses one that is bound to another.

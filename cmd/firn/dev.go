@@ -12,30 +12,31 @@ import (
 )
 
 func newDev(e env) *cobra.Command {
-	var s serving
+	s := serving{dataDir: "firn-data"}
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Run a whole firn in one process: etcd, bucket and agent",
 		Long: `Run a whole firn in one process. etcd, the bucket and the agent's own files lie below --data-dir; with --etcd or --bucket
 one outside is used instead, and with --memory nothing is kept at all.
 
-Interrupt it once to drain, twice to end it at once. Killed at any moment, it starts again with every acknowledged record.`,
+Interrupt it once to drain, twice to end it at once. Killed at any moment, it starts again with every acknowledged record.
+` + configurationHelp,
 		Example: "  firn dev\n  firn dev --memory --kafka 127.0.0.1:0",
 		Args:    arguments(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.run(cmd.Context(), e, s.banner)
-		},
 	}
-	s.flags(cmd)
-	f := cmd.Flags()
-	f.StringVar(&s.dataDir, "data-dir", "firn-data", "directory of everything that is kept")
-	f.StringVar(&s.bucket, "bucket", "", "bucket URL: file://PATH, s3://BUCKET/PREFIX or mem:// (default: below --data-dir)")
-	f.StringSliceVar(&s.etcd, "etcd", nil, "etcd endpoints (default: an etcd in this process)")
-	f.BoolVar(&s.memory, "memory", false, "keep everything in memory only, for tests of your own code")
-	cmd.MarkFlagsMutuallyExclusive("memory", "data-dir")
-	cmd.MarkFlagsMutuallyExclusive("memory", "etcd")
+	s.declareDev()
+	s.command(cmd, e, s.validate, s.banner)
 	return cmd
 }
+
+// declareDev makes the settings of `firn dev`: an agent's, and one.
+func (s *serving) declareDev() {
+	s.set = s.declare()
+	s.set.Group(groupDev)
+	s.set.Flag(&s.memory, "memory", "keep everything in memory only, for tests of your own code")
+}
+
+const groupDev = "Only of firn dev"
 
 // banner says where things are and what to try.
 func (s *serving) banner(w io.Writer, a *agent.Agent) {

@@ -235,9 +235,9 @@ func TestDevRefusals(t *testing.T) {
 		{"directory is a file", append(anyPort, "--data-dir", file), exitFailure, "choose another with --data-dir"},
 		{"newer format", append(anyPort, "--data-dir", write(`{"format":9,"agent":"a"}`)), exitFailure, "newer firn"},
 		{"another cluster's", append(anyPort, "--data-dir", write(`{"format":1,"agent":"a","log_id":"00"}`)), exitFailure, "belongs to the cluster"},
-		{"unknown bucket", append(anyPort, "--memory", "--bucket", "ftp://x"), exitFailure, "--bucket"},
+		{"unknown bucket", append(anyPort, "--memory", "--bucket", "ftp://x"), exitUsage, "--bucket"},
 		{"every address", []string{"--kafka", "0.0.0.0:0", "--http", "127.0.0.1:0", "--memory"}, exitUsage, "--advertise"},
-		{"bad number", append(anyPort, "--memory", "--segment-bytes", "1"), exitUsage, "segment bytes must lie between"},
+		{"bad number", append(anyPort, "--memory", "--segment-bytes", "1"), exitUsage, "--segment-bytes: \"1\" must lie between 64KiB and 64MiB"},
 		{"bad level", append(anyPort, "--memory", "--log-level", "loud"), exitUsage, "--log-level"},
 		{"memory and directory", append(anyPort, "--memory", "--data-dir", "x"), exitUsage, "memory"},
 	} {

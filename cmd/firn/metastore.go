@@ -2,23 +2,20 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/firnlog/firn/cmd/firn/client"
 	"github.com/firnlog/firn/metastore"
-	"github.com/firnlog/firn/metastore/log/etcdlog"
-	"github.com/firnlog/firn/objstore/open"
 )
 
 // metastoreFlags say which metastore to look at, without joining it.
 type metastoreFlags struct {
-	etcd    []string
-	cluster string
-	bucket  string
-	unsafe  bool
+	serving // an agent's settings, so that it takes an agent's configuration file
 	json    bool
 }
 
@@ -28,14 +25,10 @@ func newMetastore(e env) *cobra.Command {
 		Short: "Look at the metastore and hold its history against itself",
 	})
 	var flags metastoreFlags
+	flags.set = flags.declare()
 	f := cmd.PersistentFlags()
-	f.StringSliceVar(&flags.etcd, "etcd", nil, "etcd endpoints, host:port, comma-separated")
-	f.StringVar(&flags.cluster, "cluster", "default", "name of the cluster below etcd's /firn prefix")
-	f.StringVar(&flags.bucket, "bucket", "", "bucket URL")
-	f.BoolVar(&flags.unsafe, "unsafe-etcd", false, "accept an etcd version with known bugs")
+	flags.set.Flags(f, groupEtcd, groupBucket)
 	f.BoolVar(&flags.json, "json", false, "print one line of JSON")
-	cobra.CheckErr(cmd.MarkPersistentFlagRequired("etcd"))
-	cobra.CheckErr(cmd.MarkPersistentFlagRequired("bucket"))
 	cmd.AddCommand(&cobra.Command{
 		Use: "status", Short: "Head, archive, snapshot and agents of the metastore", Args: arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -56,16 +49,19 @@ pointer names and with the chain hashes that the archive recorded. Changes nothi
 }
 
 func (m *metastoreFlags) inspect(ctx context.Context, e env, look metastore.Look) error {
+	if problems := append(resolve(m.set, e), m.required(m.set)...); len(problems) > 0 {
+		return fmt.Errorf("%w: %w", client.ErrUsage, errors.Join(problems...))
+	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
-	l, err := etcdlog.Open(ctx, etcdlog.Options{Endpoints: m.etcd, Cluster: m.cluster, Unsafe: m.unsafe, Logger: slog.New(slog.DiscardHandler)})
+	l, err := m.openLog(ctx, m.options(slog.New(slog.DiscardHandler)))
 	if err != nil {
-		return fmt.Errorf("open the metastore: %w", err)
+		return err
 	}
 	defer func() { _ = l.Close() }()
-	bucket, err := open.Open(ctx, m.bucket, open.Options{})
+	bucket, err := m.openBucket(ctx, m.bucket)
 	if err != nil {
-		return fmt.Errorf("--bucket: %w", err)
+		return err
 	}
 	defer func() { _ = bucket.Close() }()
 	report, err := look(ctx, l, bucket)

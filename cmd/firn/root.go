@@ -20,7 +20,9 @@ type env struct {
 	Stderr io.Writer
 	Args   []string // without the program's name
 	Getenv func(string) string
-	Log    *slog.Logger // to standard error
+	// Environ are all variables as key=value, to find misspelt ones; may be nil.
+	Environ func() []string
+	Log     *slog.Logger // to standard error
 }
 
 // newRoot assembles the commands.
@@ -93,8 +95,8 @@ func report(w io.Writer, err error) int {
 	if err == nil {
 		return exitOK
 	}
-	for line := range strings.Lines(err.Error()) {
-		_, _ = fmt.Fprintf(w, "firn: %s\n", strings.TrimPrefix(strings.TrimSpace(line), client.ErrUsage.Error()+": "))
+	for _, line := range problemLines(err) {
+		_, _ = fmt.Fprintf(w, "firn: %s\n", line)
 	}
 	switch {
 	case errors.Is(err, errCheck):
@@ -103,6 +105,19 @@ func report(w io.Writer, err error) int {
 		return exitUsage
 	}
 	return exitFailure
+}
+
+// problemLines are the problems of an error, as they are printed.
+func problemLines(err error) []string {
+	var out []string
+	for line := range strings.Lines(err.Error()) {
+		line, usage := strings.TrimSpace(line), client.ErrUsage.Error()+": "
+		for strings.HasPrefix(line, usage) {
+			line = strings.TrimPrefix(line, usage)
+		}
+		out = append(out, line)
+	}
+	return out
 }
 
 // usage makes err a usage error that says where to read on.

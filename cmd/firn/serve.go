@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,68 +10,110 @@ import (
 	"math/rand/v2"
 	"net"
 	"path/filepath"
-	"strings"
 	"syscall"
-	"time"
-
-	"github.com/spf13/cobra"
 
 	"github.com/firnlog/firn/agent"
-	"github.com/firnlog/firn/cmd/firn/client"
+	"github.com/firnlog/firn/cmd/firn/settings"
 	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/metastore/log/etcdembed"
-	"github.com/firnlog/firn/metastore/log/etcdlog"
 	"github.com/firnlog/firn/metastore/log/memlog"
 	"github.com/firnlog/firn/objstore"
-	"github.com/firnlog/firn/objstore/open"
 	"github.com/firnlog/firn/wal"
 	"github.com/firnlog/firn/wal/walfs"
 )
 
 // serving is what `firn dev` and `firn agent` have in common.
 type serving struct {
+	stores
 	dataDir string
 	kafka   string
 	http    string
-	bucket  string
-	etcd    []string
-	cluster string
 	memory  bool
-	unsafe  bool
 	level   string
+	format  string
 	agent   agent.Config
+
+	set    *settings.Set
+	check  bool   // only check the configuration
+	output string // how to print it
 
 	etcdAt []string // where the etcd in use is, once it is
 }
 
-// flags declares what both commands take.
-func (s *serving) flags(cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.StringVar(&s.kafka, "kafka", "127.0.0.1:9092", "address that Kafka clients connect to")
-	f.StringVar(&s.http, "http", "127.0.0.1:8080", "address of health, metrics and profiles")
-	f.StringVar(&s.agent.Advertise, "advertise", "", "host:port that clients are sent to (default: the --kafka address)")
-	f.StringVar(&s.agent.Zone, "zone", "", "where this agent runs")
-	f.StringVar(&s.cluster, "cluster", "default", "name of the cluster below etcd's /firn prefix")
-	f.BoolVar(&s.agent.AutoCreateTopics, "auto-create-topics", true, "make topics that clients ask for")
-	f.IntVar(&s.agent.DefaultPartitions, "default-partitions", 1, "partitions of a topic that is made without a number")
-	f.IntVar(&s.agent.SegmentBytes, "segment-bytes", 0, "raw size at which a segment is uploaded (default 8 MiB)")
-	f.DurationVar(&s.agent.FlushInterval, "flush-interval", 0, "longest that a record waits for company (default 250ms)")
-	f.IntVar(&s.agent.UploadSlots, "upload-slots", 0, "uploads at once (default 4)")
-	f.Int64Var(&s.agent.StageBytes, "stage-bytes", 0, "record batches held in memory before they spill (default 64 MiB)")
-	f.Int64Var(&s.agent.CacheBytes, "cache-bytes", 0, "size of the read cache (default 128 MiB)")
-	f.Int64Var(&s.agent.WALBytes, "wal-bytes", 0, "disk space of the write-ahead log (default 1 GiB)")
-	f.IntVar(&s.agent.RequestBytes, "request-bytes", 0, "largest produce request (default 16 MiB)")
-	f.DurationVar(&s.agent.DrainTimeout, "drain-timeout", 0, "longest that a drain may take (default 30s)")
-	f.StringVar(&s.level, "log-level", "info", "debug, info, warn or error")
+// declare makes the settings of both commands. Each stands here or in agent.Config's table, once; the documentation, the
+// environment and the configuration file know them from there.
+func (s *serving) declare() *settings.Set {
+	s.kafka, s.http, s.level, s.format, s.agent.AutoCreateTopics = "127.0.0.1:9092", "127.0.0.1:8080", "info", "text", true
+	set := settings.New()
+	set.Group("Agent")
+	set.Text(&s.agent.Name, "name", "stable name of this agent; where not set, made once and kept in --data-dir")
+	set.Path(&s.dataDir, "data-dir", "directory of the agent's name and its write-ahead log")
+	set.Text(&s.kafka, "kafka", "address that Kafka clients connect to").Check(checkListen)
+	set.Text(&s.agent.Advertise, "advertise", "host:port that clients are sent to; where not set, the --kafka address").Check(checkReach)
+	set.Text(&s.http, "http", "address of health, metrics and profiles").Check(checkListen)
+	set.Text(&s.agent.Zone, "zone", "where this agent runs; empty where that does not matter")
+	s.stores.declare(set)
+	set.Group(agent.GroupTopics)
+	set.Flag(&s.agent.AutoCreateTopics, "auto-create-topics", "make topics that clients ask for")
+	numbers(set, &s.agent)
+	set.Group(agent.GroupProduce)
+	set.Flag(&s.agent.CompressSegments, "compress-segments", "compress what shrinks before it is stored; costs CPU here and wherever it is read")
+	set.Group(agent.GroupProcess)
+	set.Choice(&s.level, "log-level", "least level of what is logged", "debug", "info", "warn", "error")
+	set.Choice(&s.format, "log-format", "form of the log", "text", "json")
+	return set
 }
 
-// logger is the process's, at the level asked for.
+// numbers declares every number of an agent's configuration.
+func numbers(set *settings.Set, c *agent.Config) {
+	for _, t := range c.Tunables() {
+		set.Group(t.Group)
+		set.Number(settings.Number{
+			Name: t.Name, Help: t.Help, Kind: map[agent.Unit]settings.Kind{agent.Bytes: settings.Bytes, agent.Duration: settings.Duration}[t.Unit],
+			Default: t.Default, Min: t.Min, Max: t.Max, Get: t.Get, Set: t.Set,
+		})
+	}
+}
+
+// validate is what the single values do not tell: what goes together, and what is missing.
+func (s *serving) validate() []error {
+	var problems []error
+	if s.agent.Advertise == "" {
+		if host, _, err := net.SplitHostPort(s.kafka); err == nil {
+			if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+				problems = append(problems, s.set.Missing("advertise", fmt.Sprintf("--kafka %s is every address of this host, and clients must be sent to one", s.kafka)))
+			}
+		}
+	}
+	if s.memory {
+		for _, name := range []string{"data-dir", "etcd"} {
+			if s.set.Given(name) {
+				problems = append(problems, s.set.Problem(name, "does not go with --memory, which keeps nothing; remove one of the two"))
+			}
+		}
+	}
+	// The agent's own rules, with what it gets only at the start filled in.
+	c := s.agent
+	c.Name, c.Advertise = cmp.Or(c.Name, "unnamed"), cmp.Or(c.Advertise, "unnamed:1")
+	if err := c.Validate(); err != nil {
+		return append(problems, err)
+	}
+	c.Name, c.Advertise = s.agent.Name, s.agent.Advertise
+	s.agent = c // with every default
+	return problems
+}
+
+// logger is the process's, as asked for.
 func (s *serving) logger(e env) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(s.level)); err != nil {
-		return nil, fmt.Errorf("%w: --log-level: %q is not debug, info, warn or error", client.ErrUsage, s.level)
+		return nil, err
 	}
-	return slog.New(slog.NewTextHandler(e.Stderr, &slog.HandlerOptions{Level: level})), nil
+	options := &slog.HandlerOptions{Level: level}
+	if s.format == "json" {
+		return slog.New(slog.NewJSONHandler(e.Stderr, options)), nil
+	}
+	return slog.New(slog.NewTextHandler(e.Stderr, options)), nil
 }
 
 // listen opens a listener; a taken port says how to go on.
@@ -138,10 +181,7 @@ func (s *serving) run(ctx context.Context, e env, ready func(io.Writer, *agent.A
 		parts.FS, parts.WALDir = wal.OS(), filepath.Join(dir.Path, "wal")
 	}
 	s.agent.Version = thisBuild().Version
-	if err := s.agent.Validate(); err != nil {
-		return fmt.Errorf("%w: %w", client.ErrUsage, err)
-	}
-	if parts.Log, err = s.openLog(ctx, logger, &started); err != nil {
+	if parts.Log, err = s.openMetastore(ctx, logger, &started); err != nil {
 		return err
 	}
 	if dir != nil {
@@ -153,7 +193,7 @@ func (s *serving) run(ctx context.Context, e env, ready func(io.Writer, *agent.A
 			return err
 		}
 	}
-	if parts.Bucket, err = s.openBucket(ctx); err != nil {
+	if parts.Bucket, err = s.bucketInUse(ctx); err != nil {
 		return err
 	}
 	started.add(parts.Bucket.Close)
@@ -182,17 +222,11 @@ func ignoreClosed(err error) error {
 // advertised derives the address clients are sent to from the one listened on.
 func advertised(addr net.Addr) (string, error) {
 	host, port, err := net.SplitHostPort(addr.String())
-	if err != nil {
-		return "", err
-	}
-	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
-		return "", fmt.Errorf("%w: --kafka listens on every address of this host; say with --advertise which one clients are sent to", client.ErrUsage)
-	}
-	return net.JoinHostPort(host, port), nil
+	return net.JoinHostPort(host, port), err
 }
 
-// openLog opens the metastore's log: memory, an etcd outside, or one inside this process.
-func (s *serving) openLog(ctx context.Context, logger *slog.Logger, started *closers) (log.Log, error) {
+// openMetastore opens the metastore's log: memory, an etcd outside, or one inside this process.
+func (s *serving) openMetastore(ctx context.Context, logger *slog.Logger, started *closers) (log.Log, error) {
 	if s.memory {
 		store := memlog.NewStore(memlog.Config{})
 		started.add(store.Close)
@@ -200,7 +234,7 @@ func (s *serving) openLog(ctx context.Context, logger *slog.Logger, started *clo
 		started.add(l.Close)
 		return l, nil
 	}
-	opts := etcdlog.Options{Endpoints: s.etcd, Cluster: s.cluster, Logger: logger, Unsafe: s.unsafe}
+	opts := s.options(logger)
 	if len(s.etcd) == 0 {
 		server, err := etcdembed.Start(ctx, etcdembed.Options{Dir: filepath.Join(s.dataDir, "etcd"), Logger: logger})
 		if err != nil {
@@ -210,32 +244,24 @@ func (s *serving) openLog(ctx context.Context, logger *slog.Logger, started *clo
 		opts.Endpoints, opts.Client = server.Endpoints(), server.Client
 	}
 	s.etcdAt = opts.Endpoints
-	connect, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	l, err := etcdlog.Open(connect, opts)
+	l, err := s.openLog(ctx, opts)
 	if err != nil {
-		return nil, fmt.Errorf("open the metastore at %s: %w", strings.Join(opts.Endpoints, ","), err)
+		return nil, err
 	}
 	started.add(l.Close)
 	return l, nil
 }
 
-func (s *serving) openBucket(ctx context.Context) (objstore.Bucket, error) {
-	url := s.bucket
+func (s *serving) bucketInUse(ctx context.Context) (objstore.Bucket, error) {
 	switch {
-	case url != "":
+	case s.bucket != "":
+		return s.openBucket(ctx, s.bucket)
 	case s.memory:
-		url = "mem://"
-	default:
-		path, err := filepath.Abs(filepath.Join(s.dataDir, "bucket"))
-		if err != nil {
-			return nil, err
-		}
-		url = "file://" + filepath.ToSlash(path)
+		return s.openBucket(ctx, "mem://")
 	}
-	b, err := open.Open(ctx, url, open.Options{})
+	path, err := filepath.Abs(filepath.Join(s.dataDir, "bucket"))
 	if err != nil {
-		return nil, fmt.Errorf("--bucket: %w", err)
+		return nil, err
 	}
-	return b, nil
+	return s.openBucket(ctx, "file://"+filepath.ToSlash(path))
 }

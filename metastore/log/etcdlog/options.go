@@ -51,8 +51,10 @@ type Options struct {
 	Client func() (*clientv3.Client, error)
 }
 
+// DefaultDialTimeout is Options.DialTimeout's.
+const DefaultDialTimeout = 5 * time.Second
+
 const (
-	defaultDialTimeout      = 5 * time.Second
 	minKeepAliveTime        = 5 * time.Second // etcd's enforcement policy
 	keepAliveTimeout        = 3 * time.Second
 	defaultWatchBufferBytes = 64 << 20
@@ -102,7 +104,7 @@ func (o Options) withDefaults() Options {
 			*d = def
 		}
 	}
-	or(&o.DialTimeout, defaultDialTimeout)
+	or(&o.DialTimeout, DefaultDialTimeout)
 	or(&o.KeepAliveTime, minKeepAliveTime)
 	or(&o.WatchSilence, defaultWatchSilence)
 	or(&o.CompactInterval, defaultCompactInterval)

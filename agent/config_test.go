@@ -1,0 +1,124 @@
+package agent_test
+
+import (
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/firnlog/firn/agent"
+)
+
+func valid(t *testing.T) *agent.Config {
+	t.Helper()
+	c := &agent.Config{Name: "a", Advertise: "h:1"}
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// numbers are the fields of a struct that hold numbers, by name.
+func numbers(v any) map[string]reflect.Value {
+	fields := make(map[string]reflect.Value)
+	s := reflect.ValueOf(v).Elem()
+	for i := range s.NumField() {
+		if f := s.Field(i); f.CanInt() {
+			fields[s.Type().Field(i).Name] = f
+		}
+	}
+	return fields
+}
+
+// Every number of the configuration has its row, so that an operator can set it.
+func TestEveryNumberIsTunable(t *testing.T) {
+	var c agent.Config
+	rows := make(map[any]string)
+	names := make(map[string]bool)
+	for _, row := range c.Tunables() {
+		if names[row.Name] || rows[row.Field] != "" {
+			t.Errorf("%s stands there twice", row.Name)
+		}
+		names[row.Name], rows[row.Field] = true, row.Name
+		if !regexp.MustCompile(`^[a-z]+(-[a-z]+)*$`).MatchString(row.Name) {
+			t.Errorf("%s is not kebab-case", row.Name)
+		}
+		if row.Help == "" || strings.HasSuffix(row.Help, ".") || strings.Contains(row.Help, "`") || row.Group == "" {
+			t.Errorf("%s: help %q below %q", row.Name, row.Help, row.Group)
+		}
+		if row.Min < 1 || row.Default < row.Min || row.Default > row.Max {
+			t.Errorf("%s: default %d, bounds %d to %d", row.Name, row.Default, row.Min, row.Max)
+		}
+	}
+	for name, field := range numbers(&c) {
+		if rows[field.Addr().Interface()] == "" {
+			t.Errorf("Config.%s has no row in Tunables", name)
+		}
+	}
+}
+
+// internal are numbers of the rooms that are no operator's business.
+var internal = []string{
+	"ingest.Config.OpBytes", // follows from the size of an entry
+}
+
+// Every number arrives in a room or in the agent itself, and every number of a room can be set.
+func TestNumbersReachTheirRooms(t *testing.T) {
+	before := valid(t).Rooms()
+	own := []string{"wal-bytes", "drain-timeout"}
+	reached := make(map[string]bool)
+	for i, row := range valid(t).Tunables() {
+		c := valid(t)
+		c.Tunables()[i].Set(row.Default + 1)
+		arrived := slices.Contains(own, row.Name)
+		for j, room := range c.Rooms() {
+			was := numbers(before[j])
+			for name, field := range numbers(room) {
+				if field.Int() != was[name].Int() {
+					arrived = true
+					reached[reflect.TypeOf(room).Elem().String()+"."+name] = true
+				}
+			}
+		}
+		if !arrived {
+			t.Errorf("%s reaches no room", row.Name)
+		}
+	}
+	for _, room := range before {
+		for name := range numbers(room) {
+			full := reflect.TypeOf(room).Elem().String() + "." + name
+			if !reached[full] && !slices.Contains(internal, full) {
+				t.Errorf("%s cannot be set: give agent.Config a field for it", full)
+			}
+		}
+	}
+}
+
+func TestConfigReportsEveryProblem(t *testing.T) {
+	c := agent.Config{Advertise: "x", SegmentBytes: 1, FlushInterval: -1}
+	err := c.Validate()
+	for _, want := range []string{"name", `"x"`, "segment-bytes", "flush-interval"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s is not in %v", want, err)
+		}
+	}
+	c = agent.Config{Name: "a", Advertise: "h:1", FetchInFlightBytes: 1 << 20, UploadRetryMin: 60e9}
+	err = c.Validate()
+	for _, want := range []string{"fetch in-flight bytes", "retry max"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s is not in %v", want, err)
+		}
+	}
+}
+
+// Larger requests alone are not a contradiction: what must hold them grows with them.
+func TestDefaultsFollow(t *testing.T) {
+	c := agent.Config{Name: "a", Advertise: "h:1", RequestBytes: 512 << 20, CacheBytes: 1 << 20}
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if c.ConnectionInFlightBytes != 1<<30 || c.InFlightBytes != 1<<30 || c.CacheHotBytes != 512<<10 {
+		t.Errorf("in flight %d and %d, hot %d", c.ConnectionInFlightBytes, c.InFlightBytes, c.CacheHotBytes)
+	}
+}

@@ -69,6 +69,8 @@ type Config struct {
 	IdleTimeout             time.Duration
 	FrameTimeout            time.Duration
 	StallTimeout            time.Duration
+	ProduceTimeoutMin       time.Duration
+	ProduceTimeoutMax       time.Duration
 	FetchBytes              int
 	FetchInFlightBytes      int
 	FetchWait               time.Duration
@@ -192,6 +194,10 @@ func (c *Config) Tunables() []Tunable {
 		"requests read and not done with, per connection; at least twice --request-bytes where not set")
 	row(t, "in-flight-bytes", &c.InFlightBytes, Bytes, max(srv.InFlightBytes, 2*request), 1<<20, 1<<40,
 		"requests read and not done with, in all; at least twice --request-bytes where not set")
+	row(t, "produce-timeout-min", &c.ProduceTimeoutMin, Duration, srv.ProduceTimeoutMin, 100*time.Millisecond, 10*time.Minute,
+		"a produce waits this long for its outcome even where the client asks for less")
+	row(t, "produce-timeout-max", &c.ProduceTimeoutMax, Duration, srv.ProduceTimeoutMax, time.Second, time.Hour,
+		"and no longer than this, whatever the client asks for; it is then told to try again")
 	row(t, "idle-timeout", &c.IdleTimeout, Duration, srv.IdleTimeout, time.Second, 24*time.Hour, "a connection without requests is closed after this")
 	row(t, "frame-timeout", &c.FrameTimeout, Duration, srv.FrameTimeout, 100*time.Millisecond, time.Hour, "longest from a request's first byte to its last")
 	row(t, "stall-timeout", &c.StallTimeout, Duration, srv.StallTimeout, 100*time.Millisecond, time.Hour, "longest that a client may take for 256 KiB of an answer")
@@ -253,6 +259,7 @@ func (c *Config) kafka() kafka.Config {
 		ConnectionInFlightBytes: c.ConnectionInFlightBytes, InFlightBytes: c.InFlightBytes,
 		ConnectionRequests: c.ConnectionRequests, Connections: c.Connections,
 		IdleTimeout: c.IdleTimeout, FrameTimeout: c.FrameTimeout, StallTimeout: c.StallTimeout,
+		ProduceTimeoutMin: c.ProduceTimeoutMin, ProduceTimeoutMax: c.ProduceTimeoutMax,
 		FetchBytesMax: c.FetchBytes, FetchInFlightBytes: c.FetchInFlightBytes, FetchWaitMax: c.FetchWait,
 		FetchReadTimeout: c.FetchReadTimeout, FetchSessions: c.FetchSessions,
 		AutoCreateTopics: c.AutoCreateTopics, DefaultPartitions: int32(c.DefaultPartitions),

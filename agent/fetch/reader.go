@@ -79,8 +79,8 @@ type Result struct {
 }
 
 // Read appends whole batches to dst, from the one that contains offset on, in order, as long as they fit into maxBytes
-// (with atLeastOne, the first one always) and lie below the high watermark. Base offsets, leader epoch 0 and log append
-// times are filled in. Reading at the high watermark gives no bytes and no error. dst is returned as it was where err is
+// (with atLeastOne, the first one always) and lie below the high watermark. Base offsets, leader epochs and log
+// append times are filled in. Reading at the high watermark gives no bytes and no error. dst is returned as it was where err is
 // not nil.
 //
 // Errors: ErrUnknownTopic, ErrOffsetOutOfRange, ErrStorage, ErrCorrupt, ErrUnavailable. One that is met behind the first
@@ -150,6 +150,7 @@ func (r *Reader) barrier(ctx context.Context) error {
 
 // readRows walks the rows of a plan.
 func (r *Reader) readRows(ctx context.Context, topic entry.UUID, partition int32, p *plan, w *walk) error {
+	w.epochs = p.epochs
 	w.sequential = w.sequential || r.recent.follows(topic, partition, w.offset)
 	for i := range p.rows {
 		row := &p.rows[i]
@@ -229,6 +230,7 @@ type walk struct {
 	sequential bool
 	dst        []byte
 
+	epochs  []state.EpochStart // of the partition
 	row     *state.Row
 	base    int64 // offset of the next batch
 	full    bool
@@ -255,7 +257,7 @@ func (w *walk) batchesOf(raw []byte, last bool) error {
 			return nil
 		}
 		w.dst = append(w.dst, s.Raw()...)
-		batch.StampBase(w.dst[at:], base, 0)
+		batch.StampBase(w.dst[at:], base, state.EpochAt(w.epochs, base))
 		if w.row.LogAppendTime {
 			batch.StampLogAppendTime(w.dst[at:], w.row.MaxTimestamp)
 		}

@@ -271,3 +271,31 @@ func TestRowsThatAreNotInTheBucketYet(t *testing.T) {
 		t.Fatal(offset, ts, err)
 	}
 }
+
+// Every batch carries the leader epoch that its offset was given in, also where one read crosses from one to the next.
+func TestBatchesCarryTheirLeaderEpoch(t *testing.T) {
+	x, bucket := newIndex(t), newStore()
+	topic := x.topic("t")
+	r, _ := open(t, fetch.Config{}, x, bucket)
+	for i := range 3 {
+		op, _ := x.write(bucket, segment.Options{}, of(t, batch.BuildOptions{}, topic, 0, now, "a", "b"), of(t, batch.BuildOptions{}, topic, 0, now, "c"))
+		x.commit(op)
+		x.commit(&entry.NewLogEpoch{Epoch: uint64(2 * (i + 1))})
+	}
+	raw, _, err := r.Read(context.Background(), topic, 0, 0, 1<<20, nil, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []int32
+	s := batch.Split(raw)
+	for s.Next() {
+		h := s.Header()
+		got = append(got, h.LeaderEpoch)
+		if err := batch.VerifyCRC(s.Raw()); err != nil {
+			t.Error(err)
+		}
+	}
+	if want := []int32{0, 0, 1, 1, 3, 3}; s.Err() != nil || !slices.Equal(got, want) {
+		t.Errorf("leader epochs %v, want %v (%v)", got, want, s.Err())
+	}
+}

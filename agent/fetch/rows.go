@@ -17,8 +17,10 @@ type plan struct {
 	Result
 	rows []state.Row // in order, from the one with the offset on
 	more bool        // rows follow those
-	buf  [planRows]state.Row
-	next [1]state.Row
+	// epochs are the partition's leader epochs; see state.EpochAt.
+	epochs []state.EpochStart
+	buf    [planRows]state.Row
+	next   [1]state.Row
 }
 
 func partitionOf(st *state.State, topic entry.UUID, partition int32) *state.Partition {
@@ -56,6 +58,7 @@ func (r *Reader) lookUp(topic entry.UUID, partition int32, offset int64, p *plan
 			err = fmt.Errorf("%w: %d is not in [%d, %d]", ErrOffsetOutOfRange, offset, p.LogStart, p.HighWatermark)
 			return
 		}
+		p.epochs = part.Epochs(p.epochs[:0])
 		p.rows = part.Rows(offset, planRows, p.rows)
 		if n := len(p.rows); n == planRows {
 			p.more = len(part.Rows(p.rows[n-1].End, 1, p.next[:0])) > 0

@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kbin"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
 )
 
@@ -113,11 +114,11 @@ func (f *fetching) look(ctx context.Context) (failed, readable bool) {
 	}
 	for i := range f.plan.parts {
 		p := &f.plan.parts[i]
-		if f.lagging != nil && !f.current && provable(p.now.code) {
-			p.now.code = codeOffsetNotAvailable
+		if f.lagging != nil && !f.current && (provable(p.now.code) || p.now.diverging) {
+			p.now.code, p.now.diverging = codeOffsetNotAvailable, false
 		}
-		failed = failed || p.now.code != codeNone
-		p.ready = p.now.code == codeNone && p.offset < p.now.highWatermark
+		failed = failed || p.now.code != codeNone || p.now.diverging
+		p.ready = p.now.code == codeNone && !p.now.diverging && p.offset < p.now.highWatermark
 		readable = readable || p.ready
 	}
 	return failed, readable
@@ -145,24 +146,50 @@ func (f *fetching) view() (doubtful bool) {
 				p.now.code = codeUnknownTopicID
 			case t == nil || t.Partition(int(p.partition)) == nil:
 				p.now.code = codeUnknownTopicOrPartition
-			case p.leaderEpoch > leaderEpoch:
-				p.now.code = codeUnknownLeaderEpoch
 			default:
-				part := t.Partition(int(p.partition))
-				p.now.topic = t.ID
-				p.now.highWatermark, p.now.lastStable, p.now.logStart = part.Next(), part.LastStable(), part.LogStart()
-				if p.offset < p.now.logStart || p.offset > p.now.highWatermark {
-					p.now.code = codeOffsetOutOfRange
-				}
+				f.stand(p, t.ID, t.Partition(int(p.partition)))
 			}
-			doubtful = doubtful || provable(p.now.code)
+			doubtful = doubtful || provable(p.now.code) || p.now.diverging
 		}
 	})
 	return doubtful
 }
 
-// leaderEpoch is every partition's: no offset is ever taken back.
-const leaderEpoch = 0
+// stand fills in where the partition stands for this client. One that last read a record of an epoch that ended before its
+// offset has read what was taken back: it is told where its log and this one part, and gets no records.
+func (f *fetching) stand(p *planPart, topic entry.UUID, part *state.Partition) {
+	if p.now.code = judgeLeaderEpoch(p.leaderEpoch, part.LeaderEpoch()); p.now.code != codeNone {
+		return
+	}
+	p.now.topic = topic
+	p.now.highWatermark, p.now.lastStable, p.now.logStart = part.Next(), part.LastStable(), part.LogStart()
+	if p.lastEpoch >= 0 && f.req.Version >= 12 {
+		of, end := part.EpochEnd(p.lastEpoch)
+		switch {
+		case of < 0:
+			p.now.code = codeOffsetOutOfRange
+			return
+		case of < p.lastEpoch || end < p.offset:
+			p.now.diverging, p.now.divergedEpoch, p.now.divergedEnd = true, of, end
+			return
+		}
+	}
+	if p.offset < p.now.logStart || p.offset > p.now.highWatermark {
+		p.now.code = codeOffsetOutOfRange
+	}
+}
+
+// judgeLeaderEpoch compares the leader epoch that a client knows with the partition's: one that is behind asks for metadata
+// and finds out what was taken back, one that is ahead asks again.
+func judgeLeaderEpoch(known, current int32) errorCode {
+	switch {
+	case known < 0 || known == current:
+		return codeNone
+	case known < current:
+		return codeFencedLeaderEpoch
+	}
+	return codeUnknownLeaderEpoch
+}
 
 // included lists the parts that the answer names: all, or in an incremental fetch those with news.
 func (f *fetching) included() []int {
@@ -203,7 +230,7 @@ func (f *fetching) answer(ctx context.Context, r *request, final bool) (reply, i
 	for _, i := range included {
 		p := &f.plan.parts[i]
 		size += p.bytes
-		final = final || p.now.code != codeNone || p.cut
+		final = final || p.now.code != codeNone || p.now.diverging || p.cut
 	}
 	if ctx.Err() != nil || !final && size < min(int(f.req.MinBytes), most) {
 		s.pool.put(dst)
@@ -338,7 +365,18 @@ func (f *fetching) appendPartition(ctx context.Context, dst []byte, p *planPart,
 	}
 	p.bytes = len(dst) - recordsAt
 	dst = f.fillLength(dst, lengthAt, recordsAt)
+	if p.now.diverging {
+		return appendDiverging(dst, p.now.divergedEpoch, p.now.divergedEnd)
+	}
 	return f.appendTags(dst)
+}
+
+// appendDiverging writes the tags of a partition of version 12 or later that tells where the client's log and this one part.
+func appendDiverging(dst []byte, epoch int32, end int64) []byte {
+	const size = 4 + 8 + 1 // epoch, end offset, no tags of its own
+	dst = append(dst, 1, 0, size)
+	dst = kbin.AppendInt32(dst, epoch)
+	return append(kbin.AppendInt64(dst, end), 0)
 }
 
 // fail makes p one that could not be read.

@@ -90,21 +90,24 @@ func (s *Server) listOffset(
 ) errorCode {
 	var id entry.UUID
 	var earliest, latest int64
+	var epochs []state.EpochStart
+	var current int32
 	found := false
 	s.meta.View(func(st *state.State) {
 		if t := st.TopicByName(name); t != nil {
 			if part := t.Partition(int(p.Partition)); part != nil {
 				id, earliest, latest, found = t.ID, part.LogStart(), part.LastStable(), true
+				epochs, current = part.Epochs(nil), part.LeaderEpoch()
 			}
 		}
 	})
-	switch {
-	case !found:
+	if !found {
 		return codeUnknownTopicOrPartition
-	case p.CurrentLeaderEpoch > leaderEpoch:
-		return codeUnknownLeaderEpoch
 	}
-	rp.LeaderEpoch, rp.Timestamp = leaderEpoch, -1
+	if code := judgeLeaderEpoch(p.CurrentLeaderEpoch, current); code != codeNone {
+		return code
+	}
+	rp.Timestamp = -1
 	var err error
 	switch p.Timestamp {
 	case atLatest:
@@ -112,7 +115,7 @@ func (s *Server) listOffset(
 	case atEarliest, atEarliestLocal:
 		rp.Offset = earliest
 	case atLatestTiered:
-		rp.Offset, rp.LeaderEpoch = -1, -1
+		rp.Offset = -1
 	case atMaxTimestamp:
 		rp.Offset, rp.Timestamp, err = s.log.MaxTimestamp(ctx, id, p.Partition)
 	default:
@@ -121,8 +124,9 @@ func (s *Server) listOffset(
 	if err != nil {
 		return s.codeOf(err, notAvailable(version))
 	}
-	if rp.Offset < 0 {
-		rp.LeaderEpoch = -1
+	rp.LeaderEpoch = -1
+	if rp.Offset >= 0 {
+		rp.LeaderEpoch = state.EpochAt(epochs, rp.Offset)
 	}
 	return codeNone
 }

@@ -197,7 +197,7 @@ func (s *Server) metadataTopic(m *metadataTopic, nodes []node) kmsg.MetadataResp
 	rt.Partitions = make([]kmsg.MetadataResponseTopicPartition, 0, m.view.partitions)
 	for p := range m.view.partitions {
 		rp := kmsg.NewMetadataResponseTopicPartition()
-		rp.Partition, rp.LeaderEpoch = p, leaderEpoch
+		rp.Partition, rp.LeaderEpoch = p, m.view.leaderEpoch(p)
 		rp.Leader, rp.Replicas = m.view.replicas(p, nodes)
 		rp.ISR = rp.Replicas
 		if rp.Leader < 0 {

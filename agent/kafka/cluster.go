@@ -151,11 +151,29 @@ type topicView struct {
 	assignment  []entry.Replicas
 	configs     []entry.Config // its own
 	cluster     []entry.Config // of all brokers
+	epochs      []int32        // leader epochs, by partition; nil where all are 0
+}
+
+func (t *topicView) leaderEpoch(partition int32) int32 {
+	if int(partition) < len(t.epochs) {
+		return t.epochs[partition]
+	}
+	return 0
 }
 
 func viewTopic(st *state.State, t *state.Topic) topicView {
+	var epochs []int32
+	for i := range t.Partitions() {
+		if epoch := t.Partition(i).LeaderEpoch(); epoch > 0 {
+			if epochs == nil {
+				epochs = make([]int32, t.Partitions())
+			}
+			epochs[i] = epoch
+		}
+	}
 	return topicView{
-		id: t.ID, name: t.Name, partitions: int32(t.Partitions()), replication: int(t.ReplicationFactor),
+		epochs: epochs,
+		id:     t.ID, name: t.Name, partitions: int32(t.Partitions()), replication: int(t.ReplicationFactor),
 		assignment: t.Assignment, configs: t.Configs, cluster: st.BrokerConfigs(),
 	}
 }

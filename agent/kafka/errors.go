@@ -47,6 +47,7 @@ const (
 	codeStorageError            errorCode = 56
 	codeFetchSessionNotFound    errorCode = 70
 	codeInvalidFetchEpoch       errorCode = 71
+	codeFencedLeaderEpoch       errorCode = 74
 	codeUnknownLeaderEpoch      errorCode = 75
 	codeUnsupportedCompression  errorCode = 76
 	codeOffsetNotAvailable      errorCode = 78

@@ -52,7 +52,8 @@ type wanted struct {
 	partitionKeyed
 	offset      int64
 	maxBytes    int32
-	leaderEpoch int32
+	leaderEpoch int32 // current, by what the client knows; -1: it does not say
+	lastEpoch   int32 // of the record before offset; -1: the client does not say
 }
 
 // told is what a client knows of one partition.
@@ -61,6 +62,10 @@ type told struct {
 	highWatermark, lastStable int64
 	logStart                  int64
 	code                      errorCode
+	// diverging: the client has read past the end of an epoch, and is told which, and where that ended.
+	diverging     bool
+	divergedEpoch int32
+	divergedEnd   int64
 }
 
 type sessionPart struct {
@@ -233,6 +238,7 @@ func requested(req *kmsg.FetchRequest) []wanted {
 			list = append(list, wanted{
 				partitionKeyed: partitionKeyed{id: t.TopicID, name: t.Topic, partition: p.Partition},
 				offset:         p.FetchOffset, maxBytes: p.PartitionMaxBytes, leaderEpoch: p.CurrentLeaderEpoch,
+				lastEpoch: p.LastFetchedEpoch,
 			})
 		}
 	}

@@ -144,9 +144,12 @@ func outlines() map[int16]shape {
 		keyCreateTopics: {flexible: 5, fields: []field{
 			listOf(str, int32f, int16f, listOf(int32f, int32s), listOf(str, nullStr)), int32f, int8f,
 		}},
-		keyDeleteTopics:    {flexible: 4, fields: []field{strs.to(5), listOf(nullStr, uuid).from(6), int32f}},
-		keyDeleteRecords:   {flexible: 2, fields: []field{listOf(str, listOf(int32f, int64f)), int32f}},
-		keyInitProducerID:  {flexible: 2, fields: []field{nullStr, int32f, int64f.from(3), int16f.from(3)}},
+		keyDeleteTopics:   {flexible: 4, fields: []field{strs.to(5), listOf(nullStr, uuid).from(6), int32f}},
+		keyDeleteRecords:  {flexible: 2, fields: []field{listOf(str, listOf(int32f, int64f)), int32f}},
+		keyInitProducerID: {flexible: 2, fields: []field{nullStr, int32f, int64f.from(3), int16f.from(3)}},
+		keyOffsetForLeaderEpoch: {flexible: 4, fields: []field{
+			int32f.from(3), listOf(str, listOf(int32f, int32f, int32f)),
+		}},
 		keyDescribeConfigs: {flexible: 4, fields: []field{listOf(int8f, str, strs), int8f, int8f.from(3)}},
 		keyAlterConfigs:    {flexible: 2, fields: []field{listOf(int8f, str, listOf(str, nullStr)), int8f}},
 		keyDescribeLogDirs: {flexible: 2, fields: []field{listOf(str, int32s)}},

@@ -20,6 +20,7 @@ const (
 	keyDeleteTopics            = 20
 	keyDeleteRecords           = 21
 	keyInitProducerID          = 22
+	keyOffsetForLeaderEpoch    = 23
 	keyDescribeConfigs         = 32
 	keyAlterConfigs            = 33
 	keyDescribeLogDirs         = 35
@@ -42,7 +43,7 @@ type api struct {
 // compressed batches (KAFKA-18659), and answered with UNSUPPORTED_VERSION. SaslHandshake is answered, so that a client set
 // up for SASL learns why it cannot go on. Up to 2.10, librdkafka drops a feature unless one exact version is in range:
 // ApiVersions 0, Produce 3 with Fetch 4 (record batches), Produce 7 with Fetch 10 (zstd), InitProducerId 0 (idempotence),
-// ListOffsets 1; a test holds the table to it.
+// ListOffsets 1, OffsetForLeaderEpoch 2; a test holds the table to it.
 var apis = [...]api{
 	{key: keyProduce, min: 0, max: 12},
 	{key: keyFetch, min: 4, max: 17},
@@ -56,6 +57,7 @@ var apis = [...]api{
 	{key: keyDeleteTopics, min: 1, max: 6},
 	{key: keyDeleteRecords, min: 0, max: 2},
 	{key: keyInitProducerID, min: 0, max: 5},
+	{key: keyOffsetForLeaderEpoch, min: 2, max: 4},
 	{key: keyDescribeConfigs, min: 1, max: 4},
 	{key: keyAlterConfigs, min: 0, max: 2},
 	{key: keyDescribeLogDirs, min: 1, max: 4},
@@ -102,6 +104,8 @@ func (s *Server) serve(ctx context.Context, r *request, msg kmsg.Request) (reply
 		return say(s.deleteRecords(ctx, req)), nil
 	case *kmsg.InitProducerIDRequest:
 		return say(s.initProducerID(ctx, req)), nil
+	case *kmsg.OffsetForLeaderEpochRequest:
+		return say(s.offsetForLeaderEpoch(ctx, req)), nil
 	case *kmsg.DescribeConfigsRequest:
 		return say(s.describeConfigs(ctx, req)), nil
 	case *kmsg.AlterConfigsRequest:

@@ -57,6 +57,10 @@ func requestFor(t *testing.T, key, version int16, id entry.UUID) kmsg.Request {
 		rt := kmsg.NewDeleteTopicsRequestTopic()
 		rt.Topic = &absent
 		req.Topics = append(req.Topics, rt)
+	case *kmsg.OffsetForLeaderEpochRequest:
+		rt := kmsg.NewOffsetForLeaderEpochRequestTopic()
+		rt.Topic, rt.Partitions = name, []kmsg.OffsetForLeaderEpochRequestTopicPartition{kmsg.NewOffsetForLeaderEpochRequestTopicPartition()}
+		req.Topics = append(req.Topics, rt)
 	case *kmsg.DescribeConfigsRequest:
 		rr := kmsg.NewDescribeConfigsRequestResource()
 		rr.ResourceType, rr.ResourceName = kmsg.ConfigResourceTypeTopic, name
@@ -144,7 +148,7 @@ func TestApiVersionsIsTheTable(t *testing.T) {
 		}
 		// What librdkafka up to 2.10 needs in range, exactly (T1), and clients of Kafka 4 as a floor (T16).
 		for _, need := range [][2]int16{
-			{0, 0}, {0, 3}, {0, 7}, {1, 4}, {1, 10}, {2, 1}, {3, 0}, {10, 0}, {18, 0}, {22, 0}, {19, 2}, {32, 1},
+			{0, 0}, {0, 3}, {0, 7}, {1, 4}, {1, 10}, {2, 1}, {3, 0}, {10, 0}, {18, 0}, {22, 0}, {23, 2}, {19, 2}, {32, 1},
 		} {
 			if r, ok := got[need[0]]; !ok || need[1] < r[0] || need[1] > r[1] {
 				t.Errorf("%s version %d is not advertised", kmsg.NameForKey(need[0]), need[1])

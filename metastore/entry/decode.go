@@ -125,6 +125,9 @@ func (d *Decoder) op(b []byte, level uint32) (Op, error) {
 		return &ExpireProducers{BeforeMs: int64(v)}, err
 	case kindDeleteRecords:
 		return decodeDeleteRecords(body)
+	case kindNewLogEpoch:
+		v, err := single(body, "NewLogEpoch", math.MaxUint64)
+		return &NewLogEpoch{Epoch: v}, err
 	default:
 		return nil, fmt.Errorf("%w: kind %d in an entry of feature level %d", ErrUnknownOp, kind, level)
 	}

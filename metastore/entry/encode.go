@@ -125,6 +125,8 @@ func appendBody(b []byte, op Op) []byte {
 		b = appendID(b, 1, op.Topic)
 		b = appendUint(b, 2, uint64(op.Partition))
 		b = appendUint(b, 3, uint64(op.BeforeOffset))
+	case *NewLogEpoch:
+		b = appendUint(b, 1, op.Epoch)
 	}
 	return b
 }

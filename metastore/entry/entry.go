@@ -77,6 +77,7 @@ const (
 	kindBumpCollectionEpoch
 	kindExpireProducers
 	kindDeleteRecords
+	kindNewLogEpoch
 )
 
 func (*Join) op() opKind                { return kindJoin }
@@ -93,6 +94,7 @@ func (*SetFeatureLevel) op() opKind     { return kindSetFeatureLevel }
 func (*BumpCollectionEpoch) op() opKind { return kindBumpCollectionEpoch }
 func (*ExpireProducers) op() opKind     { return kindExpireProducers }
 func (*DeleteRecords) op() opKind       { return kindDeleteRecords }
+func (*NewLogEpoch) op() opKind         { return kindNewLogEpoch }
 
 // Join adds the proposing incarnation to the agents of the cluster. It is the first op of an incarnation's first entry.
 type Join struct {
@@ -236,3 +238,8 @@ type DeleteRecords struct {
 	Partition    uint32
 	BeforeOffset int64 // -1: the high watermark
 }
+
+// NewLogEpoch opens a log epoch: the first op after the proposer's join in the first entry of a log that was restored
+// from the bucket. What was ordered after the last archived entry may come back at other offsets, so every partition's
+// leader epoch rises with it.
+type NewLogEpoch struct{ Epoch uint64 }

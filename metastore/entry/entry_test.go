@@ -69,6 +69,7 @@ func samples() map[string]entry.Op {
 		"set_feature_level":     &entry.SetFeatureLevel{Level: 2},
 		"bump_collection_epoch": &entry.BumpCollectionEpoch{From: 9},
 		"expire_producers":      &entry.ExpireProducers{BeforeMs: 1_700_000_000_000},
+		"new_log_epoch":         &entry.NewLogEpoch{Epoch: 1<<23 - 1},
 		"delete_records":        &entry.DeleteRecords{Topic: id(3), Partition: 7, BeforeOffset: -1},
 	}
 }

@@ -36,6 +36,9 @@ func goldens() map[string]*entry.Entry {
 			}
 		}
 	}) {
+		if name == "new_log_epoch" { // came after the mixed file was written
+			continue
+		}
 		ops = append(ops, all[name].Ops[0])
 	}
 	all["mixed"] = envelope(ops...)

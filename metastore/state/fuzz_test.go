@@ -25,6 +25,7 @@ func FuzzApply(f *testing.F) {
 		{m.append(block(topicID(2), 0, sent(5, 1, 21, 3), sent(5, 1, 21, 3), plain(2)))},
 		{&entry.Relocate{Topic: topicID(3), EndOffset: row.EndOffset, Expected: []entry.Row{row}}},
 		{&entry.Relocate{Bind: entry.ObjectID{Incarnation: id(1), Seq: 16, CollectionEpoch: 2}, ObjectSize: 3}},
+		{&entry.NewLogEpoch{Epoch: 9}, &entry.DeleteRecords{Topic: topicID(3), BeforeOffset: -1}},
 		{&entry.ReserveProducerIDs{Count: 9}, &entry.ExpireProducers{BeforeMs: start}, &entry.DeleteRecords{Topic: topicID(2), BeforeOffset: -1}},
 	} {
 		e := &entry.Entry{Incarnation: id(1), Seq: 1, ClockMs: start, Ops: ops}

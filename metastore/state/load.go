@@ -9,21 +9,22 @@ import (
 	"github.com/firnlog/firn/metastore/entry"
 )
 
-// Load makes the state that a snapshot holds. It accepts only what AppendSnapshot writes, byte for byte, and allocates
-// in proportion to len(b). Errors wrap ErrCorrupt, ErrVersion or ErrFeatureLevel.
+// Load makes the state that a snapshot holds. It accepts only what AppendSnapshot writes, or wrote in an earlier version,
+// byte for byte, and allocates in proportion to len(b). Errors wrap ErrCorrupt, ErrVersion or ErrFeatureLevel.
 func Load(b []byte) (*State, error) {
 	const head = len(snapshotMagic) + 1
 	if len(b) < head+crcBytes || string(b[:len(snapshotMagic)]) != snapshotMagic {
 		return nil, fmt.Errorf("%w: no magic", ErrCorrupt)
 	}
-	if v := b[head-1]; v != snapshotVersion {
-		return nil, fmt.Errorf("%w: %d, this build reads %d", ErrVersion, v, snapshotVersion)
+	version := b[head-1]
+	if version == 0 || version > snapshotVersion {
+		return nil, fmt.Errorf("%w: %d, this build reads up to %d", ErrVersion, version, snapshotVersion)
 	}
 	body, sum := b[:len(b)-crcBytes], binary.LittleEndian.Uint32(b[len(b)-crcBytes:])
 	if got := crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)); got != sum {
 		return nil, fmt.Errorf("%w: checksum %08x, want %08x", ErrCorrupt, got, sum)
 	}
-	l := loader{reader: reader{b: body[head:]}}
+	l := loader{reader: reader{b: body[head:]}, version: version}
 	l.load()
 	if l.bad {
 		return nil, fmt.Errorf("%w: %s, %d bytes before the end", ErrCorrupt, l.part, len(l.b))
@@ -104,8 +105,9 @@ func (r *reader) object() entry.ObjectID {
 // loader builds a state from a snapshot.
 type loader struct {
 	reader
-	s    *State
-	part string // being read, for the error
+	s       *State
+	version byte
+	part    string // being read, for the error
 }
 
 func (l *loader) load() {
@@ -254,13 +256,18 @@ func (l *loader) topic() {
 		}
 		t.Assignment = append(t.Assignment, replicas)
 	}
-	parts := l.count(MaxPartitionsPerTopic, 4)
+	least := 5 // bytes of a partition
+	if l.version <= withoutEpochs {
+		least = 4
+	}
+	parts := l.count(MaxPartitionsPerTopic, least)
 	l.require(parts > 0 && s.topics.partitions+parts <= MaxPartitions && (len(t.Assignment) == 0 || len(t.Assignment) == parts))
 	if l.bad {
 		return
 	}
 	t.grow(parts)
 	for i := range t.parts {
+		t.parts[i].history = nil // grow made it of today's
 		l.partition(&t.parts[i])
 		if l.bad {
 			l.part = fmt.Sprintf("partition %d of topic %s", i, t.Name)
@@ -274,6 +281,11 @@ func (l *loader) partition(p *Partition) {
 	x := &l.s.objects
 	p.logStart = int64(l.uint(math.MaxInt64))
 	p.next = p.logStart + int64(l.uint(uint64(math.MaxInt64-p.logStart)))
+	if l.version > withoutEpochs {
+		l.epochs(p)
+	} else if newest := leaderEpochOf(l.s.identity.Epoch); newest > 0 {
+		p.setEpochs([]EpochStart{{Epoch: newest}}) // no log was ever restored under that version: it began in this epoch
+	}
 	var coder rowCoder
 	for range l.count(math.MaxInt32, 4) {
 		var r row
@@ -323,4 +335,20 @@ func (l *loader) producer(x *producer, next int64) {
 		x.spans[j] = uint32(l.positive(entry.MaxSpan))
 		x.ages[j] = uint32(l.uint(math.MaxUint32))
 	}
+}
+
+func (l *loader) epochs(p *Partition) {
+	newest := leaderEpochOf(l.s.identity.Epoch)
+	n := l.count(maxLogEpoch, 2)
+	epochs := make([]EpochStart, n)
+	var last EpochStart
+	for i := range epochs {
+		e := &epochs[i]
+		e.Epoch = last.Epoch + int32(l.uint(uint64(newest-last.Epoch)))
+		e.Start = last.Start + int64(l.uint(uint64(p.next-last.Start)))
+		l.require(i == 0 || e.Epoch > last.Epoch && e.Start > last.Start)
+		last = *e
+	}
+	l.require(last.Epoch == newest && (n != 1 || newest > 0))
+	p.setEpochs(epochs)
 }

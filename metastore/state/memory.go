@@ -25,6 +25,9 @@ func (s *State) MemoryBytes() int64 {
 		for i := range t.parts {
 			p := &t.parts[i]
 			total += int64(unsafe.Sizeof(*p)) + int64(cap(p.producers))*int64(unsafe.Sizeof(producer{}))
+			if p.history != nil {
+				total += int64(unsafe.Sizeof(*p.history)) + int64(cap(*p.history))*int64(unsafe.Sizeof(EpochStart{}))
+			}
 			total += int64(cap(p.rows.pages)) * int64(unsafe.Sizeof(page{}))
 			for j := range p.rows.pages {
 				total += int64(cap(p.rows.pages[j].data))

@@ -19,6 +19,7 @@ type model struct {
 	logTime    int64
 	collection uint64
 	reserved   uint64
+	epoch      uint64 // of the log
 	topics     map[entry.UUID]*modelTopic
 	configs    map[string]string
 	objects    map[entry.ObjectID]*modelObject
@@ -40,6 +41,8 @@ type modelTopic struct {
 type modelPartition struct {
 	start, next int64
 	rows        []entry.Row
+	epochs      []int32 // leader epoch by offset
+	epoch       int32   // of what comes next
 	producers   map[int64]*modelProducer
 }
 
@@ -64,7 +67,7 @@ type modelObject struct {
 
 func newModel() *model {
 	return &model{
-		agents: make(map[[16]byte]*modelAgent), gone: make(map[[16]byte]bool), nodes: make(map[string]int32), collection: 1,
+		agents: make(map[[16]byte]*modelAgent), gone: make(map[[16]byte]bool), nodes: make(map[string]int32), collection: 1, epoch: identity.Epoch,
 		topics: make(map[entry.UUID]*modelTopic), configs: make(map[string]string), objects: make(map[entry.ObjectID]*modelObject),
 	}
 }
@@ -157,7 +160,7 @@ func (m *model) op(e *entry.Entry, op entry.Op, res *state.OpResult) {
 		case int(op.Total) <= len(t.parts):
 			res.Code = state.InvalidPartitions
 		default:
-			t.grow(int(op.Total))
+			t.grow(int(op.Total), m.epoch)
 		}
 	case *entry.AlterConfigs:
 		res.Code = m.alterConfigs(op)
@@ -172,7 +175,7 @@ func (m *model) op(e *entry.Entry, op entry.Op, res *state.OpResult) {
 			res.Code = state.InvalidRequest
 			return
 		}
-		res.FirstProducerID = int64(identity.Epoch<<40 | m.reserved)
+		res.FirstProducerID = int64(m.epoch<<40 | m.reserved)
 		m.reserved += uint64(op.Count)
 	case *entry.SetFeatureLevel:
 		res.Code = state.FeatureLevelUnsupported
@@ -185,6 +188,22 @@ func (m *model) op(e *entry.Entry, op entry.Op, res *state.OpResult) {
 			return
 		}
 		m.collection++
+	case *entry.NewLogEpoch:
+		if op.Epoch <= m.epoch {
+			res.Code = state.InvalidRequest
+			return
+		}
+		m.epoch, m.reserved = op.Epoch, 0
+		for incarnation := range maps.Clone(m.agents) {
+			if incarnation != e.Incarnation {
+				m.leave(incarnation)
+			}
+		}
+		for _, t := range m.topics {
+			for _, p := range t.parts {
+				p.epoch = int32(op.Epoch) - 1
+			}
+		}
 	case *entry.ExpireProducers:
 		if op.BeforeMs > m.logTime {
 			res.Code = state.InvalidRequest
@@ -227,14 +246,14 @@ func (m *model) createTopic(op *entry.CreateTopic) state.Code {
 	if !validType(t.configs["message.timestamp.type"]) {
 		return state.InvalidConfig
 	}
-	t.grow(int(op.Partitions))
+	t.grow(int(op.Partitions), m.epoch)
 	m.topics[op.ID] = t
 	return state.OK
 }
 
-func (t *modelTopic) grow(total int) {
+func (t *modelTopic) grow(total int, logEpoch uint64) {
 	for len(t.parts) < total {
-		t.parts = append(t.parts, &modelPartition{producers: make(map[int64]*modelProducer)})
+		t.parts = append(t.parts, &modelPartition{producers: make(map[int64]*modelProducer), epoch: int32(logEpoch) - 1})
 	}
 }
 
@@ -398,6 +417,9 @@ func (m *model) accept(
 		ts, out.Timestamp = m.logTime, m.logTime
 	}
 	p.next += int64(b.Spans[j])
+	for int64(len(p.epochs)) < p.next {
+		p.epochs = append(p.epochs, p.epoch)
+	}
 	o := m.objects[op.Object]
 	if o == nil {
 		o = &modelObject{size: op.ObjectSize, pending: op.Location == entry.InWAL, holder: e.Incarnation}
@@ -567,6 +589,19 @@ func (m *model) checkPartition(got *state.Partition, p *modelPartition, fail fun
 		first := want[slices.IndexFunc(want, func(r state.Row) bool { return r.MaxTimestamp >= middle.MaxTimestamp })]
 		if row, ok := got.RowByTimestamp(middle.MaxTimestamp); !ok || row != first {
 			fail("%+v: row of time %d is %+v, want %+v", got.Ref(), middle.MaxTimestamp, row, first)
+		}
+	}
+	if got.LeaderEpoch() != p.epoch {
+		fail("%+v: leader epoch %d, want %d", got.Ref(), got.LeaderEpoch(), p.epoch)
+	}
+	for offset := p.start; offset < p.next; offset++ {
+		if epoch := got.EpochAt(offset); epoch != p.epochs[offset] {
+			fail("%+v: offset %d is of epoch %d, want %d: %+v", got.Ref(), offset, epoch, p.epochs[offset], got.Epochs(nil))
+		}
+		// Whoever has read an epoch's last record is told that it is still there, and where the epoch ended.
+		of, end := got.EpochEnd(p.epochs[offset])
+		if last := offset+1 == p.next || p.epochs[offset+1] != p.epochs[offset]; of != p.epochs[offset] || end <= offset || last && end != offset+1 {
+			fail("%+v: epoch %d ends at %d of epoch %d: %+v", got.Ref(), p.epochs[offset], end, of, got.Epochs(nil))
 		}
 	}
 	producers := got.Producers(nil)

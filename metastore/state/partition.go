@@ -12,8 +12,10 @@ type Partition struct {
 	size      int64 // raw bytes of all rows
 	rows      rowIndex
 	producers []producer // sorted by id
-	changedN  uint64     // the entry whose results name this partition; not part of the state
-	index     int32
+	// history holds the leader epochs; nil where everything is of epoch 0. Behind a pointer, for most never have one.
+	history  *[]EpochStart
+	changedN uint64 // the entry whose results name this partition; not part of the state
+	index    int32
 }
 
 // Row says where the offsets [Base, End) are.
@@ -126,6 +128,7 @@ func (s *State) deleteRecords(op *entry.DeleteRecords, r *Results) (Code, int64)
 			p.size -= gone.size
 			s.release(gone.object)
 		})
+		p.dropEpochs()
 		s.changed(p, r)
 	}
 	return OK, p.logStart

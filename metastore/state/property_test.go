@@ -232,6 +232,9 @@ func (g *generator) op() entry.Op {
 	case k == 38:
 		return &entry.SetFeatureLevel{Level: uint32(g.int(0, 2))}
 	default:
+		if g.int(0, 3) == 0 {
+			return &entry.NewLogEpoch{Epoch: g.m.epoch + uint64(g.int(0, 2))}
+		}
 		if g.int(0, 1) == 0 {
 			return g.join()
 		}

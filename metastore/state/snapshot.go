@@ -12,8 +12,10 @@ import (
 
 const (
 	snapshotMagic   = "FIRNSNAP"
-	snapshotVersion = 1
-	crcBytes        = 4
+	snapshotVersion = 2
+	// withoutEpochs is the last version whose partitions have no leader epochs.
+	withoutEpochs = 1
+	crcBytes      = 4
 )
 
 var (
@@ -170,6 +172,13 @@ func (w *writer) topic(t *Topic, numbers []uint32) {
 func (w *writer) partition(p *Partition, numbers []uint32) {
 	w.uint(uint64(p.logStart))
 	w.uint(uint64(p.next - p.logStart))
+	w.uint(uint64(len(p.epochs())))
+	var last EpochStart
+	for _, e := range p.epochs() {
+		w.uint(uint64(e.Epoch - last.Epoch))
+		w.uint(uint64(e.Start - last.Start))
+		last = e
+	}
 	w.uint(uint64(p.rows.count))
 	var coder rowCoder
 	for c := p.rows.all(); c.next(); {

@@ -15,7 +15,11 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write the golden files that do not exist yet")
 
-const goldenSnapshot = "testdata/snapshot.v1"
+// Golden snapshots: of full, in the version without leader epochs; and of restored.
+const (
+	goldenWithoutEpochs = "testdata/snapshot.v1"
+	goldenSnapshot      = "testdata/snapshot.v2"
+)
 
 // full is a state with something in every part of a snapshot.
 func full(t testing.TB) *machine {
@@ -52,9 +56,19 @@ func full(t testing.TB) *machine {
 	return m
 }
 
+// restored is full, carried into another log epoch and written to there.
+func restored(t testing.TB) *machine {
+	m := full(t)
+	m.accept(4, join("d"), &entry.NewLogEpoch{Epoch: 5})
+	m.accept(4, &entry.ReserveProducerIDs{Count: 7})
+	m.accept(4, m.append(block(topicID(2), 0, sent(5, 1, 21, 3))), m.append(block(topicID(3), 0, plain(2))))
+	m.accept(4, &entry.CreateTopic{Name: "young", ID: topicID(4), Partitions: 1})
+	return m
+}
+
 // TestGoldenSnapshot: every release loads what the first one wrote, and writes it the same way.
 func TestGoldenSnapshot(t *testing.T) {
-	m := full(t)
+	m := restored(t)
 	got := m.s.AppendSnapshot([]byte("prefix"))[len("prefix"):]
 	want, err := os.ReadFile(goldenSnapshot)
 	if os.IsNotExist(err) && *rewrite {
@@ -71,7 +85,7 @@ func TestGoldenSnapshot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.ChainHash() != m.s.ChainHash() || s.N() != m.s.N() || s.Identity() != identity {
+	if s.ChainHash() != m.s.ChainHash() || s.N() != m.s.N() || s.Identity() != m.s.Identity() {
 		t.Error("another state")
 	}
 	if !bytes.Equal(s.AppendSnapshot(nil), want) {
@@ -79,8 +93,27 @@ func TestGoldenSnapshot(t *testing.T) {
 	}
 }
 
+// TestGoldenSnapshotWithoutEpochs: a snapshot of version 1 is the same state, written anew in today's version.
+func TestGoldenSnapshotWithoutEpochs(t *testing.T) {
+	m := full(t)
+	b, err := os.ReadFile(goldenWithoutEpochs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := state.Load(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.ChainHash() != m.s.ChainHash() || s.N() != m.s.N() || s.Identity() != identity {
+		t.Error("another state")
+	}
+	if !bytes.Equal(s.AppendSnapshot(nil), m.s.AppendSnapshot(nil)) {
+		t.Error("what was loaded makes another snapshot than the entries do")
+	}
+}
+
 func TestLoadRefuses(t *testing.T) {
-	b := full(t).s.AppendSnapshot(nil)
+	b := restored(t).s.AppendSnapshot(nil)
 	for i := range b { // any cut, any flipped bit
 		if _, err := state.Load(b[:i]); !errors.Is(err, state.ErrCorrupt) {
 			t.Fatalf("cut at %d: %v", i, err)
@@ -94,7 +127,7 @@ func TestLoadRefuses(t *testing.T) {
 	newer := bytes.Clone(b)
 	newer[len("FIRNSNAP")]++
 	if _, err := state.Load(newer); !errors.Is(err, state.ErrVersion) {
-		t.Errorf("version 2: %v", err)
+		t.Errorf("a newer version: %v", err)
 	}
 	if _, err := state.Load(append(bytes.Clone(b), 0)); !errors.Is(err, state.ErrCorrupt) {
 		t.Errorf("a byte more: %v", err)
@@ -108,7 +141,7 @@ func sealed(body []byte) []byte {
 
 // TestLoadRefusesSealed: with the checksum right, a changed byte is refused or makes a state with that very snapshot.
 func TestLoadRefusesSealed(t *testing.T) {
-	b := full(t).s.AppendSnapshot(nil)
+	b := restored(t).s.AppendSnapshot(nil)
 	body := b[:len(b)-4]
 	for i := range body {
 		for _, change := range []byte{1, 0x80, 0xff} {
@@ -131,7 +164,11 @@ func loadSealed(t *testing.T, body []byte) *state.State {
 		}
 		return nil
 	}
-	if !bytes.Equal(s.AppendSnapshot(nil), b) {
+	written := s.AppendSnapshot(nil)
+	if again, err := state.Load(written); err != nil || !bytes.Equal(again.AppendSnapshot(nil), written) {
+		t.Fatalf("writes what it does not load: %x: %v", b, err)
+	}
+	if b[len("FIRNSNAP")] == written[len("FIRNSNAP")] && !bytes.Equal(written, b) {
 		t.Fatalf("loads what it would not write: %x", b)
 	}
 	return s

@@ -21,7 +21,7 @@ var (
 // Identity says which log a state belongs to.
 type Identity struct {
 	ID    [16]byte
-	Epoch uint64 // log epoch, bumped by disaster recovery
+	Epoch uint64 // log epoch, bumped by disaster recovery (entry.NewLogEpoch)
 	Base  uint64 // n of the last entry before this epoch
 }
 
@@ -153,6 +153,8 @@ func (s *State) applyOp(e *entry.Entry, op entry.Op, r *Results) {
 		res.Code = s.setFeatureLevel(op)
 	case *entry.BumpCollectionEpoch:
 		res.Code = s.bumpCollectionEpoch(op)
+	case *entry.NewLogEpoch:
+		res.Code = s.newLogEpoch(e, op, r)
 	default: // entry decodes no other
 		res.Code = InvalidRequest
 	}
@@ -186,7 +188,7 @@ func (s *State) reserveProducerIDs(op *entry.ReserveProducerIDs) (Code, int64) {
 	if op.Count == 0 || op.Count > MaxReservedProducerIDs {
 		return InvalidRequest, -1
 	}
-	if s.reservedIDs+uint64(op.Count) > 1<<producerIDBits || s.identity.Epoch >= 1<<(63-producerIDBits) {
+	if s.reservedIDs+uint64(op.Count) > 1<<producerIDBits || s.identity.Epoch > maxLogEpoch {
 		return LimitExceeded, -1
 	}
 	first := int64(s.identity.Epoch<<producerIDBits + s.reservedIDs)

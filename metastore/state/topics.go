@@ -163,6 +163,7 @@ func (t *Topic) grow(total int) {
 	copy(parts, t.parts)
 	for i := len(t.parts); i < total; i++ {
 		parts[i] = Partition{topic: t, index: int32(i)}
+		parts[i].startEpoch(leaderEpochOf(t.state.identity.Epoch))
 	}
 	t.parts = parts
 }

@@ -106,7 +106,7 @@ func (s *Server) describedPartition(
 	m *metadataTopic, p int32, nodes []node,
 ) kmsg.DescribeTopicPartitionsResponseTopicPartition {
 	rp := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
-	rp.Partition, rp.LeaderEpoch = p, leaderEpoch
+	rp.Partition, rp.LeaderEpoch = p, m.view.leaderEpoch(p)
 	rp.LeaderID, rp.Replicas = m.view.replicas(p, nodes)
 	rp.ISR = rp.Replicas
 	// There is no replica that lags behind: none is eligible beyond those in sync. Empty, as Kafka has it, not null.

@@ -7,23 +7,23 @@ import (
 	"maps"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/file"
 	"github.com/firnlog/firn/objstore/mem"
+	"github.com/firnlog/firn/objstore/minio"
 	"github.com/firnlog/firn/objstore/s3"
+	"github.com/firnlog/firn/objstore/s3compat"
 )
 
 // Options are what the URL leaves open; where both speak, the URL wins.
 type Options struct {
-	// S3 holds tunables of the s3 driver.
-	S3 s3.Options
+	// Store holds tunables of the drivers of S3-compatible stores, s3 and minio.
+	Store s3compat.Options
 }
 
-// Open makes the bucket that rawURL names. It creates the directory of a file URL, and sends no request for an s3 URL.
+// Open makes the bucket that rawURL names. It creates the directory of a file URL, and sends no request for the others.
 // What is wrong with the URL is an objstore.ErrInvalid that says where and how to mend it, and never repeats a password.
 func Open(ctx context.Context, rawURL string, options Options) (objstore.Bucket, error) {
 	u, err := url.Parse(rawURL)
@@ -71,16 +71,31 @@ func open(ctx context.Context, u *url.URL, options Options) (objstore.Bucket, er
 		}
 		return openDriver(file.Open(root))
 	case "s3":
-		if options.S3, err = s3Options(u, &p, options.S3); err != nil {
+		store, err := storeOptions(u, &p, options.Store)
+		if err != nil {
 			return nil, err
 		}
-		return openDriver(s3.New(ctx, options.S3))
+		return openDriver(s3.New(ctx, store))
 	case "minio":
-		return nil, invalid("scheme minio is not supported yet; write s3://%s%s?endpoint=http://host:9000&path_style=true", u.Host, u.Path)
+		options.Store.PathStyle = true // what such stores need; path_style=false says otherwise
+		store, err := storeOptions(u, &p, options.Store)
+		if err != nil {
+			return nil, err
+		}
+		return openDriver(minio.New(store))
 	case "":
-		return nil, invalid("it has no scheme; write file:///directory, s3://bucket or mem://")
+		return nil, invalid("it has no scheme; write file:///directory, s3://bucket, minio://bucket?endpoint=… or mem://")
 	}
-	return nil, invalid("unknown scheme %q; known are file, mem and s3", u.Scheme)
+	return nil, invalid("unknown scheme %q; known are file, mem, minio and s3", u.Scheme)
+}
+
+// Redacted is rawURL as it may be printed: without a password, should somebody have written one.
+func Redacted(rawURL string) string {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return "(not a URL)"
+	}
+	return u.Redacted()
 }
 
 // openDriver keeps a nil pointer of a driver from becoming a bucket that is not nil.
@@ -105,25 +120,21 @@ func directory(u *url.URL) (string, error) {
 		u.Host, u.Host, u.Path, u.Host, u.Path)
 }
 
-func s3Options(u *url.URL, p *params, o s3.Options) (s3.Options, error) {
+func storeOptions(u *url.URL, p *params, o s3compat.Options) (s3compat.Options, error) {
 	if u.Port() != "" {
-		return o, invalid("%q names a port; write s3://bucket?endpoint=http://host:port", u.Host)
+		return o, invalid("%q names a port; write %s://bucket?endpoint=http://host:port", u.Host, u.Scheme)
 	}
 	if u.Host == "" {
-		return o, invalid("it names no bucket; write s3://bucket/prefix")
+		return o, invalid("it names no bucket; write %s://bucket/prefix", u.Scheme)
 	}
 	o.Bucket = u.Host
 	if prefix := strings.Trim(u.Path, "/"); prefix != "" {
 		o.Prefix = prefix
 	}
-	take(p, "endpoint", &o.Endpoint, asString)
-	take(p, "region", &o.Region, asString)
-	take(p, "path_style", &o.PathStyle, strconv.ParseBool)
-	take(p, "checksum", &o.ChecksumMode, func(s string) (s3.ChecksumMode, error) { return s3.ChecksumMode(s), nil })
-	take(p, "attempt_timeout", &o.AttemptTimeout, time.ParseDuration)
-	take(p, "connect_timeout", &o.ConnectTimeout, time.ParseDuration)
-	take(p, "max_attempts", &o.MaxAttempts, strconv.Atoi)
-	return o, p.finish("s3")
+	for _, parameter := range Parameters() {
+		p.take(parameter, &o)
+	}
+	return o, p.finish(u.Scheme)
 }
 
 // params are the parameters of a URL while they are taken one by one.
@@ -133,8 +144,9 @@ type params struct {
 	problems []error
 }
 
-// take parses the parameter name into field, where it is given.
-func take[T any](p *params, name string, field *T, parse func(string) (T, error)) {
+// take parses the parameter into o, where it is given.
+func (p *params) take(parameter Parameter, o *s3compat.Options) {
+	name := parameter.Name
 	p.known = append(p.known, name)
 	given := p.values[name]
 	delete(p.values, name)
@@ -145,12 +157,9 @@ func take[T any](p *params, name string, field *T, parse func(string) (T, error)
 		p.problems = append(p.problems, invalid("parameter %s is given %d times", name, len(given)))
 		return
 	}
-	value, err := parse(given[0])
-	if err != nil {
-		p.problems = append(p.problems, fmt.Errorf("parameter %s: %w: %w", name, objstore.ErrInvalid, err))
-		return
+	if err := parameter.set(o, given[0]); err != nil {
+		p.problems = append(p.problems, fmt.Errorf("parameter %s: %w: %w; it takes %s", name, objstore.ErrInvalid, err, parameter.Value))
 	}
-	*field = value
 }
 
 // finish returns every problem, with the parameters that nobody took.
@@ -163,13 +172,6 @@ func (p *params) finish(scheme string) error {
 		p.problems = append(p.problems, invalid("unknown parameter %q; parameters of %s: %s", name, scheme, known))
 	}
 	return errors.Join(p.problems...)
-}
-
-func asString(s string) (string, error) {
-	if s == "" {
-		return "", errors.New("is empty; leave it out")
-	}
-	return s, nil
 }
 
 func invalid(format string, args ...any) error {

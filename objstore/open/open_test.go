@@ -2,9 +2,12 @@ package open_test
 
 import (
 	"errors"
+	"fmt"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,7 +17,7 @@ import (
 
 	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/open"
-	"github.com/firnlog/firn/objstore/s3"
+	"github.com/firnlog/firn/objstore/s3compat"
 )
 
 func TestMain(m *testing.M) {
@@ -48,9 +51,12 @@ func TestURLsThatWork(t *testing.T) {
 		{"file://.", "dir/key"},
 		{"s3://snow?endpoint=" + server.URL + "&path_style=true", ""},
 		{"s3://snow/a/prefix/?endpoint=" + server.URL + "&path_style=1&region=eu-west-1&checksum=when_supported" +
-			"&attempt_timeout=5s&connect_timeout=1s&max_attempts=2", ""},
+			"&attempt_timeout=5s&connect_timeout=1s&max_attempts=2&max_backoff=1s", ""},
+		{"minio://snow/b/?endpoint=" + server.URL, ""},
+		{"minio://snow/c?endpoint=" + server.URL + "&path_style=true&region=eu-west-1&checksum=when_supported" +
+			"&attempt_timeout=5s&connect_timeout=1s&max_attempts=2&anonymous=true", ""},
 	} {
-		b, err := open.Open(t.Context(), c.url, open.Options{S3: s3.Options{MaxAttempts: 1}})
+		b, err := open.Open(t.Context(), c.url, open.Options{Store: s3compat.Options{MaxAttempts: 1}})
 		if err != nil {
 			t.Errorf("%s: %v", c.url, err)
 			continue
@@ -70,7 +76,7 @@ func TestURLsThatWork(t *testing.T) {
 			}
 		}
 	}
-	for _, key := range []string{"dir/key", "a/prefix/dir/key"} {
+	for _, key := range []string{"dir/key", "a/prefix/dir/key", "b/dir/key", "c/dir/key"} {
 		if _, err := backend.HeadObject("snow", key); err != nil {
 			t.Errorf("the store has no %s: %v", key, err)
 		}
@@ -84,8 +90,15 @@ func TestURLsThatDoNot(t *testing.T) {
 	}{
 		{"", []string{"no scheme", "file:///"}},
 		{"/var/lib/bucket", []string{"no scheme", "file:///"}},
-		{"gs://bucket", []string{`"gs"`, "file, mem and s3"}},
-		{"minio://snow/prefix", []string{"not supported yet", "s3://snow/prefix?endpoint="}},
+		{"gs://bucket", []string{`"gs"`, "file, mem, minio and s3"}},
+		{"minio://snow/prefix", []string{"no endpoint", "endpoint=http://host:9000"}},
+		{"minio://", []string{"no bucket", "minio://bucket"}},
+		{"minio://snow?endpoint=http://h/path&max_attempts=99", []string{"has a path", "max_attempts is 99"}},
+		{"minio://snow?endpoint=http://h&ca_file=/x&client_key=/y", []string{"ca_file", "https://", "client_cert and client_key"}},
+		{"minio://snow?endpoint=https://h&ca_file=/no/such/file", []string{"ca_file", "/no/such/file"}},
+		{"s3://snow?region=x&ca_file=/no/such/file", []string{"ca_file", "/no/such/file"}},
+		{"s3://snow?region=x&anonymous=true&profile=p", []string{"anonymous", "exclude"}},
+		{"s3://snow?region=x&connect_timeout=0&max_attempts=0", []string{"connect_timeout", "max_attempts", "default"}},
 		{"mem://name", []string{"write mem://"}},
 		{"mem://?size=1", []string{`"size"`, "parameters of mem: none"}},
 		{"file://", []string{"no directory"}},
@@ -125,6 +138,35 @@ func TestURLsThatDoNot(t *testing.T) {
 		}
 		if strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: the error gives the password away: %v", c.url, err)
+		}
+	}
+}
+
+func TestTheTableOfParametersIsTheDocumentedOne(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "buckets.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var documented []string
+	for line := range strings.Lines(string(page)) {
+		if strings.HasPrefix(line, "| `") && strings.Count(line, "|") == 5 {
+			documented = append(documented, strings.TrimSpace(line))
+		}
+	}
+	var ours []string
+	for _, p := range open.Parameters() {
+		ours = append(ours, fmt.Sprintf("| `%s` | %s | %s | %s |", p.Name, p.Value, p.Default, p.Doc))
+	}
+	if !slices.Equal(documented, ours) {
+		t.Errorf("docs/buckets.md has\n%s\nthe code has\n%s", strings.Join(documented, "\n"), strings.Join(ours, "\n"))
+	}
+	doc, err := os.ReadFile("doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range open.Parameters() {
+		if !regexp.MustCompile(`\b` + p.Name + `\b`).Match(doc) {
+			t.Errorf("doc.go does not name %s", p.Name)
 		}
 	}
 }

@@ -5,12 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"strconv"
 	"strings"
-	"sync/atomic"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
@@ -24,39 +22,46 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/firnlog/firn/objstore"
+	"github.com/firnlog/firn/objstore/s3compat"
 )
 
 const (
 	defaultRegion   = "us-east-1"
-	idleConnsMax    = 256     // kept open for the next burst; a dial with TLS costs more than a small put
-	socketBuffer    = 1 << 16 // bytes; halves the system calls for a segment
-	listRoundsMax   = 1000    // pages of one List that hold nothing of ours
-	continueRefused = -1      // no "Expect: 100-continue": it costs a round trip, and a second where a store ignores it
+	listRoundsMax   = 1000 // pages of one List that hold nothing of ours
+	continueRefused = -1   // no "Expect: 100-continue": it costs a round trip, and a second where a store ignores it
 )
 
 // Bucket is an objstore.Bucket in S3.
 type Bucket struct {
 	options   Options
-	prefix    string // "" or ends in '/'
+	gate      s3compat.Gate
 	client    *s3.Client
 	transport *http.Transport
-	closed    atomic.Bool
 }
 
-var _ objstore.Bucket = (*Bucket)(nil)
+var (
+	_ objstore.Bucket       = (*Bucket)(nil)
+	_ objstore.ExpiryReader = (*Bucket)(nil)
+	_ objstore.Warner       = (*Bucket)(nil)
+)
 
 // New makes a bucket from options; it reads the environment and the shared files but sends no request.
 func New(ctx context.Context, options Options) (*Bucket, error) {
 	if err := options.Validate(); err != nil {
 		return nil, fmt.Errorf("open s3 bucket %s: %w", options.Bucket, err)
 	}
-	options = options.withDefaults()
+	options = options.WithDefaults()
 	sdk := awshttp.NewBuildableClient().
-		WithDialerOptions(func(d *net.Dialer) { d.Timeout = options.ConnectTimeout }).
-		WithTransportOptions(tuneTransport)
+		WithDialerOptions(func(d *net.Dialer) { d.Timeout = options.ConnectTimeout })
 	load := []func(*config.LoadOptions) error{config.WithHTTPClient(sdk), config.WithLogger(logging.Nop{})}
 	if options.Region != "" {
 		load = append(load, config.WithRegion(options.Region))
+	}
+	if options.Profile != "" {
+		load = append(load, config.WithSharedConfigProfile(options.Profile))
+	}
+	if options.Anonymous {
+		load = append(load, config.WithCredentialsProvider(aws.AnonymousCredentials{}))
 	}
 	loaded, err := config.LoadDefaultConfig(ctx, load...)
 	if err != nil {
@@ -68,22 +73,12 @@ func New(ctx context.Context, options Options) (*Bucket, error) {
 		}
 		loaded.Region = defaultRegion
 	}
-	b := &Bucket{options: options, transport: transportOf(loaded.HTTPClient)}
-	if prefix := trimPrefix(options.Prefix); prefix != "" {
-		b.prefix = prefix + "/"
+	b := &Bucket{options: options, transport: transportOf(loaded.HTTPClient), gate: s3compat.Gate{Prefix: options.KeyPrefix()}}
+	if err := options.Tune(b.transport); err != nil {
+		return nil, fmt.Errorf("open s3 bucket %s: %w", options.Bucket, err)
 	}
 	b.client = s3.NewFromConfig(loaded, b.configure)
 	return b, nil
-}
-
-func tuneTransport(t *http.Transport) {
-	t.MaxIdleConns, t.MaxIdleConnsPerHost = 2*idleConnsMax, idleConnsMax
-	t.ReadBufferSize, t.WriteBufferSize = socketBuffer, socketBuffer
-	t.DisableCompression = true // bytes must come back as they were put
-	// One HTTP/2 connection would carry all transfers and limit them to one server and one TCP window.
-	t.ForceAttemptHTTP2 = false
-	t.Protocols = new(http.Protocols)
-	t.Protocols.SetHTTP1(true)
 }
 
 // transportOf returns a copy of the SDK client's transport, which by then holds the CA bundle of the shared files. We
@@ -128,7 +123,7 @@ func (b *Bucket) configure(o *s3.Options) {
 
 // Put implements objstore.Bucket.
 func (b *Bucket) Put(ctx context.Context, key string, body []byte, opts objstore.PutOptions) error {
-	if err := b.check(ctx, "put", key); err != nil {
+	if err := b.gate.Check(ctx, "put", key); err != nil {
 		return err
 	}
 	if int64(len(body)) > b.options.ObjectBytesMax {
@@ -136,7 +131,7 @@ func (b *Bucket) Put(ctx context.Context, key string, body []byte, opts objstore
 	}
 	input := &s3.PutObjectInput{
 		Bucket:        &b.options.Bucket,
-		Key:           aws.String(b.prefix + key),
+		Key:           aws.String(b.gate.Prefix + key),
 		Body:          bytes.NewReader(body),
 		ContentLength: aws.Int64(int64(len(body))),
 	}
@@ -144,12 +139,7 @@ func (b *Bucket) Put(ctx context.Context, key string, body []byte, opts objstore
 		input.IfNoneMatch = aws.String("*")
 	}
 	if _, err := b.client.PutObject(ctx, input, b.leaveBodyUnsigned); err != nil {
-		err = classify(ctx, err)
-		if errors.Is(err, objstore.ErrNotFound) {
-			// A put has nothing to miss; at least one store says so when its quorum is lost.
-			err = fmt.Errorf("%w: the store answered a put with: %v", objstore.ErrUnavailable, err)
-		}
-		return fmt.Errorf("put %s: %w", key, err)
+		return fmt.Errorf("put %s: %w", key, s3compat.PutError(classify(ctx, err)))
 	}
 	return nil
 }
@@ -164,10 +154,10 @@ func (b *Bucket) leaveBodyUnsigned(o *s3.Options) {
 
 // Get implements objstore.Bucket.
 func (b *Bucket) Get(ctx context.Context, key string) ([]byte, error) {
-	if err := b.check(ctx, "get", key); err != nil {
+	if err := b.gate.Check(ctx, "get", key); err != nil {
 		return nil, err
 	}
-	out, err := b.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &b.options.Bucket, Key: aws.String(b.prefix + key)})
+	out, err := b.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &b.options.Bucket, Key: aws.String(b.gate.Prefix + key)})
 	if err != nil {
 		return nil, fmt.Errorf("get %s: %w", key, classify(ctx, err))
 	}
@@ -184,7 +174,7 @@ func (b *Bucket) GetRange(ctx context.Context, key string, position, size int64)
 	if err := objstore.ValidateRange(position, size); err != nil {
 		return nil, fmt.Errorf("get range of %s: %w", key, err)
 	}
-	if err := b.check(ctx, "get range of", key); err != nil {
+	if err := b.gate.Check(ctx, "get range of", key); err != nil {
 		return nil, err
 	}
 	body, err := b.getRange(ctx, key, position, size)
@@ -197,23 +187,19 @@ func (b *Bucket) GetRange(ctx context.Context, key string, position, size int64)
 func (b *Bucket) getRange(ctx context.Context, key string, position, size int64) ([]byte, error) {
 	out, err := b.client.GetObject(ctx, &s3.GetObjectInput{
 		Bucket: &b.options.Bucket,
-		Key:    aws.String(b.prefix + key),
+		Key:    aws.String(b.gate.Prefix + key),
 		Range:  aws.String("bytes=" + strconv.FormatInt(position, 10) + "-" + strconv.FormatInt(position+size-1, 10)),
 	}, withoutValidation)
 	if err != nil {
 		return nil, classify(ctx, err)
 	}
 	defer out.Body.Close()
-	// A store cuts a range at the end of the object without an error, and a proxy may ignore it and send everything.
-	want := fmt.Sprintf("bytes %d-%d/", position, position+size-1)
-	if got := aws.ToString(out.ContentRange); !strings.HasPrefix(got, want) {
-		if start := fmt.Sprintf("bytes %d-", position); strings.HasPrefix(got, start) {
-			return nil, fmt.Errorf("the store has only %q: %w", got, objstore.ErrRange)
-		}
-		return nil, fmt.Errorf("asked for %q the store answered %q: %w", want, got, objstore.ErrUnavailable)
+	length := int64(-1)
+	if out.ContentLength != nil {
+		length = *out.ContentLength
 	}
-	if out.ContentLength != nil && *out.ContentLength != size {
-		return nil, fmt.Errorf("the store announced %d bytes: %w", *out.ContentLength, objstore.ErrUnavailable)
+	if err := s3compat.CheckRange(aws.ToString(out.ContentRange), length, position, size); err != nil {
+		return nil, err
 	}
 	out.ContentLength = &size
 	return b.readBody(ctx, out)
@@ -224,34 +210,20 @@ func withoutValidation(o *s3.Options) {
 	o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
 }
 
-// readBody reads exactly the announced length into one allocation. A length that was not announced, or is beyond the
-// bound, is an error before anything is allocated.
 func (b *Bucket) readBody(ctx context.Context, out *s3.GetObjectOutput) ([]byte, error) {
-	if out.ContentLength == nil || *out.ContentLength < 0 {
-		return nil, fmt.Errorf("the store did not announce the length of the object: %w", objstore.ErrUnavailable)
+	size := int64(-1)
+	if out.ContentLength != nil {
+		size = *out.ContentLength
 	}
-	size := *out.ContentLength
-	if size > b.options.ObjectBytesMax {
-		return nil, fmt.Errorf("%d bytes, at most %d: %w", size, b.options.ObjectBytesMax, objstore.ErrInvalid)
-	}
-	body := make([]byte, size)
-	n, err := io.ReadFull(out.Body, body)
-	if err == nil {
-		// Reading up to the end lets the connection be reused, and lets the SDK compare the checksum if it has one.
-		_, err = io.Copy(io.Discard, out.Body)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("body broke off after %d of %d bytes: %w", n, size, classify(ctx, err))
-	}
-	return body, nil
+	return s3compat.ReadBody(out.Body, size, b.options.ObjectBytesMax, func(err error) error { return classify(ctx, err) })
 }
 
 // Head implements objstore.Bucket.
 func (b *Bucket) Head(ctx context.Context, key string) (objstore.Info, error) {
-	if err := b.check(ctx, "head", key); err != nil {
+	if err := b.gate.Check(ctx, "head", key); err != nil {
 		return objstore.Info{}, err
 	}
-	out, err := b.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &b.options.Bucket, Key: aws.String(b.prefix + key)})
+	out, err := b.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &b.options.Bucket, Key: aws.String(b.gate.Prefix + key)})
 	if err != nil {
 		class := classify(ctx, err)
 		if missing := (*types.NotFound)(nil); ctx.Err() == nil && errors.As(err, &missing) {
@@ -267,26 +239,30 @@ func (b *Bucket) List(ctx context.Context, prefix, after string, limit int) ([]o
 	if err := objstore.ValidateList(prefix, after, limit); err != nil {
 		return nil, fmt.Errorf("list: %w", err)
 	}
-	if err := b.check(ctx, "list"); err != nil {
+	if err := b.gate.Check(ctx, "list"); err != nil {
 		return nil, err
 	}
 	input := &s3.ListObjectsV2Input{
 		Bucket:  &b.options.Bucket,
-		Prefix:  aws.String(b.prefix + prefix),
+		Prefix:  aws.String(b.gate.Prefix + prefix),
 		MaxKeys: aws.Int32(int32(limit)),
 	}
 	if after != "" {
-		input.StartAfter = aws.String(b.prefix + after)
+		input.StartAfter = aws.String(b.gate.Prefix + after)
 	}
 	for range listRoundsMax {
 		out, err := b.client.ListObjectsV2(ctx, input)
 		if err != nil {
 			return nil, fmt.Errorf("list %s: %w", prefix, classify(ctx, err))
 		}
-		infos, err := b.page(out.Contents, prefix, after)
-		if err != nil {
-			return nil, fmt.Errorf("list %s: %w", prefix, err)
+		listing := s3compat.NewListing(b.gate.Prefix, prefix, after)
+		for _, object := range out.Contents {
+			info := objstore.Info{Key: aws.ToString(object.Key), Size: aws.ToInt64(object.Size), ModTime: aws.ToTime(object.LastModified)}
+			if err := listing.Add(info); err != nil {
+				return nil, fmt.Errorf("list %s: %w", prefix, err)
+			}
 		}
+		infos := listing.Infos()
 		// An empty answer would tell the caller that there is no more, so a page with nothing of ours is not one.
 		if len(infos) > 0 || !aws.ToBool(out.IsTruncated) {
 			return infos, nil
@@ -299,41 +275,19 @@ func (b *Bucket) List(ctx context.Context, prefix, after string, limit int) ([]o
 	return nil, fmt.Errorf("list %s: %d pages without one valid key: %w", prefix, listRoundsMax, objstore.ErrInvalid)
 }
 
-// page converts a page of the store's and checks what callers rely on: prefix and order.
-func (b *Bucket) page(contents []types.Object, prefix, after string) ([]objstore.Info, error) {
-	infos := make([]objstore.Info, 0, len(contents))
-	last := after
-	for _, object := range contents {
-		key, ours := strings.CutPrefix(aws.ToString(object.Key), b.prefix)
-		if !ours || !strings.HasPrefix(key, prefix) {
-			return nil, fmt.Errorf("the store listed %q, which lacks the prefix: %w", aws.ToString(object.Key), objstore.ErrUnavailable)
-		}
-		if objstore.ValidateKey(key) != nil {
-			continue
-		}
-		if key <= last && last != "" {
-			return nil, fmt.Errorf("the store listed %q after %q: it does not list in key order, which firn needs: %w",
-				key, last, objstore.ErrInvalid)
-		}
-		last = key
-		infos = append(infos, objstore.Info{Key: key, Size: aws.ToInt64(object.Size), ModTime: aws.ToTime(object.LastModified)})
-	}
-	return infos, nil
-}
-
 // Delete implements objstore.Bucket.
 func (b *Bucket) Delete(ctx context.Context, keys ...string) error {
 	if err := objstore.ValidateDelete(keys); err != nil {
 		return fmt.Errorf("delete: %w", err)
 	}
-	if err := b.check(ctx, "delete", keys...); err != nil {
+	if err := b.gate.Check(ctx, "delete", keys...); err != nil {
 		return err
 	}
 	switch len(keys) {
 	case 0:
 		return nil
 	case 1:
-		_, err := b.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.options.Bucket, Key: aws.String(b.prefix + keys[0])})
+		_, err := b.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.options.Bucket, Key: aws.String(b.gate.Prefix + keys[0])})
 		if err = classify(ctx, err); err != nil && !errors.Is(err, objstore.ErrNotFound) {
 			return fmt.Errorf("delete %s: %w", keys[0], err)
 		}
@@ -341,7 +295,7 @@ func (b *Bucket) Delete(ctx context.Context, keys ...string) error {
 	}
 	ids := make([]types.ObjectIdentifier, len(keys))
 	for i, key := range keys {
-		ids[i].Key = aws.String(b.prefix + key)
+		ids[i].Key = aws.String(b.gate.Prefix + key)
 	}
 	out, err := b.client.DeleteObjects(ctx, &s3.DeleteObjectsInput{
 		Bucket: &b.options.Bucket,
@@ -370,48 +324,18 @@ func (b *Bucket) useContentMD5(o *s3.Options) {
 	})
 }
 
-// keyErrors turns the errors for single keys, which come inside a 200, into one error with the first of each class.
+// keyErrors names the keys as the caller does.
 func (b *Bucket) keyErrors(failed []types.Error) error {
-	var errs []error
-	for _, f := range failed {
-		class := classOfCode(aws.ToString(f.Code), 0)
-		if class == nil {
-			class = objstore.ErrUnavailable
-		}
-		if errors.Is(class, objstore.ErrNotFound) || errors.Is(errors.Join(errs...), class) {
-			continue
-		}
-		key := strings.TrimPrefix(aws.ToString(f.Key), b.prefix)
-		errs = append(errs, fmt.Errorf("%s and perhaps more of %d: %w: %s: %s",
-			key, len(failed), class, aws.ToString(f.Code), aws.ToString(f.Message)))
+	errs := make([]s3compat.KeyError, len(failed))
+	for i, f := range failed {
+		errs[i] = s3compat.KeyError{Key: strings.TrimPrefix(aws.ToString(f.Key), b.gate.Prefix), Code: aws.ToString(f.Code), Message: aws.ToString(f.Message)}
 	}
-	return errors.Join(errs...)
+	return s3compat.KeyErrors(errs)
 }
 
 // Close implements objstore.Bucket.
 func (b *Bucket) Close() error {
-	b.closed.Store(true)
+	b.gate.Close()
 	b.transport.CloseIdleConnections()
 	return nil
 }
-
-func (b *Bucket) check(ctx context.Context, step string, keys ...string) error {
-	for _, key := range keys {
-		if err := objstore.ValidateKey(key); err != nil {
-			return fmt.Errorf("%s: %w", step, err)
-		}
-		if size := len(b.prefix) + len(key); size > objstore.KeyBytesMax {
-			return fmt.Errorf("%s: key %.80q… is %d bytes long with the bucket's prefix, at most %d: %w",
-				step, key, size, objstore.KeyBytesMax, objstore.ErrInvalid)
-		}
-	}
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("%s: %w", step, err)
-	}
-	if b.closed.Load() {
-		return fmt.Errorf("%s: %w", step, objstore.ErrClosed)
-	}
-	return nil
-}
-
-func trimPrefix(prefix string) string { return strings.TrimSuffix(prefix, "/") }

@@ -1,23 +1,19 @@
 package s3_test
 
 import (
-	"context"
 	"errors"
-	"net/http"
-	"net/http/httptest"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/johannesboyne/gofakes3"
-	"github.com/johannesboyne/gofakes3/backend/s3mem"
 	"go.uber.org/goleak"
 
 	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/objstoretest"
 	"github.com/firnlog/firn/objstore/s3"
+	"github.com/firnlog/firn/objstore/s3compat"
+	"github.com/firnlog/firn/objstore/s3compat/s3compattest"
 )
 
 const bucketName = "snow"
@@ -36,22 +32,6 @@ func TestMain(m *testing.M) {
 }
 
 // serve starts an HTTP server on loopback and returns its URL.
-func serve(t *testing.T, handler http.Handler) string {
-	t.Helper()
-	server := httptest.NewServer(handler)
-	t.Cleanup(server.Close)
-	return server.URL
-}
-
-func fakeStore(t *testing.T) http.Handler {
-	t.Helper()
-	backend := s3mem.New()
-	if err := backend.CreateBucket(bucketName); err != nil {
-		t.Fatal(err)
-	}
-	return gofakes3.New(backend).Server()
-}
-
 func open(t *testing.T, endpoint string, change func(*s3.Options)) *s3.Bucket {
 	t.Helper()
 	options := s3.Options{Bucket: bucketName, Endpoint: endpoint, PathStyle: true, MaxBackoff: time.Millisecond}
@@ -66,72 +46,23 @@ func open(t *testing.T, endpoint string, change func(*s3.Options)) *s3.Bucket {
 	return b
 }
 
+func TestAnswers(t *testing.T) {
+	s3compattest.Run(t, func(t *testing.T, options s3compat.Options) (objstore.Bucket, error) {
+		b, err := s3.New(t.Context(), options)
+		if err != nil {
+			return nil, err
+		}
+		return b, nil
+	})
+}
+
 func TestContract(t *testing.T) {
 	for _, mode := range []s3.ChecksumMode{s3.ChecksumWhenRequired, s3.ChecksumWhenSupported} {
 		t.Run(string(mode), func(t *testing.T) {
 			objstoretest.Run(t, func(t *testing.T) objstore.Bucket {
-				return open(t, serve(t, fakeStore(t)), func(o *s3.Options) { o.ChecksumMode = mode })
+				return open(t, s3compattest.Serve(t, s3compattest.FakeStore(t)), func(o *s3.Options) { o.ChecksumMode = mode })
 			})
 		})
-	}
-}
-
-func TestPrefixesKeepBucketsApart(t *testing.T) {
-	endpoint := serve(t, fakeStore(t))
-	whole := open(t, endpoint, nil)
-	inner := open(t, endpoint, func(o *s3.Options) { o.Prefix = "a/b/" })
-	other := open(t, endpoint, func(o *s3.Options) { o.Prefix = "a/bb" })
-	for _, b := range []*s3.Bucket{inner, other} {
-		if err := b.Put(t.Context(), "k/1", []byte("x"), objstore.PutOptions{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, c := range []struct {
-		bucket        *s3.Bucket
-		prefix, after string
-		want          []string
-	}{
-		{whole, "", "", []string{"a/b/k/1", "a/bb/k/1"}},
-		{inner, "", "", []string{"k/1"}},
-		{inner, "k", "k/0", []string{"k/1"}},
-		{inner, "", "k/1", nil},
-		{other, "k/", "", []string{"k/1"}},
-	} {
-		infos, err := c.bucket.List(t.Context(), c.prefix, c.after, 10)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var keys []string
-		for _, info := range infos {
-			keys = append(keys, info.Key)
-		}
-		if !slices.Equal(keys, c.want) {
-			t.Errorf("list prefix %q after %q: %q, want %q", c.prefix, c.after, keys, c.want)
-		}
-	}
-	if err := inner.Delete(t.Context(), "k/1", "absent"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := whole.Head(t.Context(), "a/bb/k/1"); err != nil {
-		t.Errorf("the other prefix lost its object: %v", err)
-	}
-	long := strings.Repeat("k", objstore.KeyBytesMax)
-	if err := inner.Put(t.Context(), long, nil, objstore.PutOptions{}); !errors.Is(err, objstore.ErrInvalid) {
-		t.Errorf("key too long with the prefix: %v, want ErrInvalid", err)
-	}
-}
-
-func TestMissingBucketIsNotAMissingObject(t *testing.T) {
-	b := open(t, serve(t, fakeStore(t)), func(o *s3.Options) { o.Bucket = "absent" })
-	_, err := b.Get(t.Context(), "k")
-	if !errors.Is(err, objstore.ErrDenied) || errors.Is(err, objstore.ErrNotFound) {
-		t.Errorf("get: %v, want ErrDenied", err)
-	}
-	if err := b.Put(t.Context(), "k", nil, objstore.PutOptions{}); !errors.Is(err, objstore.ErrDenied) {
-		t.Errorf("put: %v, want ErrDenied", err)
-	}
-	if _, err := b.List(t.Context(), "", "", 1); !errors.Is(err, objstore.ErrDenied) {
-		t.Errorf("list: %v, want ErrDenied", err)
 	}
 }
 
@@ -152,32 +83,5 @@ func TestOptionsAreCheckedTogether(t *testing.T) {
 	}
 	if _, err := s3.New(t.Context(), s3.Options{Bucket: "b"}); !errors.Is(err, objstore.ErrInvalid) || !strings.Contains(err.Error(), "AWS_REGION") {
 		t.Errorf("AWS without a region: %v", err)
-	}
-}
-
-func TestCallersDeadlineIsNotTheStoresFault(t *testing.T) {
-	block := make(chan struct{})
-	endpoint := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-block }))
-	defer close(block)
-	b := open(t, endpoint, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	err := b.Put(ctx, "k", []byte("x"), objstore.PutOptions{})
-	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, objstore.ErrUnavailable) {
-		t.Errorf("put: %v, want the caller's deadline", err)
-	}
-	hasty := open(t, endpoint, func(o *s3.Options) { o.AttemptTimeout, o.MaxAttempts = 20*time.Millisecond, 2 })
-	_, err = hasty.Get(t.Context(), "k")
-	if !errors.Is(err, objstore.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("get whose attempts time out: %v, want ErrUnavailable", err)
-	}
-}
-
-func TestNobodyListens(t *testing.T) {
-	server := httptest.NewServer(nil)
-	server.Close()
-	b := open(t, server.URL, nil)
-	if _, err := b.Head(t.Context(), "k"); !errors.Is(err, objstore.ErrUnavailable) {
-		t.Errorf("head: %v, want ErrUnavailable", err)
 	}
 }

@@ -163,6 +163,9 @@ func TestDevKeepsWhatItAcknowledged(t *testing.T) {
 				t.Fatalf("metastore %s: %s", verb, got)
 			}
 		}
+		if got := must(t, "", "metastore", "snapshot", "-o", "json", "--etcd", etcd, "--bucket", "file://"+filepath.Join(dir, "bucket")); !strings.Contains(got, `"object":"metastore/snapshot/`) {
+			t.Fatalf("metastore snapshot: %s", got)
+		}
 		if code := f.stop(); code != 0 {
 			t.Fatalf("exit code %d: %s", code, f.errs)
 		}

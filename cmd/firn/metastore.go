@@ -5,30 +5,35 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/firnlog/firn/cmd/firn/client"
 	"github.com/firnlog/firn/metastore"
+	"github.com/firnlog/firn/metastore/log"
+	"github.com/firnlog/firn/objstore"
 )
 
 // metastoreFlags say which metastore to look at, without joining it.
 type metastoreFlags struct {
 	serving // an agent's settings, so that it takes an agent's configuration file
 	json    bool
+	output  string
 }
 
 func newMetastore(e env) *cobra.Command {
 	cmd := group(&cobra.Command{
 		Use:   "metastore",
-		Short: "Look at the metastore and hold its history against itself",
+		Short: "Look at the metastore, hold its history against itself, snapshot and restore it",
 	})
 	var flags metastoreFlags
 	flags.set = flags.declare()
 	f := cmd.PersistentFlags()
 	flags.set.Flags(f, groupEtcd, groupBucket)
-	f.BoolVar(&flags.json, "json", false, "print one line of JSON")
+	f.BoolVar(&flags.json, "json", false, "print one line of JSON, as --output json does")
+	f.StringVarP(&flags.output, "output", "o", "text", "text or json")
 	cmd.AddCommand(&cobra.Command{
 		Use: "status", Short: "Head, archive, snapshot and agents of the metastore", Args: arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -45,15 +50,21 @@ pointer names and with the chain hashes that the archive recorded. Changes nothi
 			return flags.inspect(cmd.Context(), e, metastore.Verify)
 		},
 	})
+	cmd.AddCommand(newMetastoreSnapshot(e, &flags))
 	return cmd
 }
 
-func (m *metastoreFlags) inspect(ctx context.Context, e env, look metastore.Look) error {
+// finding is what a command of this group found out.
+type finding interface{ Lines() []string }
+
+// run opens the metastore and the bucket for do, and prints what it reports, also where it comes with an error.
+func (m *metastoreFlags) run(ctx context.Context, e env, do func(context.Context, log.Log, objstore.Bucket) (finding, error)) error {
 	if problems := append(resolve(m.set, e), m.required(m.set)...); len(problems) > 0 {
 		return fmt.Errorf("%w: %w", client.ErrUsage, errors.Join(problems...))
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
-	defer cancel()
+	if m.output != "text" && m.output != "json" {
+		return fmt.Errorf("%w: --output is text or json, not %q", client.ErrUsage, m.output)
+	}
 	l, err := m.openLog(ctx, m.options(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		return err
@@ -64,21 +75,54 @@ func (m *metastoreFlags) inspect(ctx context.Context, e env, look metastore.Look
 		return err
 	}
 	defer func() { _ = bucket.Close() }()
-	report, err := look(ctx, l, bucket)
-	if err != nil {
+	r, err := do(ctx, l, bucket)
+	if r == nil || reflect.ValueOf(r).IsNil() {
 		return err
 	}
-	if m.json {
-		err = writeJSONLine(e.Stdout, report)
-	} else {
-		for _, line := range report.Lines() {
-			if _, err = fmt.Fprintln(e.Stdout, line); err != nil {
-				break
-			}
+	return errors.Join(err, m.print(e, r))
+}
+
+func (m *metastoreFlags) print(e env, r finding) error {
+	if m.json || m.output == "json" {
+		return writeJSONLine(e.Stdout, r)
+	}
+	for _, line := range r.Lines() {
+		if _, err := fmt.Fprintln(e.Stdout, line); err != nil {
+			return err
 		}
 	}
-	if err == nil && len(report.Problems) > 0 {
-		return fmt.Errorf("%w: %d problems, the first: %s", errCheck, len(report.Problems), report.Problems[0])
+	return nil
+}
+
+func (m *metastoreFlags) inspect(ctx context.Context, e env, look metastore.Look) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	var problems []string
+	err := m.run(ctx, e, func(ctx context.Context, l log.Log, bucket objstore.Bucket) (finding, error) {
+		r, err := look(ctx, l, bucket)
+		if err == nil {
+			problems = r.Problems
+		}
+		return r, err
+	})
+	if err == nil && len(problems) > 0 {
+		return fmt.Errorf("%w: %d problems, the first: %s", errCheck, len(problems), problems[0])
 	}
 	return err
+}
+
+func newMetastoreSnapshot(e env, flags *metastoreFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "snapshot",
+		Short: "Archive what the log holds and make a snapshot of it in the bucket, now",
+		Long: `Bring the bucket up to the metastore's head: archive every entry that is not archived yet, replay the archive, and make a snapshot
+of the result, which is read back before the pointer moves to it. It is what an agent does every few seconds and every
+100 000 entries; do it before planned work on etcd. Agents may run meanwhile. Changes no topic and deletes nothing.`,
+		Args: arguments(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return flags.run(cmd.Context(), e, func(ctx context.Context, l log.Log, bucket objstore.Bucket) (finding, error) {
+				return metastore.TakeSnapshot(ctx, l, bucket)
+			})
+		},
+	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/firnlog/firn/metastore"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log"
+	logmetered "github.com/firnlog/firn/metastore/log/metered"
 	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/metered"
 	"github.com/firnlog/firn/wal"
@@ -65,6 +66,8 @@ type Agent struct {
 	cfg    Config
 	parts  Components
 	state  atomic.Int32
+	log    log.Log         // parts.Log, counted
+	bucket objstore.Bucket // parts.Bucket, counted
 	meta   *metastore.Client
 	wal    *wal.Log
 	cache  *fetch.Cache
@@ -72,12 +75,15 @@ type Agent struct {
 	kafka  *kafka.Server
 	admin  *http.Server
 
-	wg     sync.WaitGroup // the listeners' loops
-	failed chan struct{}  // closed once by fail
-	once   sync.Once
-	errMu  sync.Mutex // guards err
-	err    error
-	end    sync.Once
+	bucketHealth bucketHealth
+	topics       *topicMetrics
+	watches      context.CancelFunc // ends the loops that only look
+	wg           sync.WaitGroup     // the listeners' loops, and those
+	failed       chan struct{}      // closed once by fail
+	once         sync.Once
+	errMu        sync.Mutex // guards err
+	err          error
+	end          sync.Once
 }
 
 // Start brings an agent up and returns when clients are served. Where it fails, nothing of it is left.
@@ -89,7 +95,14 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 		parts.Logger = slog.New(slog.DiscardHandler)
 	}
 	a := &Agent{cfg: cfg, parts: parts, failed: make(chan struct{})}
-	registry := newRegistry()
+	parts.Logger.Info("agent starts", "agent", cfg.Name, "version", cfg.Version, "advertise", cfg.Advertise, "zone", cfg.Zone,
+		"segment_bytes", cfg.SegmentBytes, "flush_interval", cfg.FlushInterval, "upload_slots", cfg.UploadSlots,
+		"stage_bytes", cfg.StageBytes, "cache_bytes", cfg.CacheBytes, "wal_bytes", cfg.WALBytes, "request_bytes", cfg.RequestBytes)
+	var watching context.Context
+	watching, a.watches = context.WithCancel(context.WithoutCancel(ctx))
+	registry := prometheus.NewRegistry()
+	registerProcess(registry)
+	a.registerSelf(registry)
 	if parts.HTTP != nil {
 		a.admin = newAdmin(a.Health, registry)
 		a.wg.Go(func() {
@@ -107,10 +120,16 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	if err != nil {
 		return nil, err
 	}
-	bucket := metered.New(parts.Bucket, newBucketMetrics(registry))
+	etcd := newEtcdMetrics(registry)
+	a.bucket = metered.New(parts.Bucket, newBucketMetrics(registry, &a.bucketHealth))
+	a.log = logmetered.New(parts.Log, etcd)
 
 	if a.wal, err = wal.Open(ctx, parts.FS, wal.Options{Dir: parts.WALDir, MaxBytes: cfg.WALBytes, FileBytes: min(64<<20, cfg.WALBytes/8)}); err != nil {
 		return nil, fmt.Errorf("open the write-ahead log: %w", err)
+	}
+	registerWAL(registry, a.wal)
+	for _, c := range a.wal.Cuts() {
+		parts.Logger.Warn("cut off the torn tail of a write-ahead file", "file", c.File, "position", c.Position, "copy", c.Copy)
 	}
 	settings := cfg.metastore()
 	settings.Listeners = []entry.Listener{listener}
@@ -118,22 +137,23 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	if parts.Tune != nil {
 		parts.Tune(&settings)
 	}
-	if a.meta, err = metastore.Open(ctx, settings, parts.Log, bucket); err != nil {
+	if a.meta, err = metastore.Open(ctx, settings, a.log, a.bucket); err != nil {
 		return nil, err
 	}
 	reads := cfg.fetch()
 	reads.Logger, reads.Metrics = parts.Logger, fetch.NewMetrics(registry)
-	if a.cache, err = fetch.NewCache(reads, bucket); err != nil {
+	if a.cache, err = fetch.NewCache(reads, a.bucket); err != nil {
 		return nil, err
 	}
 	writes := cfg.ingest()
 	writes.Logger, writes.Metrics = parts.Logger, ingest.NewMetrics(registry)
-	if a.ingest, err = ingest.New(writes, a.meta, bucket, ingest.SpillTo(a.wal), a.cache); err != nil {
+	if a.ingest, err = ingest.New(writes, a.meta, a.bucket, ingest.SpillTo(a.wal), a.cache); err != nil {
 		return nil, err
 	}
+	a.topics = newTopicMetrics(registry, cfg.MetricsDetail, cfg.MetricsSeries, a.meta.View, a.meta.NodeID)
 	reader := fetch.NewReader(a.meta, a.cache)
 	serves := cfg.kafka()
-	serves.Logger, serves.Metrics = parts.Logger, kafka.NewMetrics(registry)
+	serves.Logger, serves.Metrics, serves.Traffic = parts.Logger, kafka.NewMetrics(registry), a.topics
 	if a.kafka, err = kafka.New(serves, a.meta, a.ingest, reader); err != nil {
 		return nil, err
 	}
@@ -149,6 +169,8 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 		}
 	})
 	a.state.Store(serving)
+	a.wg.Go(func() { a.watchConditions(watching) })
+	a.wg.Go(func() { a.watchEtcd(watching, etcd) })
 	parts.Logger.Info("agent serves", "agent", cfg.Name, "node_id", a.meta.NodeID(), "kafka", cfg.Advertise, "cluster", a.meta.ClusterID())
 	return a, nil
 }
@@ -171,7 +193,16 @@ func (a *Agent) Health() Health {
 	if a.state.Load() == starting || a.meta == nil {
 		return h
 	}
-	h.NodeID, h.Cluster, h.Degraded = a.meta.NodeID(), a.meta.ClusterID(), a.meta.Degraded()
+	h.NodeID, h.Cluster = a.meta.NodeID(), a.meta.ClusterID()
+	for _, c := range a.conditions() {
+		if c.cause == "" {
+			continue
+		}
+		if h.Degraded != "" {
+			h.Degraded += "; "
+		}
+		h.Degraded += c.part + ": " + c.cause
+	}
 	h.Applied, h.Head = a.meta.Applied(), a.meta.Head()
 	h.Ready = a.state.Load() == serving && a.Err() == nil && h.Head-h.Applied <= behindEntries
 	return h
@@ -219,16 +250,19 @@ func (a *Agent) Drain(ctx context.Context) error {
 		a.stop(ctx)
 		return nil
 	}
-	a.parts.Logger.Info("draining", "agent", a.cfg.Name)
+	began := time.Now()
+	a.parts.Logger.Info("draining", "agent", a.cfg.Name, "step", "answer what was read, take nothing new")
 	err := a.kafka.Drain(ctx)
+	a.parts.Logger.Info("draining", "agent", a.cfg.Name, "step", "commit what was staged", "took", time.Since(began).Round(time.Millisecond))
 	if drainErr := a.ingest.Drain(ctx); err == nil {
 		err = drainErr
 	}
+	a.parts.Logger.Info("draining", "agent", a.cfg.Name, "step", "leave the cluster", "took", time.Since(began).Round(time.Millisecond))
 	a.stop(ctx)
 	if err != nil {
 		return fmt.Errorf("drain: %w", err)
 	}
-	a.parts.Logger.Info("drained", "agent", a.cfg.Name)
+	a.parts.Logger.Info("drained", "agent", a.cfg.Name, "took", time.Since(began).Round(time.Millisecond))
 	return nil
 }
 
@@ -244,6 +278,7 @@ func (a *Agent) Kill() {
 // stop ends every part in reverse order of Start. Safe twice and on a half-started agent.
 func (a *Agent) stop(ctx context.Context) {
 	a.end.Do(func() {
+		a.watches()
 		if a.kafka != nil {
 			a.kafka.Close()
 		} else if a.parts.Kafka != nil {
@@ -271,10 +306,4 @@ func (a *Agent) stop(ctx context.Context) {
 		a.state.Store(stopped)
 		a.wg.Wait()
 	})
-}
-
-func newRegistry() *prometheus.Registry {
-	r := prometheus.NewRegistry()
-	registerProcess(r)
-	return r
 }

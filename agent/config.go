@@ -90,6 +90,11 @@ type Config struct {
 	WatchSilence    time.Duration
 	HeadLag         time.Duration
 
+	// MetricsDetail is how far metrics of topics go; DetailTopic where empty. MetricsSeries bounds the series that topics and
+	// partitions make; those there is no room for are counted together.
+	MetricsDetail Detail
+	MetricsSeries int
+
 	// DrainTimeout bounds a drain.
 	DrainTimeout time.Duration
 }
@@ -218,6 +223,8 @@ func (c *Config) Tunables() []Tunable {
 	row(t, "head-lag", &c.HeadLag, Duration, meta.HeadLag, 100*time.Millisecond, time.Minute, "a watch that trails the log's head for this long is dropped and made anew")
 
 	t.group = GroupProcess
+	row(t, "metrics-series", &c.MetricsSeries, Count, 10_000, 100, 10_000_000,
+		"most series that topics and partitions make in /metrics; those there is no room for are counted together")
 	row(t, "drain-timeout", &c.DrainTimeout, Duration, 30*time.Second, time.Second, time.Hour, "longest that a drain may take")
 	return t.rows
 }
@@ -293,6 +300,12 @@ func (c *Config) Validate() error {
 		if v := t.Get(); v < t.Min || v > t.Max {
 			errs = append(errs, fmt.Errorf("agent: %s must lie between %d and %d, not %d", t.Name, t.Min, t.Max, v))
 		}
+	}
+	if c.MetricsDetail == "" {
+		c.MetricsDetail = DetailTopic
+	}
+	if err := c.MetricsDetail.validate(); err != nil {
+		errs = append(errs, err)
 	}
 	if len(errs) > 0 {
 		return errors.Join(errs...)

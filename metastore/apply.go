@@ -88,7 +88,7 @@ func (c *Client) follow(cursor log.Cursor) {
 			return
 		}
 		c.cfg.Metrics.watchesLost.Inc()
-		c.cfg.Logger.Warn("metastore watch ended, reading the log", "applied", c.applied.Load(), "error", err)
+		c.cfg.Logger.Debug("metastore watch ended, reading the log", "applied", c.applied.Load(), "error", err)
 		for {
 			cursor, err = c.catchUp(c.ctx)
 			if err == nil {
@@ -101,7 +101,8 @@ func (c *Client) follow(cursor log.Cursor) {
 				c.fail(fmt.Errorf("read the log after n=%d: %w", c.applied.Load(), err))
 				return
 			}
-			c.cfg.Logger.Warn("cannot read the metastore log, retrying", "applied", c.applied.Load(), "error", err, "retry_in", delay)
+			c.fault(err)
+			c.cfg.Logger.Debug("cannot read the metastore log, retrying", "applied", c.applied.Load(), "error", err, "retry_in", delay)
 			if !c.pause(delay) {
 				return
 			}
@@ -184,7 +185,7 @@ func (c *Client) watchHead() {
 		if _, err := c.readHead(); err != nil && c.ctx.Err() == nil {
 			c.cfg.Logger.Debug("cannot read the metastore's head", "error", err)
 		}
-		c.cfg.Metrics.lagEntries.Set(float64(c.lag()))
+		c.gauge()
 	}
 }
 

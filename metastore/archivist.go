@@ -9,7 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log"
@@ -56,30 +59,43 @@ func (c *Client) archiveOnce(s *session, a *archivist) *archivist {
 	if err == nil && holder.Version == 0 {
 		holder, err = c.log.Swap(ctx, archiverCell, 0, s.incarnation[:], s.registration)
 	}
-	if err != nil || !bytes.Equal(holder.Value, s.incarnation[:]) {
+	if err != nil {
+		return nil // the duty may still be ours: what was known of it stands
+	}
+	if !bytes.Equal(holder.Value, s.incarnation[:]) {
+		c.duty.ours.Store(false)
 		return nil
+	}
+	if !c.duty.ours.Load() {
+		c.duty.caughtUp.Store(c.clockNow().UnixNano()) // lag counts from here
+		c.duty.ours.Store(true)
 	}
 	if a == nil || a.writer != s.incarnation {
 		if a, err = c.newArchivist(ctx, s.incarnation); err != nil {
+			c.cfg.Metrics.archiveErrors.Inc()
 			c.cfg.Logger.Warn("cannot take up archiving", "error", err)
 			return nil
 		}
 	}
-	if err := a.run(ctx); err != nil {
-		if c.ctx.Err() == nil && !errors.Is(err, log.ErrConflict) {
-			c.cfg.Logger.Warn("archiving interrupted", "error", err)
-		}
-		if errors.Is(err, ErrDiverged) {
-			// Who is wrong, the live state or what the bucket gives, peers tell (see peers). If it is the bucket, ending
-			// this agent would only hand the same to the next one: stop archiving, keep the log whole, and say so.
-			why := err.Error()
-			c.archiveFault.Store(&why)
-			c.cfg.Metrics.hashMismatches.Inc()
-			c.cfg.Logger.Error("archiving stopped: the log is no longer trimmed", "error", err)
-		}
-		return nil
+	err = a.run(ctx)
+	a.note()
+	if err == nil {
+		c.duty.caughtUp.Store(c.clockNow().UnixNano())
+		return a
 	}
-	return a
+	if c.ctx.Err() == nil && !errors.Is(err, log.ErrConflict) {
+		c.cfg.Metrics.archiveErrors.Inc()
+		c.cfg.Logger.Warn("archiving interrupted", "error", err)
+	}
+	if errors.Is(err, ErrDiverged) {
+		// Who is wrong, the live state or what the bucket gives, peers tell (see peers). If it is the bucket, ending
+		// this agent would only hand the same to the next one: stop archiving, keep the log whole, and say so.
+		why := err.Error()
+		c.archiveFault.Store(&why)
+		c.cfg.Metrics.hashMismatches.Inc()
+		c.cfg.Logger.Error("archiving stopped: the log is no longer trimmed", "error", err)
+	}
+	return nil
 }
 
 // archivist archives the log, replays it from the bucket alone into a shadow state, and makes snapshots of the shadow. So
@@ -117,6 +133,7 @@ func (c *Client) newArchivist(ctx context.Context, writer log.Incarnation) (*arc
 	if a.shadow, err = loadNewest(ctx, c.log, c.bucket, c.identity); err != nil {
 		return nil, err
 	}
+	c.duty.snapshotMs.Store(a.shadow.LogTime())
 	if a.head, err = c.log.Load(ctx, archiveCell); err != nil {
 		return nil, err
 	}
@@ -167,6 +184,46 @@ func (a *archivist) run(ctx context.Context) error {
 		}
 	}
 	return a.trim(ctx)
+}
+
+// note records how far the duty has come.
+func (a *archivist) note() {
+	d := &a.c.duty
+	d.archived.Store(a.shadow.N())
+	d.snapshot.Store(a.pointer.N)
+	d.trimmed.Store(a.trimBase)
+}
+
+// dutyProgress is what the archiving agent tells of its duty.
+type dutyProgress struct {
+	ours                        atomic.Bool
+	archived, snapshot, trimmed atomic.Uint64 // n
+	snapshotMs                  atomic.Int64  // log time of the snapshot, 0 where there is none
+	caughtUp                    atomic.Int64  // Unix nanoseconds of when nothing was left to archive
+}
+
+// gauge sets what changes with time alone.
+func (c *Client) gauge() {
+	m, d := c.cfg.Metrics, &c.duty
+	m.lagEntries.Set(float64(c.lag()))
+	m.queuedOps.Set(float64(c.queue.size()))
+	if !d.ours.Load() {
+		for _, g := range []prometheus.Gauge{m.archiver, m.archiveLag, m.archiveSeconds, m.snapshotAge, m.trimLag} {
+			g.Set(0)
+		}
+		return
+	}
+	m.archiver.Set(1)
+	m.archiveLag.Set(float64(c.Head() - min(c.Head(), d.archived.Load())))
+	m.archiveSeconds.Set(c.clockNow().Sub(time.Unix(0, d.caughtUp.Load())).Seconds())
+	m.trimLag.Set(float64(d.snapshot.Load() - min(d.snapshot.Load(), d.trimmed.Load())))
+	age := 0.0
+	if at := d.snapshotMs.Load(); at > 0 {
+		var now int64
+		c.View(func(st *state.State) { now = st.LogTime() })
+		age = float64(max(now-at, 0)) / 1000
+	}
+	m.snapshotAge.Set(age)
 }
 
 // newsworthy says whether entries hold anything but ticks: an idle cluster writes nothing to its bucket.
@@ -296,6 +353,7 @@ func (a *archivist) snapshot(ctx context.Context) error {
 		return err
 	}
 	a.entries, a.bytes = 0, 0
+	a.c.duty.snapshotMs.Store(a.shadow.LogTime())
 	a.c.cfg.Metrics.snapshotBytes.Set(float64(len(body)))
 	a.c.cfg.Logger.Info("snapshot", "n", p.N, "object", p.Object, "bytes", len(body))
 	return nil

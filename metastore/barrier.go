@@ -106,6 +106,9 @@ func (c *Client) readHead() (uint64, error) {
 	defer cancel()
 	n, err := c.log.Head(ctx)
 	if err != nil {
+		if c.ctx.Err() == nil {
+			c.fault(err)
+		}
 		return 0, err
 	}
 	c.contact()

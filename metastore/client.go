@@ -134,8 +134,14 @@ type Client struct {
 	applied atomic.Uint64
 	// head is the highest n ever seen committed. Invariant: head >= applied.
 	head atomic.Uint64
+	// stuck says what the session's next step is waiting for; nil where it goes on.
+	stuck atomic.Pointer[stuck]
+	// lastFault is what the log said when it last gave no answer.
+	lastFault atomic.Pointer[string]
 	// contactNanos is when the log last gave any answer, Unix nanoseconds of the process clock.
 	contactNanos atomic.Int64
+	// duty is how far archiving has come, where it is ours.
+	duty dutyProgress
 	// archiveFault says why this agent has stopped archiving, if it has.
 	archiveFault atomic.Pointer[string]
 
@@ -273,17 +279,53 @@ func (c *Client) Degraded() string {
 	if err := c.Err(); err != nil {
 		return err.Error()
 	}
+	patience := 2 * c.cfg.WatchSilence
 	silence := c.clockNow().Sub(time.Unix(0, c.contactNanos.Load()))
+	waiting := c.stuck.Load()
 	switch lag := c.lag(); {
-	case silence > 2*c.cfg.WatchSilence:
-		return fmt.Sprintf("no answer from the metastore for %v", silence.Round(100*time.Millisecond))
+	case silence > patience:
+		why := ""
+		if fault := c.lastFault.Load(); fault != nil {
+			why = ": " + *fault
+		}
+		return fmt.Sprintf("no answer from the metastore for %v%s", silence.Round(time.Second), why)
+	case waiting != nil && c.clockNow().Sub(waiting.since) > patience:
+		return fmt.Sprintf("%s for %v: %v", waiting.what, c.clockNow().Sub(waiting.since).Round(time.Second), waiting.err)
 	case lag > 10_000:
 		return fmt.Sprintf("%d entries behind the metastore's head", lag)
 	}
+	return ""
+}
+
+// ArchiveFault says why this agent no longer archives the log, or "". Only an operator mends that.
+func (c *Client) ArchiveFault() string {
 	if why := c.archiveFault.Load(); why != nil {
 		return *why
 	}
 	return ""
+}
+
+// stuck is a write that the log does not take.
+type stuck struct {
+	what  string
+	since time.Time
+	err   error
+}
+
+// waits records that a write of the session was tried in vain.
+func (c *Client) waits(what string, err error) {
+	now := &stuck{what: what, since: c.clockNow(), err: err}
+	if before := c.stuck.Load(); before != nil {
+		now.since = before.since
+	}
+	c.stuck.Store(now)
+	c.fault(err)
+}
+
+// fault records an answer that did not come.
+func (c *Client) fault(err error) {
+	why := err.Error()
+	c.lastFault.Store(&why)
 }
 
 // lag is how many entries are committed and not applied here.

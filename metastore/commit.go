@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -60,6 +61,12 @@ func (q *queue) push(p proposal) error {
 	default:
 	}
 	return nil
+}
+
+func (q *queue) size() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.list)
 }
 
 // take removes proposals up to limit bytes, at least one where there is one. More wait: the wake channel is re-armed.
@@ -279,6 +286,7 @@ func (c *Client) answerAll() {
 func (c *Client) openSession() (*session, error) {
 	s := &session{dead: make(chan struct{}), inFlight: make(map[uint64][]proposal)}
 	s.nodeID.Store(c.NodeID())
+	again := false
 	for delay := 10 * time.Millisecond; ; delay = min(2*delay, time.Second) {
 		c.randomBytes(s.incarnation[:])
 		ctx, cancel := context.WithTimeout(c.ctx, commitAttempt)
@@ -287,13 +295,15 @@ func (c *Client) openSession() (*session, error) {
 		cancel()
 		if err == nil {
 			c.contact()
+			c.stuck.Store(nil)
 			break
 		}
 		if permanent(err) {
 			c.fail(fmt.Errorf("register: %w", err))
 			return nil, err
 		}
-		c.cfg.Logger.Warn("cannot register with the metastore, retrying", "error", err, "retry_in", delay)
+		c.waits("this agent cannot register", err)
+		c.cfg.Logger.Log(c.ctx, first(&again), "cannot register with the metastore, trying again", "error", err)
 		if !c.pause(delay) {
 			return nil, errEnded
 		}
@@ -378,6 +388,7 @@ func (c *Client) commit(s *session, seq uint64, ps []proposal) error {
 		cancel()
 		if err == nil {
 			c.contact()
+			c.stuck.Store(nil)
 			switch outcome {
 			case log.Committed, log.Exists:
 				return nil
@@ -396,13 +407,24 @@ func (c *Client) commit(s *session, seq uint64, ps []proposal) error {
 			c.fail(fmt.Errorf("commit %v: %w", key, err))
 			return errEnded
 		case s.appliedSeq() >= seq:
+			c.stuck.Store(nil)
 			return nil // the watch was faster than the answer
 		}
-		c.cfg.Logger.Warn("commit outcome unknown, retrying under the same key", "key", key, "error", err)
+		c.waits("commits have no outcome", err)
+		c.cfg.Logger.Debug("commit outcome unknown, retrying under the same key", "key", key, "error", err)
 		if !c.pause(delay) {
 			return errEnded
 		}
 	}
+}
+
+// first is the level of a line that is told once: a warning the first time, for debugging after that.
+func first(again *bool) slog.Level {
+	if *again {
+		return slog.LevelDebug
+	}
+	*again = true
+	return slog.LevelWarn
 }
 
 // settleSession makes the outcome of every entry of a fenced session known and queues again what had no effect.

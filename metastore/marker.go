@@ -11,8 +11,8 @@ import (
 	"github.com/firnlog/firn/objstore"
 )
 
-// markerKey names the object that says whose bucket this is.
-const markerKey = "firn-cluster.json"
+// MarkerKey names the object that says whose bucket this is.
+const MarkerKey = "firn-cluster.json"
 
 // markerFormat is the layout of the bucket that this build reads and writes.
 const markerFormat = 1
@@ -27,12 +27,12 @@ type marker struct {
 func checkMarker(ctx context.Context, bucket objstore.Bucket, identity log.Identity, claim bool) error {
 	mine := marker{Format: markerFormat, LogID: hex.EncodeToString(identity.ID[:])}
 	for range 3 {
-		body, err := bucket.Get(ctx, markerKey)
+		body, err := bucket.Get(ctx, MarkerKey)
 		switch {
 		case err == nil:
 			var found marker
 			if err := json.Unmarshal(body, &found); err != nil {
-				return fmt.Errorf("%w: object %s in the bucket is not a firn marker: %w", ErrForeign, markerKey, err)
+				return fmt.Errorf("%w: object %s in the bucket is not a firn marker: %w", ErrForeign, MarkerKey, err)
 			}
 			if found.Format > markerFormat {
 				return fmt.Errorf("%w: the bucket has layout %d, this firn knows up to %d; run a newer firn", ErrNewer, found.Format, markerFormat)
@@ -43,17 +43,17 @@ func checkMarker(ctx context.Context, bucket objstore.Bucket, identity log.Ident
 			}
 			return nil
 		case !errors.Is(err, objstore.ErrNotFound):
-			return fmt.Errorf("read the bucket's marker %s: %w", markerKey, err)
+			return fmt.Errorf("read the bucket's marker %s: %w", MarkerKey, err)
 		case !claim:
-			return fmt.Errorf("%w: the bucket holds no firn cluster (no object %s)", ErrForeign, markerKey)
+			return fmt.Errorf("%w: the bucket holds no firn cluster (no object %s)", ErrForeign, MarkerKey)
 		}
 		body, err = json.Marshal(mine)
 		if err != nil {
 			return err
 		}
-		if err := bucket.Put(ctx, markerKey, body, objstore.PutOptions{IfAbsent: true}); err != nil && !errors.Is(err, objstore.ErrExists) {
-			return fmt.Errorf("write the bucket's marker %s: %w", markerKey, err)
+		if err := bucket.Put(ctx, MarkerKey, body, objstore.PutOptions{IfAbsent: true}); err != nil && !errors.Is(err, objstore.ErrExists) {
+			return fmt.Errorf("write the bucket's marker %s: %w", MarkerKey, err)
 		}
 	}
-	return fmt.Errorf("%w: marker %s was written but cannot be read back", objstore.ErrUnavailable, markerKey)
+	return fmt.Errorf("%w: marker %s was written but cannot be read back", objstore.ErrUnavailable, MarkerKey)
 }

@@ -15,6 +15,13 @@ type Metrics struct {
 	sessionsLost    prometheus.Counter
 	hashMismatches  prometheus.Counter
 	lagEntries      prometheus.Gauge
+	queuedOps       prometheus.Gauge
+	archiver        prometheus.Gauge
+	archiveLag      prometheus.Gauge
+	archiveSeconds  prometheus.Gauge
+	archiveErrors   prometheus.Counter
+	snapshotAge     prometheus.Gauge
+	trimLag         prometheus.Gauge
 	archivedBytes   prometheus.Counter
 	snapshotBytes   prometheus.Gauge
 	trimmed         prometheus.Counter
@@ -45,13 +52,21 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		sessionsLost:    counter("sessions_lost_total", "Times this agent had to join again."),
 		hashMismatches:  counter("hash_mismatches_total", "Entries whose proposer had another chain hash than this agent."),
 		lagEntries:      gauge("lag_entries", "Entries committed but not applied by this agent."),
+		queuedOps:       gauge("queued_ops", "Ops that wait for an entry to travel in."),
+		archiver:        gauge("archiver", "1 on the agent that archives the log; no such agent for long: page."),
+		archiveLag:      gauge("archive_lag_entries", "On the archiving agent: entries committed and not archived; ticks of an idle cluster count."),
+		archiveSeconds:  gauge("archive_lag_seconds", "On the archiving agent: time since everything worth it was archived. What a loss of etcd would cost."),
+		archiveErrors:   counter("archive_errors_total", "Runs of the archiver that were cut short."),
+		snapshotAge:     gauge("snapshot_age_seconds", "On the archiving agent: age of the newest snapshot, in the log's time; 0 where there is none."),
+		trimLag:         gauge("trim_lag_entries", "On the archiving agent: entries that the newest snapshot covers and etcd still holds."),
 		archivedBytes:   counter("archived_bytes_total", "Bytes of log archived to the bucket by this agent."),
 		snapshotBytes:   gauge("snapshot_bytes", "Size of the last snapshot this agent wrote."),
 		trimmed:         counter("trimmed_entries_total", "Entries this agent trimmed from the log."),
 	}
 	if reg != nil {
 		reg.MustRegister(m.commitSeconds, m.proposalSeconds, m.entryBytes, m.commitUnknown, m.entriesApplied, m.watchesLost,
-			m.repeats, m.gaps, m.sessionsLost, m.hashMismatches, m.lagEntries, m.archivedBytes, m.snapshotBytes, m.trimmed)
+			m.repeats, m.gaps, m.sessionsLost, m.hashMismatches, m.lagEntries, m.queuedOps, m.archiver, m.archiveLag, m.archiveSeconds,
+			m.archiveErrors, m.snapshotAge, m.trimLag, m.archivedBytes, m.snapshotBytes, m.trimmed)
 	}
 	return m
 }

@@ -147,6 +147,7 @@ func NewCache(cfg Config, bucket objstore.Bucket) (*Cache, error) {
 		return nil, err
 	}
 	c := &Cache{cfg: cfg, bucket: bucket, items: make(map[itemKey]*list.Element), loads: make(map[itemKey]*load)}
+	cfg.Metrics.limitBytes.Set(float64(cfg.Bytes))
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c, nil
 }

@@ -12,6 +12,7 @@ type Metrics struct {
 	misses     prometheus.Counter
 	hotBytes   prometheus.Gauge
 	coldBytes  prometheus.Gauge
+	limitBytes prometheus.Gauge
 	gets       prometheus.Counter
 	getBytes   prometheus.Counter
 	getRetries prometheus.Counter
@@ -38,7 +39,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	seconds := prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "firn_fetch_get_seconds", Help: "Time of one successful GET.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
 	})
-	all = append(all, hits, bytes, seconds)
+	limit := prometheus.NewGauge(prometheus.GaugeOpts{Name: "firn_fetch_cache_limit_bytes", Help: "Bound of what is in the cache."})
+	all = append(all, hits, bytes, seconds, limit)
 	m := &Metrics{
 		servedBytes:   counter("served_bytes_total", "Bytes of record batches given to readers."),
 		servedBatches: counter("served_batches_total", "Record batches given to readers."),
@@ -47,6 +49,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		misses:        counter("cache_misses_total", "Reads that had to wait for the bucket."),
 		hotBytes:      bytes.WithLabelValues("hot"),
 		coldBytes:     bytes.WithLabelValues("cold"),
+		limitBytes:    limit,
 		gets:          counter("gets_total", "Successful GETs of objects or ranges."),
 		getBytes:      counter("get_bytes_total", "Bytes read from the bucket."),
 		getRetries:    counter("get_retries_total", "GETs that were tried again."),

@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"sync"
 
+	"github.com/firnlog/firn/agent/sparse"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
 	"github.com/firnlog/firn/objstore/batch"
@@ -52,6 +53,7 @@ type Reader struct {
 	validators sync.Pool // *batch.Validator
 	plans      sync.Pool // *plan
 	recent     trails
+	lines      sparse.Lines
 }
 
 // NewReader makes a Reader over cache. Rows that are not in the bucket yet are ErrUnavailable; see WithWAL.
@@ -135,7 +137,10 @@ func (r *Reader) note(topic entry.UUID, partition int32, err error) {
 	default:
 		return
 	}
-	r.cache.cfg.Logger.Error("records cannot be read", "topic", topic, "partition", partition, "error", err)
+	// Consumers come back for what they cannot have: a line a minute for each partition.
+	if leftOut, write := r.lines.Take(fmt.Sprintf("%s-%d", topic, partition)); write {
+		r.cache.cfg.Logger.Error("records cannot be read", "topic", topic, "partition", partition, "error", err, "left_out", leftOut)
+	}
 }
 
 // barrier makes View current, within its time. What ends it is ErrUnavailable.

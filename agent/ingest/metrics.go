@@ -8,9 +8,11 @@ type Metrics struct {
 	stagedBatches prometheus.Counter
 	stagedRecords prometheus.Counter
 	residentBytes prometheus.Gauge
+	residentLimit prometheus.Gauge
 	spilledBytes  prometheus.Counter
 	spillBytes    prometheus.Gauge
 	blockedStages prometheus.Counter
+	blockedTime   prometheus.Counter
 
 	flushes       [flushReasons]prometheus.Counter
 	segmentBytes  prometheus.Histogram
@@ -51,9 +53,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		stagedBatches: counter("staged_batches_total", "Record batches taken in."),
 		stagedRecords: counter("staged_records_total", "Records taken in."),
 		residentBytes: gauge("resident_bytes", "Bytes of record batches in memory that are not applied yet."),
+		residentLimit: gauge("resident_limit_bytes", "Bound of firn_ingest_resident_bytes; beyond it batches go to the WAL."),
 		spilledBytes:  counter("spilled_bytes_total", "Bytes of record batches written to the WAL for lack of memory."),
 		spillBytes:    gauge("spill_bytes", "Bytes of record batches that wait in the WAL."),
 		blockedStages: counter("blocked_stages_total", "Requests that had to wait for memory or WAL space."),
+		blockedTime:   counter("blocked_seconds_total", "Time that requests waited for memory or WAL space: producers are held back."),
 		segmentBytes:  histogram("segment_bytes", "Size of uploaded segments.", 1<<10, 15),
 		uploadSeconds: histogram("upload_seconds", "Time from the start of a segment's upload until it is in the bucket, retries included.", 0.001, 16),
 		uploadRetries: counter("upload_retries_total", "Puts that were tried again because their outcome was unknown."),

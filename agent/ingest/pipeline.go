@@ -91,6 +91,7 @@ func New(cfg Config, meta Metastore, bucket objstore.Bucket, spill Spill, sink S
 		cfg: cfg, meta: meta, bucket: bucket, spill: spill, sink: sink,
 		wake: make(chan struct{}, 1), work: make(chan *flight, cfg.UploadSlots), change: make(chan struct{}),
 	}
+	cfg.Metrics.residentLimit.Set(float64(cfg.MemoryBytes))
 	p.live.prev, p.live.next = &p.live, &p.live
 	p.gaps.init()
 	p.gapWatch.init()
@@ -169,11 +170,13 @@ func (p *Pipeline) admit(ctx context.Context, parts []*Part, size int64) (spille
 			if first {
 				p.cfg.Metrics.blockedStages.Inc()
 			}
+			since := time.Now()
 			select {
 			case <-change:
 			case <-ctx.Done():
 				err = context.Cause(ctx)
 			}
+			p.cfg.Metrics.blockedTime.Add(time.Since(since).Seconds())
 		}
 		p.mu.Lock()
 		p.waiters--

@@ -81,6 +81,7 @@ func (w *worker) gather(f *flight) {
 	if size > 0 {
 		arena = make([]byte, 0, size)
 	}
+	lost := 0
 	for i := 0; i < len(f.order); i++ {
 		part := f.order[i]
 		var err error
@@ -99,7 +100,9 @@ func (w *worker) gather(f *flight) {
 			part.Records, err = w.recover(f, part)
 		}
 		if err != nil {
-			w.p.cfg.Logger.Error("staged batch lost", "topic", part.Topic, "partition", part.Partition, "error", err)
+			if lost++; lost == 1 { // a disk that fails loses many: the first is named
+				w.p.cfg.Logger.Error("staged batches lost", "segment", f.id, "topic", part.Topic, "partition", part.Partition, "error", err)
+			}
 			w.refuse(f, f.order[i:i+1], err)
 			f.order = slices.Delete(f.order, i, i+1)
 			i--
@@ -218,7 +221,7 @@ func (w *worker) put(f *flight) error {
 			return err
 		}
 		p.cfg.Metrics.uploadRetries.Inc()
-		p.cfg.Logger.Warn("segment not uploaded, trying again", "segment", key, "error", err, "retry_in", delay)
+		p.cfg.Logger.Debug("segment not uploaded, trying again", "segment", key, "error", err, "retry_in", delay)
 		if !p.pause(p.jitter(delay)) {
 			return context.Cause(p.ctx)
 		}

@@ -348,7 +348,7 @@ func (s *Server) collect(req *produceRequest) (first error) {
 				case p.part.Code != state.OK:
 					var ok bool
 					if p.code, ok = ofState(p.part.Code); !ok {
-						s.cfg.Logger.Error("no Kafka error code for a batch's result", "code", p.part.Code)
+						s.bug("no Kafka error code for a batch's result", "code", p.part.Code)
 					}
 					p.message = p.part.Code.String()
 				default:

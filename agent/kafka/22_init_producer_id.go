@@ -23,7 +23,7 @@ func (s *Server) initProducerID(ctx context.Context, req *kmsg.InitProducerIDReq
 		defer cancel()
 		id, err := s.meta.ReserveProducerID(ctx)
 		if err != nil {
-			s.cfg.Logger.Warn("cannot reserve a producer id", "error", err)
+			s.cfg.Logger.Debug("cannot reserve a producer id", "error", err)
 			code = codeCoordinatorNotAvailable // clients try again
 		} else {
 			res.ProducerID, res.ProducerEpoch = id, 0

@@ -69,7 +69,10 @@ func (c *conn) run() {
 		c.s.cfg.Logger.Debug("connection ended", "remote", c.nc.RemoteAddr(), "reason", err)
 	} else {
 		c.s.cfg.Metrics.faulty.WithLabelValues(faultReason(err)).Inc()
-		c.s.cfg.Logger.Warn("closing a connection", "remote", c.nc.RemoteAddr(), "error", err)
+		// Garbage comes in floods: a line a minute for each kind, with the number of those that it stands for.
+		if leftOut, write := c.s.lines.Take("faulty " + faultReason(err)); write {
+			c.s.cfg.Logger.Warn("closing a connection", "remote", c.nc.RemoteAddr(), "error", err, "left_out", leftOut)
+		}
 	}
 }
 

@@ -134,11 +134,18 @@ func ofError(err error, later errorCode) (code errorCode, ok bool) {
 	return codeUnknownServerError, false
 }
 
+// bug tells of what should not be, a line a minute: clients come back.
+func (s *Server) bug(what string, args ...any) {
+	if leftOut, write := s.lines.Take(what); write {
+		s.cfg.Logger.Error(what, append(args, "left_out", leftOut)...)
+	}
+}
+
 // codeOf is ofError for handlers: an error nobody thought of is logged.
 func (s *Server) codeOf(err error, later errorCode) errorCode {
 	code, ok := ofError(err, later)
 	if !ok {
-		s.cfg.Logger.Error("no Kafka error code for an error", "error", err)
+		s.bug("no Kafka error code for an error", "error", err)
 	}
 	return code
 }
@@ -153,7 +160,7 @@ func (s *Server) codeOfOp(res state.OpResult, err error) errorCode {
 	}
 	code, ok := ofState(res.Code)
 	if !ok {
-		s.cfg.Logger.Error("no Kafka error code for a result", "code", res.Code)
+		s.bug("no Kafka error code for a result", "code", res.Code)
 	}
 	return code
 }

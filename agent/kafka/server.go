@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/firnlog/firn/agent/sparse"
 	"github.com/firnlog/firn/objstore/batch"
 )
 
@@ -29,6 +30,7 @@ type Server struct {
 	sessions    *sessions
 	validators  sync.Pool // of *batch.Validator
 	settings    settingsCache
+	lines       sparse.Lines
 	// drained is closed when draining starts: long polls end.
 	drained chan struct{}
 	wg      sync.WaitGroup // one for each connection
@@ -95,7 +97,9 @@ func (s *Server) Serve(ln net.Listener) error {
 			return fmt.Errorf("accept a connection: %w", err)
 		}
 		// Out of file descriptors, or a client that left at once: others may fare better.
-		s.cfg.Logger.Warn("cannot accept a connection, retrying", "error", err, "retry_in", pause)
+		if leftOut, write := s.lines.Take("accept"); write {
+			s.cfg.Logger.Warn("cannot accept a connection, retrying", "error", err, "left_out", leftOut)
+		}
 		select {
 		case <-time.After(pause):
 		case <-s.drained:

@@ -44,6 +44,7 @@ type serving struct {
 // environment and the configuration file know them from there.
 func (s *serving) declare() *settings.Set {
 	s.kafka, s.http, s.level, s.format, s.agent.AutoCreateTopics = "127.0.0.1:9092", "127.0.0.1:8080", "info", "text", true
+	s.agent.MetricsDetail = agent.DetailTopic
 	set := settings.New()
 	set.Group("Agent")
 	set.Text(&s.agent.Name, "name", "stable name of this agent; where not set, made once and kept in --data-dir")
@@ -59,6 +60,7 @@ func (s *serving) declare() *settings.Set {
 	set.Group(agent.GroupProduce)
 	set.Flag(&s.agent.CompressSegments, "compress-segments", "compress what shrinks before it is stored; costs CPU here and wherever it is read")
 	set.Group(agent.GroupProcess)
+	set.Choice((*string)(&s.agent.MetricsDetail), "metrics-detail", "how far metrics of topics go", string(agent.DetailNone), string(agent.DetailTopic), string(agent.DetailPartition))
 	set.Choice(&s.level, "log-level", "least level of what is logged", "debug", "info", "warn", "error")
 	set.Choice(&s.format, "log-format", "form of the log", "text", "json")
 	return set

@@ -56,6 +56,8 @@ const (
 var (
 	// ErrUnavailable: no definite answer. After a Commit the outcome is unknown: retry the same key with the same bytes.
 	ErrUnavailable = errors.New("metastore log unavailable")
+	// ErrFull comes with ErrUnavailable: the store takes no writes until an operator makes room. Reads go on.
+	ErrFull = errors.New("metastore store full")
 	// ErrTooLarge: the value can never be stored.
 	ErrTooLarge = errors.New("entry too large")
 	// ErrTrimmed: entries asked for are no longer in the log; read them from the archive.

@@ -82,6 +82,12 @@ type Observer interface {
 	Observe(op Op, outcome Outcome, seconds float64, bytes int64)
 }
 
+// ErrorObserver is an Observer that also wants the errors of calls that failed in a way that is the bucket's fault, before
+// Observe is called with their class.
+type ErrorObserver interface {
+	Failed(op Op, err error)
+}
+
 // Bucket reports the calls of another bucket.
 type Bucket struct {
 	inner    objstore.Bucket
@@ -96,7 +102,14 @@ func New(inner objstore.Bucket, observer Observer) *Bucket {
 }
 
 func (b *Bucket) observe(op Op, start time.Time, err error, bytes int) {
-	b.observer.Observe(op, OutcomeOf(err), time.Since(start).Seconds(), int64(bytes))
+	outcome := OutcomeOf(err)
+	switch outcome {
+	case OutcomeUnavailable, OutcomeDenied, OutcomeOther:
+		if o, ok := b.observer.(ErrorObserver); ok {
+			o.Failed(op, err)
+		}
+	}
+	b.observer.Observe(op, outcome, time.Since(start).Seconds(), int64(bytes))
 }
 
 // Put implements objstore.Bucket.

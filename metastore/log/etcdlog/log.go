@@ -22,10 +22,11 @@ type Log struct {
 	cli     *clientv3.Client
 	cluster string // etcd's cluster id, as hex
 
-	ctx    context.Context // ends with Close
-	cancel context.CancelFunc
-	tasks  sync.WaitGroup // keepalives
-	closed sync.Once
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	tasks   sync.WaitGroup // keepalives
+	closed  sync.Once
+	foreign sync.Once // a foreign key was told of
 
 	identity atomic.Pointer[log.Identity] // as first read; another one later is refused
 	watches  atomic.Uint64                // counts watches, to rotate endpoints
@@ -84,6 +85,9 @@ func fail(what string, err error) error {
 	case errors.Is(err, rpctypes.ErrPermissionDenied), errors.Is(err, rpctypes.ErrAuthFailed),
 		errors.Is(err, rpctypes.ErrUserEmpty), errors.Is(err, rpctypes.ErrUserNotFound):
 		return fmt.Errorf("%w: etcd: %s: %w", log.ErrRefused, what, err)
+	case errors.Is(err, rpctypes.ErrNoSpace):
+		return fmt.Errorf("%w: %w: etcd: %s: %w; make room: etcdctl compact, defrag, then alarm disarm, or raise --quota-backend-bytes (docs/operations.md)",
+			log.ErrUnavailable, log.ErrFull, what, err)
 	default:
 		return fmt.Errorf("%w: etcd: %s: %w", log.ErrUnavailable, what, err)
 	}

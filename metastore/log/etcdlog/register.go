@@ -187,7 +187,9 @@ func (l *Log) Members(ctx context.Context) ([]log.Member, error) {
 	for _, kv := range resp.Kvs {
 		i, err := parseIncarnation(string(kv.Key[len(l.keys.agents()):]))
 		if err != nil {
-			l.opts.Logger.Warn("foreign key among registrations", "key", string(kv.Key))
+			l.foreign.Do(func() { // members are listed every few seconds
+				l.opts.Logger.Warn("foreign key among registrations", "key", string(kv.Key))
+			})
 			continue
 		}
 		members = append(members, log.Member{Incarnation: i, Info: kv.Value})

@@ -119,7 +119,7 @@ func (l *Log) compact(ctx context.Context) {
 		return
 	}
 	if _, err := l.cli.Compact(ctx, revision); err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
-		l.opts.Logger.Warn("etcd was not compacted; it grows until it is", "revision", revision, "err", err)
+		l.opts.Logger.Warn("etcd was not compacted; it grows until it is", "revision", revision, "error", err)
 		l.mu.Lock()
 		l.trimmed = max(l.trimmed, revision)
 		l.mu.Unlock()

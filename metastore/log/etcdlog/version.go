@@ -64,7 +64,7 @@ func (l *Log) checkEndpoints(ctx context.Context) error {
 	for i, endpoint := range endpoints {
 		if errs[i] != nil {
 			errs[i] = l.fail("status of "+endpoint, errs[i])
-			l.opts.Logger.Warn("etcd endpoint does not answer; its version is not checked", "endpoint", endpoint, "err", errs[i])
+			l.opts.Logger.Warn("etcd endpoint does not answer; its version is not checked", "endpoint", endpoint, "error", errs[i])
 			continue
 		}
 		if err := l.judge(endpoint, answers[i]); err != nil {
@@ -87,7 +87,7 @@ func (l *Log) judge(endpoint string, st *clientv3.StatusResponse) error {
 		if !l.opts.Unsafe {
 			return fmt.Errorf("endpoint %s: %w", endpoint, err)
 		}
-		l.opts.Logger.Warn("running on an unfit etcd as told", "endpoint", endpoint, "err", err)
+		l.opts.Logger.Warn("running on an unfit etcd as told", "endpoint", endpoint, "error", err)
 	}
 	if q := st.DbSizeQuota; q > 0 && q < minQuota {
 		l.opts.Logger.Warn("etcd's quota is small; raise quota-backend-bytes to 8 GiB", "endpoint", endpoint, "quota_bytes", q)

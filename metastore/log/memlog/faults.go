@@ -2,7 +2,10 @@ package memlog
 
 import (
 	"errors"
+	"fmt"
 	"time"
+
+	"github.com/firnlog/firn/metastore/log"
 )
 
 // Faults are what can go wrong between one agent and the store. Numbers are chances from 0 to 1, drawn anew each time; the zero
@@ -81,7 +84,7 @@ var (
 	errRefused     = errors.New("connection refused")
 	errTimedOut    = errors.New("request timed out")
 	errReset       = errors.New("connection reset")
-	errNoSpace     = errors.New("database space exceeded")
+	errNoSpace     = fmt.Errorf("%w: database space exceeded", log.ErrFull)
 	errPartitioned = errors.New("partitioned")
 )
 

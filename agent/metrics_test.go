@@ -1,0 +1,443 @@
+package agent_test
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/firnlog/firn/agent"
+	"github.com/firnlog/firn/metastore/log"
+	"github.com/firnlog/firn/metastore/state"
+)
+
+// scrape returns the agent's metrics by family, Go's and the process's own left out.
+func (n *node) scrape() map[string]*dto.MetricFamily {
+	n.t.Helper()
+	status, body := n.get("/metrics")
+	if status != http.StatusOK {
+		n.t.Fatalf("status %d: %s", status, body)
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(body))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	maps.DeleteFunc(families, func(name string, _ *dto.MetricFamily) bool {
+		return strings.HasPrefix(name, "go_") || strings.HasPrefix(name, "process_") || strings.HasPrefix(name, "promhttp_")
+	})
+	return families
+}
+
+// value is the series of a family with these label values, in the order of label names; NaN-free: absent is false.
+func value(families map[string]*dto.MetricFamily, name string, labels ...string) (float64, bool) {
+	f := families[name]
+	if f == nil {
+		return 0, false
+	}
+	for _, m := range f.Metric {
+		var have []string
+		for _, l := range m.Label {
+			have = append(have, l.GetValue())
+		}
+		if slices.Equal(have, labels) {
+			switch f.GetType() {
+			case dto.MetricType_COUNTER:
+				return m.GetCounter().GetValue(), true
+			case dto.MetricType_HISTOGRAM:
+				return float64(m.GetHistogram().GetSampleCount()), true
+			default:
+				return m.GetGauge().GetValue(), true
+			}
+		}
+	}
+	return 0, false
+}
+
+func series(families map[string]*dto.MetricFamily) (count int) {
+	for _, f := range families {
+		count += len(f.Metric)
+	}
+	return count
+}
+
+// kafka is a client of the agent.
+func (n *node) kafkaClient(opts ...kgo.Opt) *kgo.Client {
+	n.t.Helper()
+	c, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(n.kafka), kgo.AllowAutoTopicCreation()}, opts...)...)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(c.Close)
+	return c
+}
+
+func (n *node) produce(c *kgo.Client, topic string, values ...string) {
+	n.t.Helper()
+	for _, v := range values {
+		if err := c.ProduceSync(n.t.Context(), &kgo.Record{Topic: topic, Value: []byte(v)}).FirstErr(); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+}
+
+func (n *node) consume(topic string, want int) {
+	n.t.Helper()
+	c := n.kafkaClient(kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	ctx, cancel := context.WithTimeout(n.t.Context(), patience)
+	defer cancel()
+	for got := 0; got < want; {
+		f := c.PollFetches(ctx)
+		if err := f.Err(); err != nil {
+			n.t.Fatal(err)
+		}
+		got += f.NumRecords()
+	}
+	c.Close()
+}
+
+// createTopics makes topics by numbers, many a request.
+func (n *node) createTopics(c *kgo.Client, format string, count int, partitions int32) {
+	n.t.Helper()
+	for from := 0; from < count; from += 500 {
+		req := kmsg.NewPtrCreateTopicsRequest()
+		req.TimeoutMillis = 30_000
+		for i := from; i < min(from+500, count); i++ {
+			rt := kmsg.NewCreateTopicsRequestTopic()
+			rt.Topic, rt.NumPartitions, rt.ReplicationFactor = fmt.Sprintf(format, i), partitions, 1
+			req.Topics = append(req.Topics, rt)
+		}
+		resp, err := req.RequestWith(n.t.Context(), c)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		for _, t := range resp.Topics {
+			if t.ErrorCode != 0 {
+				n.t.Fatalf("create %s: code %d", t.Topic, t.ErrorCode)
+			}
+		}
+	}
+}
+
+// member makes a log say what an etcd member does.
+type member struct{ log.Log }
+
+func (m member) Status(context.Context) (map[string]string, error) {
+	return map[string]string{
+		"prefix": "/firn/main", "etcd:2379 version": "3.7.3", "etcd:2379 db_bytes": "4096", "etcd:2379 db_used_bytes": "1024",
+		"etcd:2379 quota_bytes": "8192", "etcd:2379 alarms": "[NOSPACE]", "other:2379 error": "refused",
+	}, nil
+}
+
+// whole is an agent through which a bit of everything went, so that every family has a series.
+func whole(t *testing.T, tune ...func(*setup)) *node {
+	n := start(t, append([]func(*setup){func(s *setup) {
+		s.cfg.MetricsDetail = agent.DetailPartition
+		s.log = member{s.log}
+	}}, tune...)...)
+	c := n.kafkaClient()
+	n.produce(c, "orders", "a", "b", "c")
+	n.consume("orders", 3)
+	garbage(t, n.kafka, 3)
+	bad := kmsg.NewPtrDeleteTopicsRequest()
+	name := "absent"
+	bad.TopicNames = []string{name}
+	bad.Topics = []kmsg.DeleteTopicsRequestTopic{{Topic: &name}}
+	if _, err := bad.RequestWith(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "etcd's status", func() bool { _, ok := value(n.scrape(), "firn_etcd_requests_total", "status", "ok"); return ok })
+	return n
+}
+
+// garbage opens connections that send what is no Kafka request, and waits until each is closed.
+func garbage(t *testing.T, addr string, count int) {
+	t.Helper()
+	bytesOf := [][]byte{[]byte("GET / HTTP/1.1\r\n\r\n"), {0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3, 9}, {0, 0, 0, 20, 0x7f, 0xff, 0, 0, 0, 0, 0, 0}, {0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0}}
+	for i := range count {
+		nc, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = nc.SetDeadline(time.Now().Add(patience))
+		_, _ = nc.Write(bytesOf[i%len(bytesOf)])
+		_, _ = nc.Read(make([]byte, 1))
+		_ = nc.Close()
+	}
+}
+
+// docFile holds every family.
+const docFile = "../docs/metrics.md"
+
+var rewrite = flag.Bool("rewrite", false, "write docs/metrics.md anew")
+
+func TestMetricsAreDocumentedLintedAndComplete(t *testing.T) {
+	n := whole(t)
+	families := n.scrape()
+	var text bytes.Buffer
+	for _, f := range families {
+		if _, err := expfmt.MetricFamilyToText(&text, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	problems, err := promlint.New(&text).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("promlint: %s: %s", p.Metric, p.Text)
+	}
+	for name, f := range families {
+		if !strings.HasPrefix(name, "firn_") && !strings.HasPrefix(name, "kafka_") {
+			t.Errorf("%s: our names start with firn_", name)
+		}
+		if f.GetHelp() == "" || !strings.HasSuffix(f.GetHelp(), ".") {
+			t.Errorf("%s: help is a sentence, not %q", name, f.GetHelp())
+		}
+		for _, unit := range []string{"_ms", "_millis", "_kb", "_mb", "_gb", "_minutes", "_percent"} {
+			if strings.Contains(name+"_", unit+"_") {
+				t.Errorf("%s: %s is no base unit", name, unit)
+			}
+		}
+		if f.GetType() == dto.MetricType_COUNTER != strings.HasSuffix(name, "_total") {
+			t.Errorf("%s: a counter ends in _total, and nothing else does", name)
+		}
+	}
+	want := document(families)
+	if *rewrite {
+		if err := os.WriteFile(docFile, []byte(want), 0o644); err != nil { //nolint:gosec // documentation
+			t.Fatal(err)
+		}
+	}
+	have, err := os.ReadFile(docFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(have) != want {
+		t.Errorf("%s is not what the agent has; go test ./agent -run TestMetricsAreDocumented -rewrite writes it anew\n%s", docFile, difference(string(have), want))
+	}
+	for name, labels := range map[string][]string{
+		"firn_topic_produced_records_total":     {"orders"},
+		"firn_topic_fetched_records_total":      {"orders"},
+		"firn_topic_partition_log_end_offset":   {"0", "orders"},
+		"kafka_topic_partition_current_offset":  {"0", "orders"},
+		"firn_kafka_connections_accepted_total": nil,
+	} {
+		if v, ok := value(families, name, labels...); !ok || v < 3 {
+			t.Errorf("%s%v is %v, %v", name, labels, v, ok)
+		}
+	}
+	for name, want := range map[string]float64{"firn_etcd_up": 1, "firn_etcd_db_bytes": 4096, "firn_etcd_alarms": 1} {
+		if v, _ := value(families, name, "etcd:2379"); v != want {
+			t.Errorf("%s is %v", name, v)
+		}
+	}
+	if v, ok := value(families, "firn_etcd_up", "other:2379"); !ok || v != 0 {
+		t.Errorf("firn_etcd_up of a member that does not answer is %v, %v", v, ok)
+	}
+	if v, _ := value(families, "kafka_brokers"); v != 1 {
+		t.Errorf("kafka_brokers is %v", v)
+	}
+	if v, _ := value(families, "firn_agent_ready"); v != 1 {
+		t.Errorf("firn_agent_ready is %v", v)
+	}
+}
+
+// document renders docs/metrics.md.
+func document(families map[string]*dto.MetricFamily) string {
+	var b strings.Builder
+	b.WriteString(`# Metrics
+
+Written by a test of package agent from what a running agent serves at ` + "`/metrics`" + `; do not edit. What to page on is in
+[operations.md](operations.md#metrics). Beside these there are the ` + "`go_`" + ` and ` + "`process_`" + ` metrics of Prometheus' Go client.
+
+Labels have few values whatever clients send: names of APIs and errors come from the protocol's tables and else are ` + "`other`" + `;
+topics and partitions have series of their own up to ` + "`--metrics-series`" + ` (10 000), those beyond are counted together as
+` + "`(other)`" + `, and ` + "`firn_metrics_folded_topics`" + ` says how many. ` + "`--metrics-detail`" + ` is ` + "`none`, `topic` (default) or `partition`" + `.
+The ` + "`kafka_`" + ` names are those of kafka_exporter, for dashboards that know them; only one agent of a cluster tells them.
+
+| metric | type | labels | meaning |
+| --- | --- | --- | --- |
+`)
+	for _, f := range slices.SortedFunc(maps.Values(families), func(a, b *dto.MetricFamily) int { return cmp.Compare(a.GetName(), b.GetName()) }) {
+		var labels []string
+		for _, l := range f.Metric[0].Label {
+			labels = append(labels, "`"+l.GetName()+"`")
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.GetName(), strings.ToLower(f.GetType().String()), strings.Join(labels, ", "), f.GetHelp())
+	}
+	return b.String()
+}
+
+func difference(have, want string) string {
+	var b strings.Builder
+	lines := func(s string) []string { return strings.Split(s, "\n") }
+	for _, l := range lines(have) {
+		if !slices.Contains(lines(want), l) {
+			b.WriteString("- " + l + "\n")
+		}
+	}
+	for _, l := range lines(want) {
+		if !slices.Contains(lines(have), l) {
+			b.WriteString("+ " + l + "\n")
+		}
+	}
+	return b.String()
+}
+
+// Whatever exists and whatever clients send, the number of series has a bound, and nothing is lost from the sums.
+func TestMetricsStayBounded(t *testing.T) {
+	n := start(t, func(s *setup) { s.cfg.MetricsSeries = 1600 })
+	c := n.kafkaClient()
+	n.produce(c, "first", "v")
+	before := n.scrape()
+	n.createTopics(c, "topic-%04d", 5000, 1)
+	n.produce(c, "topic-4321", "v") // there is no room left for it: topics of the scrape before took none
+	garbage(t, n.kafka, 40)
+	strange := kmsg.NewPtrMetadataRequest()
+	for i := range 50 {
+		rt := kmsg.NewMetadataRequestTopic()
+		rt.Topic = kmsg.StringPtr(fmt.Sprintf("no such/topic\x00%d", i))
+		strange.Topics = append(strange.Topics, rt)
+	}
+	if _, err := strange.RequestWith(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	after := n.scrape()
+	if grown := series(after) - series(before); grown > 1600+200 {
+		t.Errorf("%d series more, %d in all", grown, series(after))
+	}
+	topics := after["firn_topic_partitions"].Metric
+	folded, _ := value(after, "firn_metrics_folded_topics")
+	if len(topics) != 1600/8+1 || folded != float64(5001-1600/8) {
+		t.Errorf("%d topics have series, %v were folded", len(topics), folded)
+	}
+	sum := 0.0
+	for _, m := range topics {
+		sum += m.GetGauge().GetValue()
+	}
+	if sum != 5001 {
+		t.Errorf("the partitions of all topics add up to %v", sum)
+	}
+	for _, f := range after {
+		for _, m := range f.Metric {
+			for _, l := range m.Label {
+				if strings.Contains(l.GetValue(), "no such") {
+					t.Errorf("%s has what a client sent: %v", f.GetName(), m)
+				}
+			}
+		}
+	}
+	produced := 0.0
+	for _, m := range after["firn_topic_produced_records_total"].Metric {
+		produced += m.GetCounter().GetValue()
+	}
+	if produced != 2 {
+		t.Errorf("%v records produced, all topics together", produced)
+	}
+	// A topic that is deleted takes its series along, and what was folded gets the room.
+	req := kmsg.NewPtrDeleteTopicsRequest()
+	name := "first"
+	req.TopicNames, req.Topics = []string{name}, []kmsg.DeleteTopicsRequestTopic{{Topic: &name}}
+	if _, err := req.RequestWith(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the deleted topic's series are gone", func() bool {
+		_, ok := value(n.scrape(), "firn_topic_partitions", "first")
+		return !ok
+	})
+	if got, _ := value(n.scrape(), "firn_metrics_folded_topics"); got != folded-1 {
+		t.Errorf("%v topics folded, was %v", got, folded)
+	}
+}
+
+func TestDetailNoneMakesNoSeriesOfTopics(t *testing.T) {
+	n := start(t, func(s *setup) { s.cfg.MetricsDetail = agent.DetailNone })
+	n.produce(n.kafkaClient(), "t", "v")
+	families := n.scrape()
+	for name := range families {
+		if strings.Contains(name, "_topic_") {
+			t.Errorf("%s is there", name)
+		}
+	}
+	if v, _ := value(families, "firn_topics"); v != 1 {
+		t.Errorf("firn_topics is %v", v)
+	}
+}
+
+var metricName = regexp.MustCompile(`\b(firn|kafka)_[a-z0-9_]+\b`)
+
+// Guides and dashboards name only metrics that exist.
+func TestNamesInGuidesExist(t *testing.T) {
+	doc, err := os.ReadFile(docFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"../docs/operations.md", "../docs/dashboard.json"} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(path, ".json") && !json.Valid(text) {
+			t.Errorf("%s is not JSON", path)
+		}
+		names := metricName.FindAllString(string(text), -1)
+		if len(names) == 0 {
+			t.Errorf("%s names no metric", path)
+		}
+		for _, name := range names {
+			base := name
+			for _, suffix := range []string{"_bucket", "_count", "_sum"} {
+				base = strings.TrimSuffix(base, suffix)
+			}
+			if !bytes.Contains(doc, []byte("| `"+name+"` |")) && !bytes.Contains(doc, []byte("| `"+base+"` |")) {
+				t.Errorf("%s: there is no metric %s", path, name)
+			}
+		}
+	}
+}
+
+// Scraping must not hold up the applier: hold-ns is the longest that the state's lock was held.
+func BenchmarkScrape10000Partitions(b *testing.B) {
+	for _, detail := range []agent.Detail{agent.DetailTopic, agent.DetailPartition} {
+		b.Run(string(detail), func(b *testing.B) {
+			n := start(b)
+			n.createTopics(n.kafkaClient(), "topic-%04d", 100, 100)
+			var longest time.Duration
+			view := func(fn func(*state.State)) {
+				n.Metastore().View(func(st *state.State) {
+					since := time.Now()
+					fn(st)
+					longest = max(longest, time.Since(since))
+				})
+			}
+			registry := prometheus.NewRegistry()
+			agent.RegisterTopicMetrics(registry, detail, 1_000_000, view, n.Metastore().NodeID)
+			for b.Loop() {
+				if _, err := registry.Gather(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(longest.Nanoseconds()), "hold-ns")
+		})
+	}
+}

@@ -114,7 +114,7 @@ func describedConfig(
 	c := kmsg.NewDescribeConfigsResponseResourceConfig()
 	c.Name, c.Value, c.Source, c.IsDefault = name, value, kmsg.ConfigSource(source), source == topicconfig.FromDefault
 	c.ConfigType = kmsg.ConfigType(spec.Type)
-	doc := spec.Doc + " Accepted: " + spec.AcceptedValues() + "."
+	doc := spec.Description()
 	c.Documentation = &doc
 	return c
 }

@@ -22,6 +22,7 @@ type Settings struct {
 	Compact, Delete bool // cleanup.policy
 
 	MaxMessageBytes    int32 // of a batch
+	MaxRecordBytes     int32 // of a record in a compressed batch
 	LogAppendTime      bool  // message.timestamp.type
 	TimestampBeforeMax int64 // ms
 	TimestampAfterMax  int64 // ms
@@ -47,11 +48,12 @@ func Parse(topic, cluster Get) Settings {
 		Compact:                slices.Contains(policies, "compact"),
 		Delete:                 slices.Contains(policies, "delete"),
 		MaxMessageBytes:        int32(p.number("max.message.bytes")),
+		MaxRecordBytes:         int32(p.number("max.decompressed.message.bytes")),
 		LogAppendTime:          p.value("message.timestamp.type") == "LogAppendTime",
 		TimestampBeforeMax:     p.number("message.timestamp.before.max.ms"),
 		TimestampAfterMax:      p.number("message.timestamp.after.max.ms"),
 		RetentionMS:            p.number("retention.ms"),
-		RetentionBytes:         p.number("retention.bytes"),
+		RetentionBytes:         max(p.number("retention.bytes"), -1),
 		DeleteRetentionMS:      p.number("delete.retention.ms"),
 		MinCompactionLagMS:     p.number("min.compaction.lag.ms"),
 		MaxCompactionLagMS:     p.number("max.compaction.lag.ms"),

@@ -1,6 +1,9 @@
 package topicconfig
 
-import "math"
+import (
+	"math"
+	"strings"
+)
 
 const (
 	maxInt  = math.MaxInt32
@@ -8,8 +11,6 @@ const (
 
 	msPerMinute = 60 * 1000
 	msPerHour   = 60 * msPerMinute
-
-	noEffect = " Accepted for compatibility; it has no effect here."
 )
 
 func same(names ...string) []Synonym {
@@ -20,97 +21,143 @@ func same(names ...string) []Synonym {
 	return s
 }
 
+// throttled is a list of partition:broker pairs, or a star alone for all.
+var throttled = &Format{
+	Words: "partition:broker pairs, or *",
+	ok: func(words []string) bool {
+		if len(words) == 1 && words[0] == "*" {
+			return true
+		}
+		for _, w := range words {
+			partition, broker, ok := strings.Cut(w, ":")
+			if !ok || !digits(partition) || !digits(broker) {
+				return false
+			}
+		}
+		return true
+	},
+}
+
+func digits(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789") == ""
+}
+
+// removed are configs of Kafka 3 that Kafka 4 does not know either, and what became of them.
+var removed = map[string]string{
+	"message.format.version":              "went with Kafka 4.0: record batches are of version 2; leave it out",
+	"message.downconversion.enable":       "went with Kafka 4.0: nothing is converted for old consumers; leave it out",
+	"message.timestamp.difference.max.ms": "went with Kafka 4.0: set message.timestamp.before.max.ms and message.timestamp.after.max.ms",
+}
+
 // specs holds every config, sorted by name.
 var specs = []Spec{
 	{
 		Name: "cleanup.policy", Type: List, Default: "delete", Values: []string{"compact", "delete"},
 		Synonyms: same("log.cleanup.policy"),
 		Doc: "What becomes of old records: delete drops them by age and size, compact keeps the last record of each key; " +
-			"both may be given. An empty list keeps everything.",
+			"both may be given. An empty list keeps everything. With compact every record needs a key, and with compact " +
+			"alone DeleteRecords is refused.",
+		Effect: NotYet,
 	},
 	{
 		Name: "compression.gzip.level", Type: Int, Default: "-1", Min: -1, Max: 9, Synonyms: same("compression.gzip.level"),
 		Refused: map[string]string{"0": "accepted are -1 and 1 to 9"},
-		Doc:     "Level at which a broker recompresses with gzip. Batches are stored as they were sent." + noEffect,
+		Doc:     "Level at which a broker recompresses with gzip. Batches are stored as they were sent.", Effect: NoEffect,
 	},
 	{
 		Name: "compression.lz4.level", Type: Int, Default: "9", Min: 1, Max: 17, Synonyms: same("compression.lz4.level"),
-		Doc: "Level at which a broker recompresses with lz4. Batches are stored as they were sent." + noEffect,
+		Doc: "Level at which a broker recompresses with lz4. Batches are stored as they were sent.", Effect: NoEffect,
 	},
 	{
 		Name: "compression.type", Type: String, Default: "producer",
 		Values:   []string{"uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"},
 		Synonyms: same("compression.type"),
 		Doc: "Compression of stored batches. They keep the producer's bytes whatever is set here, and segments are " +
-			"compressed beneath them where that pays." + noEffect,
+			"compressed beneath them where that pays.", Effect: NoEffect,
 	},
 	{
 		Name: "compression.zstd.level", Type: Int, Default: "3", Min: -131072, Max: 22, Synonyms: same("compression.zstd.level"),
-		Doc: "Level at which a broker recompresses with zstd. Batches are stored as they were sent." + noEffect,
+		Doc: "Level at which a broker recompresses with zstd. Batches are stored as they were sent.", Effect: NoEffect,
 	},
 	{
 		Name: "delete.retention.ms", Type: Long, Default: "86400000", Max: maxLong,
 		Synonyms: same("log.cleaner.delete.retention.ms"),
 		Doc:      "How long, in ms, a compacted topic keeps the tombstone of a deleted key, so that slow readers see it.",
+		Effect:   NotYet,
+	},
+	{
+		Name: "errors.deadletterqueue.group.enable", Type: Boolean, Default: "false",
+		Doc:    "Whether share groups may write what they could not process to this topic. There are no share groups.",
+		Effect: NoEffect,
 	},
 	{
 		Name: "file.delete.delay.ms", Type: Long, Default: "60000", Max: maxLong, Synonyms: same("log.segment.delete.delay.ms"),
-		Doc: "Delay in ms before a local file is removed." + noEffect,
+		Doc: "Delay in ms before a local file is removed.", Effect: NoEffect,
 	},
 	{
 		Name: "firn.durability", Type: String, Default: "bucket", Values: []string{"bucket", "wal"},
 		Synonyms: same("firn.durability"),
 		Refused:  map[string]string{"wal": "this firn acknowledges from the bucket only"},
 		Doc: "What an acknowledgement promises: bucket, the records are in the bucket; wal, they are synced in the " +
-			"write-ahead logs of firn.wal.replicas agents. Only bucket is accepted: this firn does not have the other yet.",
+			"write-ahead logs of firn.wal.replicas agents.",
+		Effect: DefaultOnly,
 	},
 	{
 		Name: "firn.wal.abandon.ms", Type: Long, Default: "-1", Min: -1, Max: maxLong, Synonyms: same("firn.wal.abandon.ms"),
 		Doc: "How long, in ms, readers wait for acknowledged records whose every write-ahead log is gone, before the range is " +
 			"given up as a counted gap. -1: until an operator decides. Refused for compacted topics. For firn.durability=wal.",
+		Effect: NotYet,
 	},
 	{
 		Name: "firn.wal.replicas", Type: Int, Default: "2", Min: 1, Max: 3, Synonyms: same("firn.wal.replicas"),
 		Doc: "In how many agents' write-ahead logs a record is synced before it is acknowledged, with firn.durability=wal. " +
 			"A cluster of one agent keeps one copy.",
+		Effect: NotYet,
 	},
 	{
 		Name: "flush.messages", Type: Long, Default: "9223372036854775807", Min: 1, Max: maxLong,
 		Synonyms: same("log.flush.interval.messages"),
-		Doc:      "Records after which a log file is synced. Every acknowledged record is durable." + noEffect,
+		Doc:      "Records after which a log file is synced. Every acknowledged record is durable.", Effect: NoEffect,
 	},
 	{
-		Name: "flush.ms", Type: Long, Default: "9223372036854775807", Max: maxLong, Synonyms: same("log.flush.interval.ms"),
-		Doc: "Time in ms after which a log file is synced. Every acknowledged record is durable." + noEffect,
+		Name: "flush.ms", Type: Long, Default: "9223372036854775807", Max: maxLong, Synonyms: same("log.flush.interval.ms", "log.flush.scheduler.interval.ms"),
+		Doc: "Time in ms after which a log file is synced. Every acknowledged record is durable.", Effect: NoEffect,
 	},
 	{
-		Name: "follower.replication.throttled.replicas", Type: List, Default: "",
-		Doc: "Replicas whose copying is throttled on the follower. There are no followers." + noEffect,
+		Name: "follower.replication.throttled.replicas", Type: List, Default: "", Format: throttled,
+		Doc: "Replicas whose copying is throttled on the follower. There are no followers.", Effect: NoEffect,
 	},
 	{
 		Name: "index.interval.bytes", Type: Int, Default: "4096", Max: maxInt, Synonyms: same("log.index.interval.bytes"),
-		Doc: "Bytes of records between entries of a log's offset index." + noEffect,
+		Doc: "Bytes of records between entries of a log's offset index.", Effect: NoEffect,
 	},
 	{
-		Name: "leader.replication.throttled.replicas", Type: List, Default: "",
-		Doc: "Replicas whose copying is throttled on the leader. There are no followers." + noEffect,
+		Name: "leader.replication.throttled.replicas", Type: List, Default: "", Format: throttled,
+		Doc: "Replicas whose copying is throttled on the leader. There are no followers.", Effect: NoEffect,
 	},
 	{
 		Name: "local.retention.bytes", Type: Long, Default: "-2", Min: -2, Max: maxLong, Synonyms: same("log.local.retention.bytes"),
-		Doc: "Bytes kept on local disks under tiered storage; -2 is retention.bytes. All data lies in the bucket." + noEffect,
+		Doc: "Bytes kept on local disks under tiered storage; -2 is retention.bytes. All data lies in the bucket.", Effect: NoEffect,
 	},
 	{
 		Name: "local.retention.ms", Type: Long, Default: "-2", Min: -2, Max: maxLong, Synonyms: same("log.local.retention.ms"),
-		Doc: "Age in ms kept on local disks under tiered storage; -2 is retention.ms. All data lies in the bucket." + noEffect,
+		Doc: "Age in ms kept on local disks under tiered storage; -2 is retention.ms. All data lies in the bucket.", Effect: NoEffect,
 	},
 	{
 		Name: "max.compaction.lag.ms", Type: Long, Default: "9223372036854775807", Min: 1, Max: maxLong,
 		Synonyms: same("log.cleaner.max.compaction.lag.ms"),
 		Doc:      "Age in ms by which a superseded record of a compacted topic should be gone.",
+		Effect:   NotYet,
+	},
+	{
+		Name: "max.decompressed.message.bytes", Type: Int, Default: "2147483639", Min: 1, Max: 2147483639,
+		Synonyms: same("max.decompressed.message.bytes"),
+		Doc: "Largest record accepted in a compressed batch, in bytes once decompressed. Whatever is set here, an agent bounds " +
+			"what a whole batch decompresses to.",
 	},
 	{
 		Name: "max.message.bytes", Type: Int, Default: "1048588", Max: maxInt, Synonyms: same("message.max.bytes"),
-		Doc: "Largest record batch accepted, in bytes as sent.",
+		Doc: "Largest record batch accepted, in bytes as sent. A Produce request as a whole is bounded by the agents too.",
 	},
 	{
 		Name: "message.timestamp.after.max.ms", Type: Long, Default: "3600000", Max: maxLong,
@@ -129,39 +176,53 @@ var specs = []Spec{
 	},
 	{
 		Name: "min.cleanable.dirty.ratio", Type: Double, Default: "0.5", Max: 1, Synonyms: same("log.cleaner.min.cleanable.ratio"),
-		Doc: "Share of a compacted topic's bytes that may be superseded before compaction is worth its requests.",
+		Doc:    "Share of a compacted topic's bytes that may be superseded before compaction is worth its requests.",
+		Effect: NotYet,
 	},
 	{
 		Name: "min.compaction.lag.ms", Type: Long, Default: "0", Max: maxLong, Synonyms: same("log.cleaner.min.compaction.lag.ms"),
-		Doc: "Age in ms below which a record of a compacted topic is left alone.",
+		Doc:    "Age in ms below which a record of a compacted topic is left alone.",
+		Effect: NotYet,
 	},
 	{
 		Name: "min.insync.replicas", Type: Int, Default: "1", Min: 1, Max: maxInt, Synonyms: same("min.insync.replicas"),
 		Doc: "Replicas that must hold a record before acks=all is answered. Durability does not rest on replicas; see " +
-			"firn.durability." + noEffect,
+			"firn.durability.", Effect: NoEffect,
 	},
 	{
 		Name: "preallocate", Type: Boolean, Default: "false", Synonyms: same("log.preallocate"),
-		Doc: "Whether log files are allocated in advance." + noEffect,
+		Doc: "Whether log files are allocated in advance.", Effect: NoEffect,
+	},
+	{
+		Name: "remote.copy.lag.bytes", Type: Long, Default: "-1", Min: -1, Max: maxLong, Synonyms: same("log.remote.copy.lag.bytes"),
+		Doc: "Bytes of newer data after which a log file is copied to tiered storage. All data lies in the bucket.", Effect: NoEffect,
+	},
+	{
+		Name: "remote.copy.lag.ms", Type: Long, Default: "0", Min: -1, Max: maxLong, Synonyms: same("log.remote.copy.lag.ms"),
+		Doc: "Age in ms at which a log file is copied to tiered storage. All data lies in the bucket.", Effect: NoEffect,
 	},
 	{
 		Name: "remote.log.copy.disable", Type: Boolean, Default: "false",
 		Refused: map[string]string{"true": "there is no tiered storage: all data lies in the bucket"},
-		Doc:     "Whether tiered data is read-only. There is no tiered storage: only false is accepted.",
+		Doc:     "Whether tiered data is read-only.",
+		Effect:  DefaultOnly,
 	},
 	{
 		Name: "remote.log.delete.on.disable", Type: Boolean, Default: "false",
 		Refused: map[string]string{"true": "there is no tiered storage: all data lies in the bucket"},
-		Doc:     "Whether tiered data goes when tiering is switched off. There is no tiered storage: only false is accepted.",
+		Doc:     "Whether tiered data goes when tiering is switched off.",
+		Effect:  DefaultOnly,
 	},
 	{
 		Name: "remote.storage.enable", Type: Boolean, Default: "false",
 		Refused: map[string]string{"true": "there is no tiered storage: all data lies in the bucket"},
-		Doc:     "Whether the topic is tiered. All data lies in the bucket: only false is accepted.",
+		Doc:     "Whether the topic is tiered. All data lies in the bucket.",
+		Effect:  DefaultOnly,
 	},
 	{
-		Name: "retention.bytes", Type: Long, Default: "-1", Min: -1, Max: maxLong, Synonyms: same("log.retention.bytes"),
-		Doc: "Bytes kept of each partition, with cleanup.policy=delete. -1: no bound.",
+		Name: "retention.bytes", Type: Long, Default: "-1", Min: -maxLong - 1, Max: maxLong, Synonyms: same("log.retention.bytes"),
+		Doc:    "Bytes kept of each partition, with cleanup.policy=delete. Negative: no bound.",
+		Effect: NotYet,
 	},
 	{
 		Name: "retention.ms", Type: Long, Default: "604800000", Min: -1, Max: maxLong,
@@ -170,28 +231,29 @@ var specs = []Spec{
 			{Name: "log.retention.minutes", Scale: msPerMinute},
 			{Name: "log.retention.hours", Scale: msPerHour},
 		},
-		Doc: "Age in ms up to which records are kept, with cleanup.policy=delete. -1: for ever.",
+		Doc:    "Age in ms up to which records are kept, with cleanup.policy=delete. -1: for ever.",
+		Effect: NotYet,
 	},
 	{
 		Name: "segment.bytes", Type: Int, Default: "1073741824", Min: 1 << 20, Max: maxInt, Synonyms: same("log.segment.bytes"),
-		Doc: "Size of a log file. Objects are sized by the agents." + noEffect,
+		Doc: "Size of a log file. Objects are sized by the agents.", Effect: NoEffect,
 	},
 	{
 		Name: "segment.index.bytes", Type: Int, Default: "10485760", Min: 4, Max: maxInt, Synonyms: same("log.index.size.max.bytes"),
-		Doc: "Size of a log's index files." + noEffect,
+		Doc: "Size of a log's index files.", Effect: NoEffect,
 	},
 	{
 		Name: "segment.jitter.ms", Type: Long, Default: "0", Max: maxLong,
 		Synonyms: []Synonym{{Name: "log.roll.jitter.ms", Scale: 1}, {Name: "log.roll.jitter.hours", Scale: msPerHour}},
-		Doc:      "Spread in ms of the times at which log files are closed." + noEffect,
+		Doc:      "Spread in ms of the times at which log files are closed.", Effect: NoEffect,
 	},
 	{
 		Name: "segment.ms", Type: Long, Default: "604800000", Min: 1, Max: maxLong,
 		Synonyms: []Synonym{{Name: "log.roll.ms", Scale: 1}, {Name: "log.roll.hours", Scale: msPerHour}},
-		Doc:      "Age in ms at which a log file is closed. Retention works on batches, not files." + noEffect,
+		Doc:      "Age in ms at which a log file is closed. Retention works on batches, not files.", Effect: NoEffect,
 	},
 	{
 		Name: "unclean.leader.election.enable", Type: Boolean, Default: "false", Synonyms: same("unclean.leader.election.enable"),
-		Doc: "Whether a replica that lags may lead. There are no elections." + noEffect,
+		Doc: "Whether a replica that lags may lead. There are no elections.", Effect: NoEffect,
 	},
 }

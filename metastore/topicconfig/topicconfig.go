@@ -66,6 +66,36 @@ type Synonym struct {
 	Scale int64
 }
 
+// Effect says what becomes of a config that is set.
+type Effect int8
+
+// The effects.
+const (
+	InForce     Effect = iota // it does what it says
+	NotYet                    // it is kept for what this firn does not do yet
+	NoEffect                  // there is nothing here that it could change
+	DefaultOnly               // another value than the default asks for what is not there, and is refused
+)
+
+func (e Effect) String() string {
+	switch e {
+	case NotYet:
+		return "Kept and reported; this firn deletes and compacts nothing yet."
+	case NoEffect:
+		return "Accepted for compatibility; it has no effect here."
+	case DefaultOnly:
+		return "Only the default is accepted."
+	case InForce:
+	}
+	return "They do what they say."
+}
+
+// Format is a form of the words of a List.
+type Format struct {
+	Words string // the form in words
+	ok    func(words []string) bool
+}
+
 // Spec describes one config.
 type Spec struct {
 	Name     string
@@ -78,8 +108,21 @@ type Spec struct {
 	Min, Max float64
 	// Values are the accepted words of a String or List; nil accepts anything.
 	Values []string
+	// Format, where not nil, is what the words of a List look like.
+	Format *Format
+	// Effect is what setting it does.
+	Effect Effect
 	// Refused values parse, but ask for something that is not there. The map's value says what.
 	Refused map[string]string
+}
+
+// Description is the documentation with the effect and the accepted values.
+func (s *Spec) Description() string {
+	doc := s.Doc
+	if s.Effect != InForce {
+		doc += " " + s.Effect.String()
+	}
+	return doc + " Accepted: " + s.AcceptedValues() + "."
 }
 
 // AcceptedValues describes in words what Check accepts.
@@ -88,6 +131,9 @@ func (s *Spec) AcceptedValues() string {
 	case Boolean:
 		return "true, false"
 	case Int, Long, Double:
+		if s.Min == -maxLong-1 {
+			return "any number"
+		}
 		if s.Max == s.limit() {
 			return "at least " + strconv.FormatFloat(s.Min, 'f', -1, 64)
 		}
@@ -95,6 +141,9 @@ func (s *Spec) AcceptedValues() string {
 	case String, List:
 		if s.Values != nil {
 			return strings.Join(s.Values, ", ")
+		}
+		if s.Format != nil {
+			return s.Format.Words
 		}
 	}
 	return "anything"
@@ -151,12 +200,16 @@ func (s *Spec) Check(value string) error {
 		}
 	case List:
 		words := SplitList(value)
-		for i, w := range words {
+		switch {
+		case s.Format != nil && !s.Format.ok(words):
+			return refuse("accepted are " + s.AcceptedValues())
+		case s.Values == nil:
+		case len(words) > 0 && len(words) != strings.Count(value, ",")+1, len(words) == 0 && strings.Contains(value, ","):
+			return refuse("a word of the list is empty")
+		}
+		for _, w := range words {
 			if s.Values != nil && !slices.Contains(s.Values, w) {
 				return refuse("accepted are lists of " + s.AcceptedValues())
-			}
-			if s.Values != nil && slices.Contains(words[:i], w) {
-				return refuse(w + " is named twice")
 			}
 		}
 	default:
@@ -192,9 +245,23 @@ func Lookup(name string) (*Spec, bool) {
 func Validate(name, value string) error {
 	s, ok := Lookup(name)
 	if !ok {
-		return fmt.Errorf("%w %q", ErrUnknown, name)
+		return unknown(name)
 	}
 	return s.Check(value)
+}
+
+// Removed returns the configs of older Kafkas that are refused by name, and why. The caller must not change it.
+func Removed() map[string]string { return removed }
+
+// unknown says what is known of a name without a config.
+func unknown(name string) error {
+	if why, ok := removed[name]; ok {
+		return fmt.Errorf("%w %q: it %s", ErrUnknown, name, why)
+	}
+	if s, _, ok := LookupCluster(name); ok {
+		return fmt.Errorf("%w %q of a topic: it is the cluster-wide form of %s", ErrUnknown, name, s.Name)
+	}
+	return fmt.Errorf("%w %q", ErrUnknown, name)
 }
 
 // Get looks up a config that was set: a topic's own or a cluster-wide one.
@@ -250,6 +317,9 @@ func LookupCluster(name string) (*Spec, Synonym, bool) {
 func ValidateCluster(name, value string) error {
 	s, syn, ok := LookupCluster(name)
 	if !ok {
+		if t, ok := Lookup(name); ok && len(t.Synonyms) > 0 {
+			return fmt.Errorf("%w %q for the cluster: there it is called %s", ErrUnknown, name, t.Synonyms[0].Name)
+		}
 		return fmt.Errorf("%w %q", ErrUnknown, name)
 	}
 	v, ok := syn.convert(value)

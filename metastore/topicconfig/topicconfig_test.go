@@ -2,8 +2,13 @@ package topicconfig_test
 
 import (
 	"errors"
+	"flag"
+	"fmt"
+	"maps"
 	"math"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -14,37 +19,137 @@ func of(m map[string]string) topicconfig.Get {
 	return func(name string) (string, bool) { v, ok := m[name]; return v, ok }
 }
 
-// kafka42 lists the topic configs of Apache Kafka 4.2 with their defaults.
-var kafka42 = map[string]string{
-	"cleanup.policy": "delete", "compression.gzip.level": "-1", "compression.lz4.level": "9", "compression.type": "producer",
-	"compression.zstd.level": "3", "delete.retention.ms": "86400000", "file.delete.delay.ms": "60000",
-	"flush.messages": "9223372036854775807", "flush.ms": "9223372036854775807",
-	"follower.replication.throttled.replicas": "", "index.interval.bytes": "4096",
-	"leader.replication.throttled.replicas": "", "local.retention.bytes": "-2", "local.retention.ms": "-2",
-	"max.compaction.lag.ms": "9223372036854775807", "max.message.bytes": "1048588",
-	"message.timestamp.after.max.ms": "3600000", "message.timestamp.before.max.ms": "9223372036854775807",
-	"message.timestamp.type": "CreateTime", "min.cleanable.dirty.ratio": "0.5", "min.compaction.lag.ms": "0",
-	"min.insync.replicas": "1", "preallocate": "false", "remote.log.copy.disable": "false",
-	"remote.log.delete.on.disable": "false", "remote.storage.enable": "false", "retention.bytes": "-1",
-	"retention.ms": "604800000", "segment.bytes": "1073741824", "segment.index.bytes": "10485760", "segment.jitter.ms": "0",
-	"segment.ms": "604800000", "unclean.leader.election.enable": "false",
-}
-
-func TestEveryKafkaConfigIsKnownWithItsDefault(t *testing.T) {
-	for name, def := range kafka42 {
+// Kafka's own table and what its own checks say of a few dozen values: name, type, default, cluster-wide names by
+// precedence, accepted values; the first line has all values that were tried. Written by a small Java program against the
+// published jars.
+func TestKafkaAgrees(t *testing.T) {
+	body, err := os.ReadFile("testdata/kafka-4.4.0.tsv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unquoted := func(fields []string) (list []string) {
+		for _, f := range fields {
+			v, err := strconv.Unquote(f)
+			if err != nil {
+				t.Fatalf("%s: %v", f, err)
+			}
+			list = append(list, v)
+		}
+		return list
+	}
+	lines := strings.Split(strings.TrimSpace(string(body)), "\n")
+	tried := unquoted(strings.Split(lines[0], "\t")[1:])
+	seen := make(map[string]bool)
+	for _, line := range lines[1:] {
+		f := strings.Split(line, "\t")
+		name, typ, def, accepted := f[0], f[1], unquoted(f[2:3])[0], unquoted(f[4:])
+		seen[name] = true
 		s, ok := topicconfig.Lookup(name)
 		if !ok {
 			t.Errorf("%s is missing", name)
 			continue
 		}
-		if s.Default != def {
-			t.Errorf("%s defaults to %q, Kafka's to %q", name, s.Default, def)
+		if s.Default != def || !strings.EqualFold(s.Type.String(), typ) {
+			t.Errorf("%s: %s, default %q; Kafka has %s, %q", name, s.Type, s.Default, typ, def)
+		}
+		var synonyms []string
+		for _, syn := range s.Synonyms {
+			synonyms = append(synonyms, syn.Name)
+		}
+		if got := strings.Join(synonyms, ","); got != f[3] {
+			t.Errorf("%s: cluster-wide %q, Kafka's %q", name, got, f[3])
+		}
+		for _, v := range tried {
+			ours, kafkas := s.Check(v) == nil, slices.Contains(accepted, v)
+			if ours != kafkas && !differs(name, v) {
+				t.Errorf("%s=%q: accepted %v, by Kafka %v", name, v, ours, kafkas)
+			}
 		}
 	}
 	for _, s := range topicconfig.All() {
-		if _, ok := kafka42[s.Name]; !ok && !strings.HasPrefix(s.Name, "firn.") {
+		if !seen[s.Name] && !strings.HasPrefix(s.Name, "firn.") {
 			t.Errorf("%s is neither Kafka's nor ours", s.Name)
 		}
+	}
+}
+
+// differs lists where firn refuses on purpose what Kafka takes.
+func differs(name, value string) bool {
+	switch {
+	case strings.HasPrefix(name, "remote.") && strings.EqualFold(strings.TrimSpace(value), "true"):
+		return true // there is no tiered storage
+	case value == "NaN":
+		return true // no ratio
+	}
+	return value == " gzip " // which the rest of Kafka then does not know
+}
+
+func TestWhatKafka4RemovedIsRefusedWithTheReason(t *testing.T) {
+	for name, why := range map[string]string{
+		"message.format.version": "version 2", "message.downconversion.enable": "old consumers",
+		"message.timestamp.difference.max.ms": "message.timestamp.before.max.ms", "log.retention.hours": "cluster-wide form of retention.ms",
+	} {
+		if err := topicconfig.Validate(name, "1"); !errors.Is(err, topicconfig.ErrUnknown) || !strings.Contains(err.Error(), why) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := topicconfig.ValidateCluster("segment.ms", "1"); !errors.Is(err, topicconfig.ErrUnknown) || !strings.Contains(err.Error(), "log.roll.ms") {
+		t.Errorf("a topic's config for the cluster: %v", err)
+	}
+}
+
+var rewrite = flag.Bool("rewrite", false, "write docs/topic-configs.md anew")
+
+// docs/topic-configs.md is the table in words.
+func TestDocumentation(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(`# Topic configs
+
+Generated from package metastore/topicconfig; a test holds it. After a change: ` + "`go test ./metastore/topicconfig -run Documentation -rewrite`" + `.
+
+Names, types, defaults and accepted values are those of Apache Kafka 4.4, compared by a test with what Kafka's own jars say; what only firn
+has starts with ` + "`firn.`" + `. A value comes from the first of: the topic's own config, a cluster-wide config by the name in the fourth column, the
+default. Set them with any Kafka tool; an unknown name or a bad value is refused with INVALID_CONFIG and the reason.
+
+`)
+	groups := []struct {
+		effect topicconfig.Effect
+		title  string
+	}{
+		{topicconfig.InForce, "In force"}, {topicconfig.NotYet, "Kept for later"}, {topicconfig.NoEffect, "Without effect"},
+		{topicconfig.DefaultOnly, "Only the default is accepted"},
+	}
+	for _, g := range groups {
+		fmt.Fprintf(&b, "## %s\n\n%s\n\n| config | type | default | cluster-wide | accepted | meaning |\n| --- | --- | --- | --- | --- | --- |\n", g.title, g.effect)
+		for _, s := range topicconfig.All() {
+			if s.Effect != g.effect {
+				continue
+			}
+			var synonyms []string
+			for _, syn := range s.Synonyms {
+				synonyms = append(synonyms, "`"+syn.Name+"`")
+			}
+			def := ""
+			if s.Default != "" {
+				def = "`" + s.Default + "`"
+			}
+			fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s | %s |\n", s.Name, s.Type, def, strings.Join(synonyms, ", "), s.AcceptedValues(), s.Doc)
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString("## Configs of Kafka 3\n\nKafka 4 does not know them any more, nor does firn: they are refused.\n\n| config | why |\n| --- | --- |\n")
+	for _, name := range slices.Sorted(maps.Keys(topicconfig.Removed())) {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", name, topicconfig.Removed()[name])
+	}
+	const path = "../../docs/topic-configs.md"
+	if *rewrite {
+		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	have, err := os.ReadFile(path)
+	if err != nil || string(have) != b.String() {
+		t.Errorf("docs/topic-configs.md is not what the table says (%v): run this test with -rewrite", err)
 	}
 }
 
@@ -81,7 +186,11 @@ func TestValidate(t *testing.T) {
 	for _, tc := range []struct{ name, value, why string }{
 		{"cleanup.policy", "compact, delete", ok},
 		{"cleanup.policy", "", ok},
-		{"cleanup.policy", "compact,compact", "twice"},
+		{"cleanup.policy", "compact,compact", ok},
+		{"cleanup.policy", "compact,", "empty"},
+		{"leader.replication.throttled.replicas", "0:1:2", "partition:broker pairs"},
+		{"max.decompressed.message.bytes", "0", "1 to 2147483639"},
+		{"retention.bytes", "-77", ok},
 		{"cleanup.policy", "shrink", "accepted are lists of compact, delete"},
 		{"retention.ms", "-1", ok},
 		{"retention.ms", "-2", "at least -1"},
@@ -163,7 +272,7 @@ func TestValidateCluster(t *testing.T) {
 func TestSettings(t *testing.T) {
 	got := topicconfig.Parse(topicconfig.Unset, topicconfig.Unset)
 	want := topicconfig.Settings{
-		Delete: true, MaxMessageBytes: 1048588, TimestampBeforeMax: math.MaxInt64, TimestampAfterMax: 3600000,
+		Delete: true, MaxMessageBytes: 1048588, MaxRecordBytes: 2147483639, TimestampBeforeMax: math.MaxInt64, TimestampAfterMax: 3600000,
 		RetentionMS: 604800000, RetentionBytes: -1, DeleteRetentionMS: 86400000, MaxCompactionLagMS: math.MaxInt64,
 		MinCleanableDirtyRatio: 0.5, WALReplicas: 2, WALAbandonMS: -1,
 	}

@@ -2,7 +2,6 @@ package kafka
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 	"unsafe"
@@ -48,7 +47,7 @@ type producedPartition struct {
 	records []byte // aliases the frame; not to be looked at once it is staged
 	code    errorCode
 	message string
-	record  *batch.RecordError
+	refused []*batch.RecordError
 	part    *ingest.Part // where it was staged
 }
 
@@ -266,7 +265,7 @@ func (s *Server) producedTopics(ctx context.Context, req *produceRequest) ([]top
 
 func limits(t topicconfig.Settings, now int64) batch.Limits {
 	lim := batch.Limits{
-		MaxBatchBytes: t.MaxMessageBytes, Now: now, RequireKeys: t.Compact,
+		MaxBatchBytes: max(t.MaxMessageBytes, 1), MaxRecordBytes: t.MaxRecordBytes, Now: now, RequireKeys: t.Compact,
 		TimestampBeforeMax: t.TimestampBeforeMax, TimestampAfterMax: t.TimestampAfterMax,
 	}
 	if t.LogAppendTime {
@@ -292,7 +291,7 @@ func (s *Server) checkBatch(v *batch.Validator, version int16, p *producedPartit
 	switch {
 	case err != nil:
 		p.code, p.message = s.codeOf(err, codeRequestTimedOut), err.Error()
-		_ = errors.As(err, &p.record)
+		p.refused = batch.RefusedRecords(err)
 	case header.Transactional():
 		p.code, p.message = codeTransactionalIDDenied, whyNoTransactions
 		err = batch.ErrInvalidRecord
@@ -384,9 +383,9 @@ func appendProduced(dst []byte, version int16, req *produceRequest) []byte {
 			case p.message != "":
 				rp.ErrorMessage = &p.message
 			}
-			if p.record != nil {
+			for _, r := range p.refused {
 				e := kmsg.NewProduceResponseTopicPartitionErrorRecord()
-				e.RelativeOffset, e.ErrorMessage = int32(p.record.Index), &p.record.Reason
+				e.RelativeOffset, e.ErrorMessage = int32(r.Index), &r.Reason
 				rp.ErrorRecords = append(rp.ErrorRecords, e)
 			}
 			rt.Partitions = append(rt.Partitions, rp)

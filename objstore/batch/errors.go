@@ -37,3 +37,40 @@ func (e *RecordError) Error() string {
 
 // Unwrap makes errors.Is find the sentinel.
 func (e *RecordError) Unwrap() error { return e.Err }
+
+// MaxRecordErrors is how many records of a batch are named at most. Clients fail the others as part of the same batch.
+const MaxRecordErrors = 100
+
+// RecordErrors names the records of a batch that are well formed and break a rule of the topic: all of them, up to
+// MaxRecordErrors, so that a client knows which of its records to blame. Never empty.
+type RecordErrors []*RecordError
+
+func (e RecordErrors) Error() string {
+	if len(e) == 1 {
+		return e[0].Error()
+	}
+	return fmt.Sprintf("%v, and %d more records", e[0], len(e)-1)
+}
+
+// Unwrap is ErrTimestamp if that is what is wrong with any record, as Kafka has it, else ErrInvalidRecord.
+func (e RecordErrors) Unwrap() error {
+	for _, r := range e {
+		if errors.Is(r, ErrTimestamp) {
+			return r
+		}
+	}
+	return e[0]
+}
+
+// RefusedRecords returns the records that err names.
+func RefusedRecords(err error) []*RecordError {
+	var list RecordErrors
+	if errors.As(err, &list) {
+		return list
+	}
+	var one *RecordError
+	if errors.As(err, &one) {
+		return []*RecordError{one}
+	}
+	return nil
+}

@@ -15,7 +15,7 @@ const (
 const (
 	DefaultMaxBatchBytes        = 1<<20 + lengthOverhead // Kafka's default for max.message.bytes
 	DefaultMaxDecompressedBytes = 64 << 20
-	DefaultMaxRecords           = 64 << 10
+	DefaultMaxRecords           = 1 << 20
 )
 
 // TimestampType is a topic's message.timestamp.type.
@@ -33,6 +33,8 @@ type Limits struct {
 	MaxBatchBytes        int32 // size of the whole batch; max.message.bytes
 	MaxDecompressedBytes int64 // size of the records once decompressed
 	MaxRecords           int32
+	// MaxRecordBytes bounds each record of a compressed batch, once decompressed; max.decompressed.message.bytes. 0: no bound.
+	MaxRecordBytes int32
 
 	TimestampType TimestampType
 	// Now is the caller's clock in ms. 0: timestamps are not bounded. Otherwise, and where TimestampType is CreateTime,
@@ -78,6 +80,8 @@ type Validator struct {
 	codecs codecs
 	stream stream
 	record Record
+	// maxRecord bounds the next record; 0: not.
+	maxRecord int
 }
 
 // NewValidator returns a Validator. Decoders are made when a batch first needs them.
@@ -87,7 +91,7 @@ func NewValidator() *Validator { return &Validator{} }
 // the rules. The header it returns is the one in raw except for MaxTimestamp, which is the true one of the records
 // (NoTimestamp where none has one). raw is neither changed nor kept.
 // Errors: ErrCorrupt, ErrTruncated, ErrTooLarge, ErrInvalidRecord, ErrTimestamp, ErrUnsupportedCodec,
-// ErrUnsupportedMagic; a *RecordError where one record is to blame.
+// ErrUnsupportedMagic; a *RecordError where a record is malformed, RecordErrors where well-formed ones break a rule.
 func (v *Validator) Validate(raw []byte, lim Limits) (Header, error) {
 	lim = lim.withDefaults()
 	h, err := ParseHeader(raw)
@@ -103,29 +107,38 @@ func (v *Validator) Validate(raw []byte, lim Limits) (Header, error) {
 	}
 	maxTimestamp := int64(NoTimestamp)
 	lo, hi := lim.timestampBounds()
+	v.maxRecord = 0
+	if h.Codec() != CodecNone {
+		v.maxRecord = int(lim.MaxRecordBytes)
+	}
+	var broken RecordErrors
 	for i := range h.RecordCount {
 		why, err := v.next(h.BaseTimestamp, false)
 		if err != nil {
 			return Header{}, err
 		}
 		r := &v.record
-		switch {
-		case why != "":
-		case r.OffsetDelta != i:
+		if why == "" && r.OffsetDelta != i {
 			why = "offset delta is not its position"
-		case lim.RequireKeys && r.Key == nil:
-			why = "compacted topics need keys"
-		case (r.Timestamp < lo || r.Timestamp > hi) && r.Timestamp != NoTimestamp:
-			return Header{}, &RecordError{Index: int(i), Err: ErrTimestamp,
-				Reason: fmt.Sprintf("timestamp %d outside [%d, %d]", r.Timestamp, lo, hi)}
 		}
 		if why != "" {
 			return Header{}, &RecordError{Index: int(i), Reason: why, Err: ErrInvalidRecord}
+		}
+		switch {
+		case len(broken) == MaxRecordErrors:
+		case lim.RequireKeys && r.Key == nil:
+			broken = append(broken, &RecordError{Index: int(i), Reason: "compacted topics need keys", Err: ErrInvalidRecord})
+		case (r.Timestamp < lo || r.Timestamp > hi) && r.Timestamp != NoTimestamp:
+			broken = append(broken, &RecordError{Index: int(i), Err: ErrTimestamp,
+				Reason: fmt.Sprintf("timestamp %d outside [%d, %d]", r.Timestamp, lo, hi)})
 		}
 		maxTimestamp = max(maxTimestamp, r.Timestamp)
 	}
 	if err := v.finish(); err != nil {
 		return Header{}, err
+	}
+	if len(broken) > 0 {
+		return Header{}, broken
 	}
 	h.MaxTimestamp = maxTimestamp
 	return h, nil
@@ -185,6 +198,9 @@ func (v *Validator) next(baseTimestamp int64, whole bool) (why string, err error
 	if !ok {
 		return whyLength, nil
 	}
+	if v.maxRecord > 0 && n > v.maxRecord {
+		return fmt.Sprintf("%d bytes once decompressed, %d allowed", n, v.maxRecord), nil
+	}
 	if n > windowSize && !whole && n > s.end-s.pos {
 		return s.skipRecord(&v.record, baseTimestamp, n)
 	}
@@ -213,6 +229,6 @@ func (v *Validator) finish() error {
 }
 
 func (v *Validator) release() {
-	v.record = Record{}
+	v.record, v.maxRecord = Record{}, 0
 	v.codecs.close(&v.stream)
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -98,13 +99,69 @@ func TestValidateRefuses(t *testing.T) {
 	}
 }
 
-func TestRecordErrorNamesTheRecord(t *testing.T) {
-	records := sample(1, 4, 10)
-	records[2].key = nil
-	_, err := batch.NewValidator().Validate(build(t, batch.BuildOptions{Codec: batch.CodecZstd}, records...), batch.Limits{RequireKeys: true})
-	var re *batch.RecordError
-	if !errors.As(err, &re) || re.Index != 2 || !strings.Contains(err.Error(), "record 2: compacted topics need keys") {
-		t.Fatalf("%v", err)
+func TestEveryRecordToBlameIsNamed(t *testing.T) {
+	records := sample(1, 8, 10)
+	for i := range records {
+		records[i].timestamp = now
+	}
+	records[2].key, records[5].key = nil, nil
+	lim := batch.Limits{RequireKeys: true, Now: now, TimestampBeforeMax: 100, TimestampAfterMax: 10}
+	refuse := func(sentinel error, words string, want ...int) {
+		t.Helper()
+		for _, codec := range []batch.Codec{batch.CodecNone, batch.CodecZstd} {
+			_, err := batch.NewValidator().Validate(build(t, batch.BuildOptions{Codec: codec}, records...), lim)
+			var got []int
+			for _, r := range batch.RefusedRecords(err) {
+				got = append(got, r.Index)
+			}
+			if !errors.Is(err, sentinel) || !slices.Equal(got, want) || !strings.Contains(err.Error(), words) {
+				t.Errorf("%s: %v, records %v, want %v", codec, err, got, want)
+			}
+			if sentinel == batch.ErrTimestamp && errors.Is(err, batch.ErrInvalidRecord) {
+				t.Errorf("%s: two kinds at once: %v", codec, err)
+			}
+		}
+	}
+	refuse(batch.ErrInvalidRecord, "record 2: compacted topics need keys", 2, 5)
+	records[7].timestamp = now - 101 // as with Kafka, one bad timestamp makes it an error of timestamps
+	refuse(batch.ErrTimestamp, "and 2 more records", 2, 5, 7)
+	records[2], records[5] = records[0], records[0]
+	refuse(batch.ErrTimestamp, "record 7: timestamp", 7)
+	many := make([]record, 3*batch.MaxRecordErrors)
+	records = many
+	_, err := batch.NewValidator().Validate(build(t, batch.BuildOptions{}, records...), batch.Limits{RequireKeys: true})
+	if n := len(batch.RefusedRecords(err)); n != batch.MaxRecordErrors {
+		t.Errorf("%d records are named", n)
+	}
+	if n := len(batch.RefusedRecords(errors.New("other"))); n != 0 {
+		t.Errorf("%d records of another error", n)
+	}
+}
+
+func TestRecordsOfCompressedBatchesAreBounded(t *testing.T) {
+	for _, size := range []int{100, 200_000} { // within the window and beyond it
+		records := sample(3, 3, 10)
+		records[1].value = bytes.Repeat([]byte("v"), size)
+		for codec := batch.CodecNone; codec.Valid(); codec++ {
+			raw := build(t, batch.BuildOptions{Codec: codec}, records...)
+			v := batch.NewValidator()
+			if _, err := v.Validate(raw, batch.Limits{MaxRecordBytes: int32(size + 100)}); err != nil {
+				t.Errorf("%s: %v", codec, err)
+			}
+			_, err := v.Validate(raw, batch.Limits{MaxRecordBytes: int32(size)})
+			if codec == batch.CodecNone { // what was sent as it is was received already
+				if err != nil {
+					t.Error(err)
+				}
+				continue
+			}
+			if r := batch.RefusedRecords(err); !errors.Is(err, batch.ErrInvalidRecord) || len(r) != 1 || r[0].Index != 1 {
+				t.Errorf("%s: %v", codec, err)
+			}
+			if err := v.Walk(raw, batch.Limits{}, func(batch.Record) error { return nil }); err != nil {
+				t.Errorf("%s: the bound of one batch is another's: %v", codec, err)
+			}
+		}
 	}
 }
 

@@ -37,7 +37,6 @@ const (
 	codeInvalidAssignment       errorCode = 39
 	codeInvalidConfig           errorCode = 40
 	codeInvalidRequest          errorCode = 42
-	codeUnsupportedFormat       errorCode = 43
 	codePolicyViolation         errorCode = 44
 	codeOutOfOrderSequence      errorCode = 45
 	codeDuplicateSequence       errorCode = 46
@@ -107,19 +106,20 @@ func ofError(err error, later errorCode) (code errorCode, ok bool) {
 		is   error
 		code errorCode
 	}{
-		{batch.ErrTooLarge, codeMessageTooLarge},
-		{batch.ErrCorrupt, codeCorruptMessage}, // ErrTruncated too
-		{batch.ErrInvalidRecord, codeInvalidRecord},
-		{batch.ErrTimestamp, codeInvalidTimestamp},
-		{batch.ErrUnsupportedCodec, codeUnsupportedCompression},
-		{batch.ErrUnsupportedMagic, codeUnsupportedFormat},
-		{topicconfig.ErrUnknown, codeInvalidConfig},
-		{topicconfig.ErrInvalid, codeInvalidConfig},
 		{fetch.ErrOffsetOutOfRange, codeOffsetOutOfRange},
 		{fetch.ErrUnknownTopic, codeUnknownTopicOrPartition},
 		{fetch.ErrStorage, codeStorageError},
 		{fetch.ErrCorrupt, codeCorruptMessage},
 		{fetch.ErrUnavailable, later},
+		{batch.ErrTooLarge, codeMessageTooLarge},
+		{batch.ErrTruncated, codeInvalidRecord},
+		{batch.ErrCorrupt, codeCorruptMessage},
+		{batch.ErrInvalidRecord, codeInvalidRecord},
+		{batch.ErrTimestamp, codeInvalidTimestamp},
+		{batch.ErrUnsupportedCodec, codeUnsupportedCompression},
+		{batch.ErrUnsupportedMagic, codeInvalidRecord},
+		{topicconfig.ErrUnknown, codeInvalidConfig},
+		{topicconfig.ErrInvalid, codeInvalidConfig},
 		{metastore.ErrTooLarge, codePolicyViolation},
 		{metastore.ErrClosed, later},
 		{ingest.ErrClosed, later},

@@ -9,7 +9,8 @@ import (
 var (
 	// ErrCorrupt: lengths or CRC do not hold; the bytes were damaged on the way. CORRUPT_MESSAGE (2), clients retry.
 	ErrCorrupt = errors.New("corrupt record batch")
-	// ErrTruncated: the bytes end inside a batch. It is an ErrCorrupt too.
+	// ErrTruncated: the bytes end inside a batch. It is an ErrCorrupt too. In a produced batch INVALID_RECORD (87): the
+	// request was whole, so the same bytes would come again.
 	ErrTruncated = fmt.Errorf("truncated: %w", ErrCorrupt)
 	// ErrTooLarge: more bytes, records, or bytes once decompressed than allowed. MESSAGE_TOO_LARGE (10), on which
 	// clients split the batch.
@@ -20,7 +21,7 @@ var (
 	ErrTimestamp = errors.New("invalid timestamp")
 	// ErrUnsupportedCodec: a codec this package does not know. UNSUPPORTED_COMPRESSION_TYPE (76).
 	ErrUnsupportedCodec = errors.New("unsupported compression type")
-	// ErrUnsupportedMagic: a message format other than 2. UNSUPPORTED_FOR_MESSAGE_FORMAT (43).
+	// ErrUnsupportedMagic: a message format other than 2. INVALID_RECORD (87).
 	ErrUnsupportedMagic = errors.New("unsupported message format")
 )
 

@@ -117,7 +117,7 @@ func TestEveryRecordToBlameIsNamed(t *testing.T) {
 			if !errors.Is(err, sentinel) || !slices.Equal(got, want) || !strings.Contains(err.Error(), words) {
 				t.Errorf("%s: %v, records %v, want %v", codec, err, got, want)
 			}
-			if sentinel == batch.ErrTimestamp && errors.Is(err, batch.ErrInvalidRecord) {
+			if errors.Is(sentinel, batch.ErrTimestamp) && errors.Is(err, batch.ErrInvalidRecord) {
 				t.Errorf("%s: two kinds at once: %v", codec, err)
 			}
 		}

@@ -80,20 +80,29 @@ const archiveHeaderSize = 8 + 2 + 16 + 8 + 8 + 8 + 32 + 32 + 2
 
 // parseArchive is the inverse of encode. key is for the error.
 func parseArchive(key string, b []byte) (*archiveRange, error) {
-	bad := func(what string) error { return fmt.Errorf("%w: archive object %s: %s", ErrCorrupt, key, what) }
-	if len(b) < archiveHeaderSize+8+4 {
-		return nil, bad("too short")
+	bad := func(position int, what string, args ...any) error {
+		return &DamageError{Object: key, Position: position, Reason: fmt.Sprintf(what, args...)}
 	}
-	if string(b[:8]) != archiveMagic {
-		return nil, bad("wrong magic")
+	if len(b) < len(archiveMagic)+2 || string(b[:8]) != archiveMagic {
+		return nil, bad(0, "no magic of an archive object")
 	}
-	if v := binary.BigEndian.Uint16(b[8:]); v > archiveVersion {
+	if v := binary.BigEndian.Uint16(b[8:]); v == 0 {
+		return nil, bad(8, "version 0")
+	} else if v > archiveVersion {
 		return nil, fmt.Errorf("%w: archive object %s has version %d, this firn knows up to %d", ErrNewer, key, v, archiveVersion)
 	}
-	body, sum := b[:len(b)-4], binary.BigEndian.Uint32(b[len(b)-4:])
-	if crc32.Checksum(body, castagnoli) != sum {
-		return nil, bad("checksum differs")
+	if len(b) < archiveHeaderSize+8+4 {
+		return nil, bad(len(b), "it ends within its header")
 	}
+	body, sum := b[:len(b)-4], binary.BigEndian.Uint32(b[len(b)-4:])
+	if got := crc32.Checksum(body, castagnoli); got != sum {
+		return nil, bad(len(body), "CRC32C of all before is %08x, stored %08x", got, sum)
+	}
+	return parseArchiveBody(body, bad)
+}
+
+// parseArchiveBody parses what the checksum covers.
+func parseArchiveBody(body []byte, bad func(position int, what string, args ...any) error) (*archiveRange, error) {
 	a := &archiveRange{}
 	copy(a.identity.ID[:], body[10:])
 	a.identity.Epoch = binary.BigEndian.Uint64(body[26:])
@@ -104,46 +113,69 @@ func parseArchive(key string, b []byte) (*archiveRange, error) {
 	prev := int(binary.BigEndian.Uint16(body[114:]))
 	rest := body[archiveHeaderSize:]
 	if len(rest) < prev+8 {
-		return nil, bad("previous key runs past the end")
+		return nil, bad(archiveHeaderSize-2, "the previous key of %d bytes runs past the end", prev)
 	}
 	a.previous = string(rest[:prev])
 	rawSize := binary.BigEndian.Uint64(rest[prev:])
-	if rawSize > archiveRawMax || count == 0 || count > rawSize {
-		return nil, bad("impossible sizes")
+	frameAt := archiveHeaderSize + prev + 8
+	if rawSize > archiveRawMax || count == 0 || count > rawSize/entryHeaderMin {
+		return nil, bad(frameAt-8, "%d entries in %d bytes", count, rawSize)
 	}
-	r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(archiveRawMax))
+	// Frames of 256 bytes and more declare their content's size, so the memory asked for next is what header and frame agree on.
+	var frame zstd.Header
+	if err := frame.Decode(body[frameAt:]); err != nil || frame.HasFCS && frame.FrameContentSize != rawSize || !frame.HasFCS && rawSize >= 256 {
+		return nil, bad(frameAt, "the entries are no zstd frame of %d bytes", rawSize)
+	}
+	r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(archiveRawMax), zstd.WithDecodeAllCapLimit(true))
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
-	raw, err := r.DecodeAll(rest[prev+8:], nil)
+	raw, err := r.DecodeAll(body[frameAt:], make([]byte, 0, rawSize))
 	if err != nil || uint64(len(raw)) != rawSize {
-		return nil, bad("entries do not decompress")
+		return nil, bad(frameAt, "the entries do not decompress")
 	}
-	a.entries = make([]log.Entry, 0, min(count, rawSize/18))
+	a.entries = make([]log.Entry, 0, count)
 	for n := first; n-first < count; n++ {
 		e := log.Entry{N: n}
 		if len(raw) < 16 {
-			return nil, bad("entries cut off")
+			return nil, bad(frameAt, "the entries end within n=%d", n)
 		}
 		raw = raw[copy(e.Key.Incarnation[:], raw):]
 		seq, k := binary.Uvarint(raw)
 		if k <= 0 {
-			return nil, bad("entries cut off")
+			return nil, bad(frameAt, "the entries end within n=%d", n)
 		}
 		e.Key.Seq, raw = seq, raw[k:]
 		size, k := binary.Uvarint(raw)
 		if k <= 0 || size > uint64(len(raw)-k) {
-			return nil, bad("entries cut off")
+			return nil, bad(frameAt, "the entries end within n=%d", n)
 		}
 		e.Value, raw = raw[k:k+int(size):k+int(size)], raw[k+int(size):]
 		a.entries = append(a.entries, e)
 	}
 	if len(raw) != 0 {
-		return nil, bad("bytes after the last entry")
+		return nil, bad(frameAt, "%d bytes after the last entry", len(raw))
 	}
 	return a, nil
 }
+
+// entryHeaderMin is the least that an entry takes: incarnation, seq, size.
+const entryHeaderMin = 16 + 1 + 1
+
+// DamageError says where an archive object stops being one. It matches ErrCorrupt.
+type DamageError struct {
+	Object   string // its key, or what it was read from
+	Position int    // bytes from the start; within the compressed entries, where these start
+	Reason   string
+}
+
+func (e *DamageError) Error() string {
+	return fmt.Sprintf("%v: archive object %s at position %d: %s", ErrCorrupt, e.Object, e.Position, e.Reason)
+}
+
+// Is reports whether target is ErrCorrupt.
+func (e *DamageError) Is(target error) bool { return target == ErrCorrupt }
 
 // readRange fetches and checks one archive object.
 func readRange(ctx context.Context, bucket objstore.Bucket, identity log.Identity, key string) (*archiveRange, error) {

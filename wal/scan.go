@@ -16,6 +16,8 @@ type scanner struct {
 	name string
 	size int64 // of the file
 	seed uint32
+	// spill: of a spill file, whose frames have no chain. Recovery never reads one; Inspect does.
+	spill bool
 
 	position int64  // of the next frame
 	chain    uint32 // what its chain field must be
@@ -60,7 +62,7 @@ func (s *scanner) next(keepPayload bool) (h frame, ok bool, err error) {
 	if headerCRC(b, s.seed, s.position) != h.crc || h.chain != s.chain {
 		return h, false, nil
 	}
-	if !h.plausible(b, s.position) || h.kind == Spill {
+	if !h.plausible(b, s.position) || (h.kind == Spill) != s.spill {
 		return h, false, &CorruptError{File: s.name, Position: s.position, Reason: "frame of " + h.kind.String() +
 			" with fields that no version 1 writes"}
 	}
@@ -84,7 +86,9 @@ func (s *scanner) next(keepPayload bool) (h frame, ok bool, err error) {
 		return h, false, nil
 	}
 	s.position += h.size()
-	s.chain = h.crc
+	if !s.spill {
+		s.chain = h.crc
+	}
 	s.promised = max(s.promised, h.promise)
 	return h, true, nil
 }

@@ -14,7 +14,7 @@ import (
 func Load(b []byte) (*State, error) {
 	const head = len(snapshotMagic) + 1
 	if len(b) < head+crcBytes || string(b[:len(snapshotMagic)]) != snapshotMagic {
-		return nil, fmt.Errorf("%w: no magic", ErrCorrupt)
+		return nil, &DamageError{Part: "magic", Reason: "it is not there"}
 	}
 	version := b[head-1]
 	if version == 0 || version > snapshotVersion {
@@ -22,12 +22,12 @@ func Load(b []byte) (*State, error) {
 	}
 	body, sum := b[:len(b)-crcBytes], binary.LittleEndian.Uint32(b[len(b)-crcBytes:])
 	if got := crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)); got != sum {
-		return nil, fmt.Errorf("%w: checksum %08x, want %08x", ErrCorrupt, got, sum)
+		return nil, &DamageError{Part: "checksum", Position: len(body), Reason: fmt.Sprintf("CRC32C is %08x, want %08x", got, sum)}
 	}
 	l := loader{reader: reader{b: body[head:]}, version: version}
 	l.load()
 	if l.bad {
-		return nil, fmt.Errorf("%w: %s, %d bytes before the end", ErrCorrupt, l.part, len(l.b))
+		return nil, &DamageError{Part: l.part, Position: len(body) - len(l.b), Reason: "what no writer writes"}
 	}
 	if l.s.featureLevel > MaxFeatureLevel {
 		return nil, fmt.Errorf("%w: snapshot at %d has level %d, this build knows %d",

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"slices"
 
@@ -24,6 +25,20 @@ var (
 	// ErrVersion: the snapshot has a format that this build does not read.
 	ErrVersion = errors.New("unknown snapshot version")
 )
+
+// DamageError says where a snapshot stops being one. It matches ErrCorrupt.
+type DamageError struct {
+	Part     string // of the format
+	Position int    // bytes from the start
+	Reason   string
+}
+
+func (e *DamageError) Error() string {
+	return fmt.Sprintf("%v: %s at position %d: %s", ErrCorrupt, e.Part, e.Position, e.Reason)
+}
+
+// Is reports whether target is ErrCorrupt.
+func (e *DamageError) Is(target error) bool { return target == ErrCorrupt }
 
 // AppendSnapshot appends the state to dst. Equal states have equal snapshots, whatever way they came to be. The format
 // is in docs/formats.md; numbers are unsigned varints unless said otherwise there.

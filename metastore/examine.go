@@ -75,7 +75,6 @@ func readTail(ctx context.Context, l log.Log, bucket objstore.Bucket, identity l
 		return log.Entry{}, err
 	}
 	after, last := st.N(), sequences(st)
-	st = nil // may be large
 	take := func(entries []log.Entry) (log.Entry, bool) {
 		for _, e := range entries {
 			if e.N == n {

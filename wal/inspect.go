@@ -90,9 +90,8 @@ func inspectHeader(name string, r io.ReaderAt, size int64) (FileInfo, error) {
 	if n, err := r.ReadAt(b, 0); n < len(b) {
 		return info, fmt.Errorf("read %s: %w", name, err)
 	}
-	h, err := parseFileHeader(name, b)
-	if err != nil {
-		info.Err = err
+	var h fileHeader
+	if h, info.Err = parseFileHeader(name, b); info.Err != nil {
 		return info, nil
 	}
 	info.Header = &HeaderInfo{Kind: h.kind, ID: h.id, Number: h.number, Salt: h.salt, PrevNumber: h.prevNumber, PrevSynced: h.prevSynced}
@@ -311,7 +310,7 @@ func withFile(fsys fs.FS, name string, do func(r io.ReaderAt, size int64) error)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	st, err := f.Stat()
 	if err != nil {
 		return err

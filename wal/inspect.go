@@ -90,14 +90,20 @@ func inspectHeader(name string, r io.ReaderAt, size int64) (FileInfo, error) {
 	if n, err := r.ReadAt(b, 0); n < len(b) {
 		return info, fmt.Errorf("read %s: %w", name, err)
 	}
-	var h fileHeader
-	if h, info.Err = parseFileHeader(name, b); info.Err != nil {
-		return info, nil
+	info.takeHeader(b)
+	return info, nil
+}
+
+// takeHeader parses the header b; what is wrong with it goes into Err.
+func (info *FileInfo) takeHeader(b []byte) {
+	h, err := parseFileHeader(info.Name, b)
+	if err != nil {
+		info.Err = err
+		return
 	}
 	info.Header = &HeaderInfo{Kind: h.kind, ID: h.id, Number: h.number, Salt: h.salt, PrevNumber: h.prevNumber, PrevSynced: h.prevSynced}
 	_, info.Header.CRC = keys(b)
 	info.End, info.Promise, info.TornEnd = headerBytes, headerBytes, headerBytes
-	return info, nil
 }
 
 // inspectFrames reads the frames behind the header. promised is what the header of the next file says of this one.

@@ -12,17 +12,19 @@ import (
 
 	"github.com/firnlog/firn/cmd/firn/client"
 	"github.com/firnlog/firn/cmd/firn/inspect"
+	"github.com/firnlog/firn/cmd/firn/settings"
 	"github.com/firnlog/firn/metastore"
 	"github.com/firnlog/firn/metastore/entry"
-	"github.com/firnlog/firn/metastore/log/etcdlog"
 	"github.com/firnlog/firn/objstore"
-	"github.com/firnlog/firn/objstore/open"
 )
 
 // inspectFlags say where the bytes come from and how they are printed.
 type inspectFlags struct {
-	bucket string
+	stores
+	set    *settings.Set
 	output string
+
+	fromBucket bool // --bucket is on the command line: the argument is a key
 }
 
 func newInspect(e env) *cobra.Command {
@@ -42,9 +44,21 @@ Exit codes: 0 sound, 3 damage found, 1 the input cannot be read or is of a newer
 }
 
 // flags declares what the commands have in common.
-func (f *inspectFlags) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.bucket, "bucket", "", "URL of a bucket; the argument is then the key of an object in it")
+func (f *inspectFlags) flags(cmd *cobra.Command, groups ...string) {
+	f.set = settings.New()
+	f.declare(f.set)
+	f.set.Flags(cmd.Flags(), append(groups, groupBucket)...)
 	outputFlag(cmd, &f.output)
+}
+
+// resolve judges the settings. A bucket that only the environment or a file names does not make the argument a key: files are
+// inspected on hosts that are set up for an agent.
+func (f *inspectFlags) resolve(cmd *cobra.Command, e env) error {
+	f.fromBucket = cmd.Flags().Changed("bucket")
+	if problems := resolve(f.set, e); len(problems) > 0 {
+		return fmt.Errorf("%w: %w", client.ErrUsage, settings.Join(problems))
+	}
+	return nil
 }
 
 // out runs do with where to print, and makes damage an error of its own.
@@ -60,8 +74,11 @@ func (f *inspectFlags) out(e env, do func(*inspect.Out) error) error {
 }
 
 // input runs do with the input that the argument names.
-func (f *inspectFlags) input(ctx context.Context, e env, name string, do func(*inspect.Input) error) error {
-	in, closeAll, err := f.open(ctx, e, name)
+func (f *inspectFlags) input(cmd *cobra.Command, e env, name string, do func(*inspect.Input) error) error {
+	if err := f.resolve(cmd, e); err != nil {
+		return err
+	}
+	in, closeAll, err := f.open(cmd.Context(), e, name)
 	if err != nil {
 		return err
 	}
@@ -72,10 +89,10 @@ func (f *inspectFlags) open(ctx context.Context, e env, name string) (*inspect.I
 	var in *inspect.Input
 	var err error
 	switch {
-	case f.bucket != "":
+	case f.fromBucket:
 		var bucket objstore.Bucket
-		if bucket, err = open.Open(ctx, f.bucket, open.Options{}); err != nil {
-			return nil, nil, fmt.Errorf("%w: --bucket: %w", client.ErrUsage, err)
+		if bucket, err = f.openBucket(ctx, f.bucket); err != nil {
+			return nil, nil, err
 		}
 		if in, err = inspect.OpenObject(ctx, bucket, name); err != nil {
 			return nil, nil, errors.Join(err, bucket.Close())
@@ -106,10 +123,10 @@ Every checksum is verified, those of the record batches too. Memory: the footer,
 		Example: "  firn inspect segment --bucket s3://logs/prod data/7c/0000000000000001/0f…-0000000000000003 --batches",
 		Args:    arguments(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if f.bucket != "" {
+			if cmd.Flags().Changed("bucket") {
 				opts.ObjectKey = args[0]
 			}
-			return f.input(cmd.Context(), e, args[0], func(in *inspect.Input) error {
+			return f.input(cmd, e, args[0], func(in *inspect.Input) error {
 				return f.out(e, func(out *inspect.Out) error { return inspect.ReadSegment(in, opts, out) })
 			})
 		},
@@ -134,12 +151,12 @@ damage from a torn tail.`,
 		Example: "  firn inspect wal firn-data/wal --frames",
 		Args:    arguments(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if st, err := os.Stat(args[0]); f.bucket == "" && err == nil && st.IsDir() {
+			if st, err := os.Stat(args[0]); !cmd.Flags().Changed("bucket") && err == nil && st.IsDir() {
 				return f.out(e, func(out *inspect.Out) error {
 					return inspect.ReadWALDir(cmd.Context(), args[0], os.DirFS(args[0]), frames, out)
 				})
 			}
-			return f.input(cmd.Context(), e, args[0], func(in *inspect.Input) error {
+			return f.input(cmd, e, args[0], func(in *inspect.Input) error {
 				return f.out(e, func(out *inspect.Out) error { return inspect.ReadWALFile(cmd.Context(), in, frames, out) })
 			})
 		},
@@ -164,7 +181,7 @@ Memory: in proportion to the snapshot, as in an agent.`,
 			if opts.Topic == "" && (opts.Rows || opts.Producers) {
 				return fmt.Errorf("%w: --rows and --producers need --topic; --topic '*' is all of them", client.ErrUsage)
 			}
-			return f.input(cmd.Context(), e, args[0], func(in *inspect.Input) error {
+			return f.input(cmd, e, args[0], func(in *inspect.Input) error {
 				return f.out(e, func(out *inspect.Out) error { return inspect.ReadSnapshot(in, opts, out) })
 			})
 		},
@@ -189,7 +206,7 @@ func newInspectArchive(e env) *cobra.Command {
 entry in one line; with --entries, or for one of them with --n, the ops in full. Every entry is decoded in any case.`,
 		Args: arguments(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.input(cmd.Context(), e, args[0], func(in *inspect.Input) error {
+			return f.input(cmd, e, args[0], func(in *inspect.Input) error {
 				return f.out(e, func(out *inspect.Out) error { return inspect.ReadArchive(in, n, entries, out) })
 			})
 		},
@@ -203,9 +220,6 @@ entry in one line; with --entries, or for one of them with --n, the ops in full.
 func newInspectEntry(e env) *cobra.Command {
 	var f inspectFlags
 	var n uint64
-	var etcd []string
-	var cluster string
-	var unsafe bool
 	cmd := &cobra.Command{
 		Use:   "entry [FILE|-|KEY]",
 		Short: "An entry of the metastore: its ops by name",
@@ -214,17 +228,16 @@ from a live metastore, wherever the entry is kept, in the log or in the archive.
 		Example: "  firn inspect entry --etcd 127.0.0.1:2379 --bucket s3://logs/prod --n 1234 -o json",
 		Args:    arguments(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(etcd) > 0 {
-				if len(args) > 0 || n == 0 || f.bucket == "" {
-					return fmt.Errorf("%w: --etcd needs --n and --bucket, and no argument", client.ErrUsage)
-				}
-				opts := etcdlog.Options{Endpoints: etcd, Cluster: cluster, Unsafe: unsafe, Logger: slog.New(slog.DiscardHandler)}
-				return f.liveEntry(cmd.Context(), e, opts, n)
+			switch live := cmd.Flags().Changed("etcd"); {
+			case live && (len(args) > 0 || n == 0):
+				return fmt.Errorf("%w: --etcd needs --n and --bucket, and no argument", client.ErrUsage)
+			case len(args) > 0:
+			case n == 0:
+				return fmt.Errorf("%w: name a file, a key, or - for standard input; or a metastore and --n", client.ErrUsage)
+			default:
+				return f.liveEntry(cmd, e, n)
 			}
-			if len(args) == 0 {
-				return fmt.Errorf("%w: name a file, a key, or - for standard input; or a metastore with --etcd", client.ErrUsage)
-			}
-			return f.input(cmd.Context(), e, args[0], func(in *inspect.Input) error {
+			return f.input(cmd, e, args[0], func(in *inspect.Input) error {
 				return f.out(e, func(out *inspect.Out) error {
 					if n > 0 {
 						return inspect.ReadArchive(in, n, true, out)
@@ -234,26 +247,29 @@ from a live metastore, wherever the entry is kept, in the log or in the archive.
 			})
 		},
 	}
-	f.flags(cmd)
+	f.flags(cmd, groupEtcd)
 	cmd.Flags().Uint64Var(&n, "n", 0, "number of the entry")
-	cmd.Flags().StringSliceVar(&etcd, "etcd", nil, "etcd endpoints, host:port, comma-separated")
-	cmd.Flags().StringVar(&cluster, "cluster", "default", "name of the cluster below etcd's /firn prefix")
-	cmd.Flags().BoolVar(&unsafe, "unsafe-etcd", false, "accept an etcd version with known bugs")
 	return cmd
 }
 
 // liveEntry finds an entry in a metastore at work.
-func (f *inspectFlags) liveEntry(ctx context.Context, e env, opts etcdlog.Options, n uint64) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+func (f *inspectFlags) liveEntry(cmd *cobra.Command, e env, n uint64) (err error) {
+	if err := f.resolve(cmd, e); err != nil {
+		return err
+	}
+	if problems := f.required(f.set); len(problems) > 0 {
+		return fmt.Errorf("%w: %w", client.ErrUsage, settings.Join(problems))
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), 10*time.Minute)
 	defer cancel()
-	l, err := etcdlog.Open(ctx, opts)
+	l, err := f.openLog(ctx, f.options(slog.New(slog.DiscardHandler)))
 	if err != nil {
-		return fmt.Errorf("open the metastore: %w", err)
+		return err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	bucket, err := open.Open(ctx, f.bucket, open.Options{})
+	bucket, err := f.openBucket(ctx, f.bucket)
 	if err != nil {
-		return fmt.Errorf("--bucket: %w", err)
+		return err
 	}
 	defer func() { err = errors.Join(err, bucket.Close()) }()
 	found, source, err := metastore.FindEntry(ctx, l, bucket, n)

@@ -116,7 +116,7 @@ func TestInspectExitCodes(t *testing.T) {
 		{"inspect segment", exitUsage, "1 arg"},
 		{"inspect snapshot " + golden + " --rows", exitUsage, "--topic"},
 		{"inspect snapshot " + golden + " --topic missing", exitFailure, `"missing"`},
-		{"inspect entry", exitUsage, "--etcd"},
+		{"inspect entry", exitUsage, "--n"},
 		{"inspect entry --etcd 127.0.0.1:1", exitUsage, "--n"},
 		{"inspect wal .", exitFailure, "no WAL directory"},
 		{"inspect everything", exitUsage, `"everything"`},

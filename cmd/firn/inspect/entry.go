@@ -59,6 +59,7 @@ type Op struct {
 	Count           *uint32   `json:"count,omitempty"`            // reserve_producer_ids
 	Level           *uint32   `json:"level,omitempty"`            // set_feature_level
 	CollectionEpoch *uint64   `json:"collection_epoch,omitempty"` // bump_collection_epoch: the one it goes on from
+	LogEpoch        *uint64   `json:"log_epoch,omitempty"`        // new_log_epoch
 	BeforeMs        *int64    `json:"before_ms,omitempty"`        // expire_producers
 	BeforeOffset    *int64    `json:"before_offset,omitempty"`    // delete_records; -1: the high watermark
 }
@@ -210,6 +211,8 @@ func opView(op entry.Op, names Names) *Op {
 		return &Op{Op: "bump_collection_epoch", CollectionEpoch: &op.From}
 	case *entry.ExpireProducers:
 		return &Op{Op: "expire_producers", BeforeMs: &op.BeforeMs}
+	case *entry.NewLogEpoch:
+		return &Op{Op: "new_log_epoch", LogEpoch: &op.Epoch}
 	case *entry.DeleteRecords:
 		return &Op{Op: "delete_records", Topic: names(op.Topic), TopicID: op.Topic.String(), Partition: &op.Partition, BeforeOffset: &op.BeforeOffset}
 	}
@@ -336,6 +339,9 @@ func (o *Op) line() string {
 	}
 	if o.CollectionEpoch != nil {
 		field("from %d", *o.CollectionEpoch)
+	}
+	if o.LogEpoch != nil {
+		field("%d", *o.LogEpoch)
 	}
 	if o.BeforeMs != nil {
 		field("idle since before %s", moment(*o.BeforeMs))

@@ -91,7 +91,7 @@ func TestGolden(t *testing.T) {
 	walFile := golden(t, "wal/testdata/v1/0000000000000005.wal")
 	volume := golden(t, "wal/testdata/v1/VOLUME")
 	stored := golden(t, "objstore/segment/testdata/v1-stored.seg")
-	snapshot := golden(t, "metastore/state/testdata/snapshot.v1")
+	snapshot := golden(t, "metastore/state/testdata/snapshot.v2")
 	archive := golden(t, "metastore/testdata/archive-v1.bin")
 	mixed := golden(t, "metastore/entry/testdata/mixed.v1.entry")
 	seg := func(b []byte, opts inspect.SegmentOptions) func(*inspect.Out) error {
@@ -109,20 +109,23 @@ func TestGolden(t *testing.T) {
 	}
 	records := inspect.SegmentOptions{Records: true}
 	for name, print := range map[string]func(*inspect.Out) error{
-		"segment-golden":         seg(stored, inspect.SegmentOptions{}),
-		"segment-empty":          seg(golden(t, "objstore/segment/testdata/v1-empty.seg"), inspect.SegmentOptions{}),
-		"segment-records":        seg(realSegment(t, false), records),
-		"segment-compressed":     seg(realSegment(t, true), inspect.SegmentOptions{Batches: true}),
-		"segment-header-flip":    seg(flipped(realSegment(t, false), 3), inspect.SegmentOptions{}),
-		"segment-chunk-flip":     seg(flipped(realSegment(t, false), 180), inspect.SegmentOptions{Batches: true}),
-		"segment-footer-flip":    seg(flipped(realSegment(t, false), -150), inspect.SegmentOptions{}),
-		"segment-trailer-flip":   seg(flipped(realSegment(t, false), -19), inspect.SegmentOptions{}),
-		"segment-no-footer":      seg(realSegment(t, false)[:400], inspect.SegmentOptions{}),
-		"wal":                    dir(walFile),
-		"wal-torn":               dir(flipped(walFile, 4176+9)),
-		"wal-damaged":            dir(flipped(walFile, 4096+40)),
-		"wal-file":               func(out *inspect.Out) error { return inspect.ReadWALFile(t.Context(), input("f", walFile), true, out) },
-		"snapshot":               snap(snapshot, inspect.SnapshotOptions{}),
+		"segment-golden":       seg(stored, inspect.SegmentOptions{}),
+		"segment-empty":        seg(golden(t, "objstore/segment/testdata/v1-empty.seg"), inspect.SegmentOptions{}),
+		"segment-records":      seg(realSegment(t, false), records),
+		"segment-compressed":   seg(realSegment(t, true), inspect.SegmentOptions{Batches: true}),
+		"segment-header-flip":  seg(flipped(realSegment(t, false), 3), inspect.SegmentOptions{}),
+		"segment-chunk-flip":   seg(flipped(realSegment(t, false), 180), inspect.SegmentOptions{Batches: true}),
+		"segment-footer-flip":  seg(flipped(realSegment(t, false), -150), inspect.SegmentOptions{}),
+		"segment-trailer-flip": seg(flipped(realSegment(t, false), -19), inspect.SegmentOptions{}),
+		"segment-no-footer":    seg(realSegment(t, false)[:400], inspect.SegmentOptions{}),
+		"wal":                  dir(walFile),
+		"wal-torn":             dir(flipped(walFile, 4176+9)),
+		"wal-damaged":          dir(flipped(walFile, 4096+40)),
+		"wal-file":             func(out *inspect.Out) error { return inspect.ReadWALFile(t.Context(), input("f", walFile), true, out) },
+		"snapshot":             snap(snapshot, inspect.SnapshotOptions{}),
+		"snapshot-v1": func(out *inspect.Out) error {
+			return inspect.ReadSnapshot(input("s", golden(t, "metastore/state/testdata/snapshot.v1")), inspect.SnapshotOptions{Topic: "stamped"}, out)
+		},
 		"snapshot-topic":         snap(snapshot, inspect.SnapshotOptions{Topic: "x.y", Rows: true, Producers: true, Objects: true}),
 		"snapshot-header-flip":   snap(flipped(snapshot, 20), inspect.SnapshotOptions{}),
 		"snapshot-topics-flip":   snap(flipped(snapshot, 700), inspect.SnapshotOptions{}),
@@ -249,7 +252,7 @@ func TestTheDamagedBatchIsNamed(t *testing.T) {
 }
 
 func TestEveryFlipInASnapshotAndAnArchiveIsFound(t *testing.T) {
-	snapshot, archive := golden(t, "metastore/state/testdata/snapshot.v1"), golden(t, "metastore/testdata/archive-v1.bin")
+	snapshot, archive := golden(t, "metastore/state/testdata/snapshot.v2"), golden(t, "metastore/testdata/archive-v1.bin")
 	for at := range snapshot {
 		damage, err := found(t, func(out *inspect.Out) error {
 			return inspect.ReadSnapshot(input("s", flipped(snapshot, at)), inspect.SnapshotOptions{}, out)
@@ -299,7 +302,7 @@ func TestEveryOpHasAName(t *testing.T) {
 
 // What is no format of the command's, or of a newer version, is an error that says what it is.
 func TestRefusals(t *testing.T) {
-	seg, snapshot, archive := realSegment(t, false), golden(t, "metastore/state/testdata/snapshot.v1"), golden(t, "metastore/testdata/archive-v1.bin")
+	seg, snapshot, archive := realSegment(t, false), golden(t, "metastore/state/testdata/snapshot.v2"), golden(t, "metastore/testdata/archive-v1.bin")
 	walFile := golden(t, "wal/testdata/v1/0000000000000005.wal")
 	set := func(b []byte, at int, v byte) []byte { b = bytes.Clone(b); b[at] = v; return b }
 	for name, tt := range map[string]struct {
@@ -387,7 +390,7 @@ func TestStandardInput(t *testing.T) {
 func FuzzInspect(f *testing.F) {
 	f.Add(byte(0), realSegment(f, false))
 	f.Add(byte(0), realSegment(f, true))
-	for i, path := range []string{"wal/testdata/v1/0000000000000005.wal", "metastore/state/testdata/snapshot.v1", "metastore/testdata/archive-v1.bin",
+	for i, path := range []string{"wal/testdata/v1/0000000000000005.wal", "metastore/state/testdata/snapshot.v2", "metastore/testdata/archive-v1.bin",
 		"metastore/entry/testdata/mixed.v1.entry"} {
 		b, err := os.ReadFile(filepath.FromSlash(root + path))
 		if err != nil {

@@ -46,7 +46,6 @@ type Snapshot struct {
 	Objects         int             `json:"objects"`
 	PendingObjects  int             `json:"pending_objects"`
 	RetiredObjects  int             `json:"retired_objects"`
-	MemoryBytes     int64           `json:"memory_bytes"` // about what the state takes in an agent
 }
 
 // SnapshotAgent is a joined agent.
@@ -86,6 +85,14 @@ type SnapshotPartition struct {
 	RawSize    int64  `json:"raw_size"`
 	Rows       int    `json:"rows"`
 	Producers  int    `json:"producers"`
+	// LeaderEpochs says from which offset on records are of which leader epoch; none: all of epoch 0.
+	LeaderEpochs []LeaderEpoch `json:"leader_epochs,omitempty"`
+}
+
+// LeaderEpoch begins at an offset.
+type LeaderEpoch struct {
+	Epoch int32 `json:"epoch"`
+	Start int64 `json:"start_offset"`
 }
 
 // SnapshotRow says where offsets are.
@@ -200,7 +207,7 @@ func snapshotView(in *Input, head []byte, digest string, st *state.State) *Snaps
 	v := &Snapshot{
 		Type: "snapshot", Name: in.Name, Size: in.Size, Version: int(head[8]), SHA256: digest, LogID: hex.EncodeToString(id.ID[:]), Epoch: id.Epoch, Base: id.Base,
 		N: st.N(), ChainHash: hex.EncodeToString(hash[:]), LogTime: st.LogTime(), FeatureLevel: st.FeatureLevel(), CollectionEpoch: st.CollectionEpoch(),
-		Topics: st.TopicCount(), Partitions: st.PartitionCount(), RetiredObjects: len(st.Retired()), MemoryBytes: st.MemoryBytes(), Agents: []SnapshotAgent{},
+		Topics: st.TopicCount(), Partitions: st.PartitionCount(), RetiredObjects: len(st.Retired()), Agents: []SnapshotAgent{},
 	}
 	v.Objects, v.PendingObjects = st.ObjectCount()
 	for _, a := range st.Agents() {
@@ -269,9 +276,12 @@ func putTopics(st *state.State, opts SnapshotOptions, out *Out) error {
 func putPartition(t *state.Topic, i int, opts SnapshotOptions, out *Out) error {
 	p := t.Partition(i)
 	producers := p.Producers(nil)
-	err := out.put(&SnapshotPartition{Type: "partition", Topic: t.Name, Partition: i, LogStart: p.LogStart(), NextOffset: p.Next(), RawSize: p.Size(),
-		Rows: p.RowCount(), Producers: len(producers)})
-	if err != nil {
+	v := &SnapshotPartition{Type: "partition", Topic: t.Name, Partition: i, LogStart: p.LogStart(), NextOffset: p.Next(), RawSize: p.Size(),
+		Rows: p.RowCount(), Producers: len(producers)}
+	for _, x := range p.Epochs(nil) {
+		v.LeaderEpochs = append(v.LeaderEpochs, LeaderEpoch{Epoch: x.Epoch, Start: x.Start})
+	}
+	if err := out.put(v); err != nil {
 		return err
 	}
 	if opts.Rows {
@@ -309,7 +319,7 @@ func (v *Snapshot) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "snapshot %s: %d bytes, version %d, SHA-256 %s", v.Name, v.Size, v.Version, v.SHA256)
 	fmt.Fprintf(&b, "\nlog      %s, epoch %d from n=%d, at n=%d, chain hash %s", v.LogID, v.Epoch, v.Base, v.N, v.ChainHash)
-	fmt.Fprintf(&b, "\nstate    log time %s, feature level %d, collection epoch %d; about %d bytes in memory", moment(v.LogTime), v.FeatureLevel, v.CollectionEpoch, v.MemoryBytes)
+	fmt.Fprintf(&b, "\nstate    log time %s, feature level %d, collection epoch %d", moment(v.LogTime), v.FeatureLevel, v.CollectionEpoch)
 	fmt.Fprintf(&b, "\n         %d topics, %d partitions, %d rows, %d producers, %d objects (%d of them in WALs), %d retired", v.Topics, v.Partitions, v.Rows, v.Producers,
 		v.Objects, v.PendingObjects, v.RetiredObjects)
 	for _, c := range v.Configs {
@@ -335,7 +345,11 @@ func (v *SnapshotTopic) text() string {
 }
 
 func (v *SnapshotPartition) text() string {
-	return fmt.Sprintf("  partition %d: offsets %d to %d (exclusive), %d raw bytes, %d rows, %d producers", v.Partition, v.LogStart, v.NextOffset, v.RawSize, v.Rows, v.Producers)
+	s := fmt.Sprintf("  partition %d: offsets %d to %d (exclusive), %d raw bytes, %d rows, %d producers", v.Partition, v.LogStart, v.NextOffset, v.RawSize, v.Rows, v.Producers)
+	for _, x := range v.LeaderEpochs {
+		s += fmt.Sprintf(", leader epoch %d from offset %d", x.Epoch, x.Start)
+	}
+	return s
 }
 
 func (v *SnapshotRow) text() string {

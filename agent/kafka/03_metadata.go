@@ -59,7 +59,7 @@ func (s *Server) metadata(ctx context.Context, req *kmsg.MetadataRequest) *kmsg.
 		s.meta.View(func(st *state.State) {
 			topics = make([]metadataTopic, 0, st.TopicCount())
 			for t := range st.Topics() {
-				topics = append(topics, metadataTopic{name: t.Name, id: t.ID, view: viewTopic(st, t)})
+				topics = append(topics, metadataTopic{name: t.Name, id: t.ID, view: viewTopicEpochs(st, t)})
 			}
 		})
 	} else {
@@ -107,7 +107,7 @@ func (s *Server) lookUpTopics(ctx context.Context, topics []metadataTopic) error
 			}
 			switch {
 			case t != nil:
-				m.name, m.id, m.view = t.Name, t.ID, viewTopic(st, t)
+				m.name, m.id, m.view = t.Name, t.ID, viewTopicEpochs(st, t)
 			case m.byID:
 				m.code, complete = codeUnknownTopicID, false
 			case !validTopicName(m.name):
@@ -163,7 +163,7 @@ func (s *Server) autoCreate(ctx context.Context, topics []metadataTopic) {
 			// The proposal was applied here, so the topic is visible, unless it was deleted since.
 			s.meta.View(func(st *state.State) {
 				if t := st.TopicByName(m.name); t != nil {
-					m.id, m.view, m.code = t.ID, viewTopic(st, t), codeNone
+					m.id, m.view, m.code = t.ID, viewTopicEpochs(st, t), codeNone
 				}
 			})
 		}

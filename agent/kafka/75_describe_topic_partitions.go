@@ -42,7 +42,7 @@ func (s *Server) describeTopicPartitions(
 		s.meta.View(func(st *state.State) {
 			for t := range st.Topics() {
 				if t.Name >= from {
-					topics = append(topics, metadataTopic{name: t.Name, id: t.ID, view: viewTopic(st, t)})
+					topics = append(topics, metadataTopic{name: t.Name, id: t.ID, view: viewTopicEpochs(st, t)})
 				}
 			}
 		})

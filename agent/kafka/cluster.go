@@ -162,20 +162,23 @@ func (t *topicView) leaderEpoch(partition int32) int32 {
 }
 
 func viewTopic(st *state.State, t *state.Topic) topicView {
-	var epochs []int32
-	for i := range t.Partitions() {
-		if epoch := t.Partition(i).LeaderEpoch(); epoch > 0 {
-			if epochs == nil {
-				epochs = make([]int32, t.Partitions())
-			}
-			epochs[i] = epoch
-		}
-	}
 	return topicView{
-		epochs: epochs,
-		id:     t.ID, name: t.Name, partitions: int32(t.Partitions()), replication: int(t.ReplicationFactor),
+		id: t.ID, name: t.Name, partitions: int32(t.Partitions()), replication: int(t.ReplicationFactor),
 		assignment: t.Assignment, configs: t.Configs, cluster: st.BrokerConfigs(),
 	}
+}
+
+// viewTopicEpochs is viewTopic with the leader epochs, for those who tell them. It looks at every partition: too much for a
+// produce, and in a log that was never restored, for nothing.
+func viewTopicEpochs(st *state.State, t *state.Topic) topicView {
+	view := viewTopic(st, t)
+	if st.Identity().Epoch > 1 {
+		view.epochs = make([]int32, view.partitions)
+		for i := range view.epochs {
+			view.epochs[i] = t.Partition(i).LeaderEpoch()
+		}
+	}
+	return view
 }
 
 // getter looks up a config in a list sorted by name.

@@ -15,6 +15,7 @@ type Process struct {
 	name string
 	path string
 	args []string
+	env  []string // KEY=value, beside ours
 	log  *os.File
 
 	mu   sync.Mutex // guards the rest
@@ -40,6 +41,7 @@ func (p *Process) Start() error {
 	}
 	cmd := exec.Command(p.path, p.args...)
 	cmd.Stdout, cmd.Stderr = p.log, p.log
+	cmd.Env = append(os.Environ(), p.env...)
 	cmd.SysProcAttr = endsWithUs()
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", p.name, err)

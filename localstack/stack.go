@@ -24,6 +24,10 @@ type Options struct {
 	Agents int
 	// Args are added to every agent's command line.
 	Args []string
+	// Bucket is the URL of the bucket; "" is a directory below Dir.
+	Bucket string
+	// Env is added to every agent's environment, as KEY=value.
+	Env []string
 }
 
 // Stack is a running cluster.
@@ -67,11 +71,15 @@ func (s *Stack) start(ctx context.Context, o Options) error {
 	}
 	if o.Agents == 0 {
 		a := &Agent{Kafka: ports[0], HTTP: ports[1]}
-		a.Process, err = newProcess("dev", o.Firn, filepath.Join(dir, "dev.log"),
-			append([]string{"dev", "--data-dir", filepath.Join(dir, "dev"), "--kafka", a.Kafka, "--http", a.HTTP}, o.Args...)...)
+		args := []string{"dev", "--data-dir", filepath.Join(dir, "dev"), "--kafka", a.Kafka, "--http", a.HTTP}
+		if o.Bucket != "" {
+			args = append(args, "--bucket", o.Bucket)
+		}
+		a.Process, err = newProcess("dev", o.Firn, filepath.Join(dir, "dev.log"), append(args, o.Args...)...)
 		if err != nil {
 			return err
 		}
+		a.env = o.Env
 		s.Agents = append(s.Agents, a)
 		return s.startAgents(ctx)
 	}
@@ -91,15 +99,20 @@ func (s *Stack) start(ctx context.Context, o Options) error {
 	if err := s.Etcd.Start(); err != nil {
 		return err
 	}
+	bucket := o.Bucket
+	if bucket == "" {
+		bucket = "file://" + filepath.Join(dir, "bucket")
+	}
 	for i := range o.Agents {
 		name := fmt.Sprintf("a%d", i+1)
 		a := &Agent{Kafka: ports[2*i], HTTP: ports[2*i+1]}
 		a.Process, err = newProcess(name, o.Firn, filepath.Join(dir, name+".log"),
 			append([]string{"agent", "--name", name, "--data-dir", filepath.Join(dir, name), "--etcd", client,
-				"--bucket", "file://" + filepath.Join(dir, "bucket"), "--kafka", a.Kafka, "--http", a.HTTP}, o.Args...)...)
+				"--bucket", bucket, "--kafka", a.Kafka, "--http", a.HTTP}, o.Args...)...)
 		if err != nil {
 			return err
 		}
+		a.env = o.Env
 		s.Agents = append(s.Agents, a)
 	}
 	return s.startAgents(ctx)

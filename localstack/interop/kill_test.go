@@ -26,28 +26,33 @@ func TestKill(t *testing.T) {
 		agents int
 	}{{"one process", 0}, {"three agents", 3}} {
 		t.Run(tt.name, func(t *testing.T) {
-			stack := start(t, tt.agents)
-			ctx, cancel := context.WithTimeout(t.Context(), duration+3*time.Minute)
-			defer cancel()
-			cmd := exec.CommandContext(ctx, firnBin, "verify", "--brokers", stack.Brokers(), "--duration", duration.String(),
-				"--producers", "6", "--partitions", "12", "--rate", "4000", "--json")
-			out := new(limited)
-			cmd.Stdout, cmd.Stderr = out, out
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			ended := make(chan error, 1)
-			go func() { ended <- cmd.Wait() }()
-			kills := killUntil(ctx, t, stack, time.Now().Add(duration))
-			err := <-ended
-			t.Logf("%d kills\n%s", kills, out.b)
-			if err != nil {
-				t.Fatalf("verify: %v", err)
-			}
-			if kills < 3 {
-				t.Fatalf("only %d kills: the test proves nothing", kills)
-			}
+			verifyUnderKills(t, start(t, tt.agents), duration)
 		})
+	}
+}
+
+// verifyUnderKills runs `firn verify` against a cluster whose agents are killed all the while.
+func verifyUnderKills(t *testing.T, stack *localstack.Stack, duration time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), duration+3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, firnBin, "verify", "--brokers", stack.Brokers(), "--duration", duration.String(),
+		"--producers", "6", "--partitions", "12", "--rate", "4000", "--json")
+	out := new(limited)
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	kills := killUntil(ctx, t, stack, time.Now().Add(duration))
+	err := <-ended
+	t.Logf("%d kills\n%s", kills, out.b)
+	if err != nil {
+		t.Fatalf("verify: %v", err)
+	}
+	if kills < 3 {
+		t.Fatalf("only %d kills: the test proves nothing", kills)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 var (
 	firnBin   = filepath.Join("..", "..", "bin", "firn")
 	pythonBin = "python3"
+	minioBin  = filepath.Join("..", "..", ".cache", "minio", "minio")
 )
 
 // TestMain refuses to run without what the tests need: a suite that skips proves nothing.
@@ -27,7 +28,10 @@ func TestMain(m *testing.M) {
 	if p := os.Getenv("INTEROP_PYTHON"); p != "" {
 		pythonBin = p
 	}
-	for _, need := range [][]string{{firnBin, "version"}, {"kcat", "-V"}, {pythonBin, "-c", "import kafka, snappy, lz4, zstandard"}} {
+	if p := os.Getenv("INTEROP_MINIO"); p != "" {
+		minioBin = p
+	}
+	for _, need := range [][]string{{firnBin, "version"}, {minioBin, "--version"}, {"kcat", "-V"}, {pythonBin, "-c", "import kafka, snappy, lz4, zstandard"}} {
 		if out, err := exec.Command(need[0], need[1:]...).CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "%v: %v\n%s\nrun `make interop`, which installs what these tests need\n", need, err, out)
 			os.Exit(1)
@@ -38,22 +42,27 @@ func TestMain(m *testing.M) {
 
 func start(t *testing.T, agents int, args ...string) *localstack.Stack {
 	t.Helper()
+	return startOn(t, localstack.Options{Dir: t.TempDir(), Agents: agents, Args: args})
+}
+
+// startOn starts a cluster; Firn is filled in.
+func startOn(t *testing.T, o localstack.Options) *localstack.Stack {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	abs, err := filepath.Abs(firnBin)
-	if err != nil {
+	var err error
+	if o.Firn, err = filepath.Abs(firnBin); err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	s, err := localstack.Start(ctx, localstack.Options{Dir: dir, Firn: abs, Agents: agents, Args: args})
+	s, err := localstack.Start(ctx, o)
 	if err != nil {
-		dumpLogs(t, dir)
+		dumpLogs(t, o.Dir)
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		s.Close()
 		if t.Failed() {
-			dumpLogs(t, dir)
+			dumpLogs(t, o.Dir)
 		}
 	})
 	return s

@@ -364,6 +364,24 @@ func (b *Bucket) deleteMany(ctx context.Context, keys []string) error {
 	return nil
 }
 
+// Create makes the bucket itself, unless it is there and ours.
+func (b *Bucket) Create(ctx context.Context) error {
+	if err := b.gate.Check(ctx, "create the bucket"); err != nil {
+		return err
+	}
+	err := b.attempt(ctx, func(ctx context.Context, a *answer) error {
+		err := b.client.MakeBucket(ctx, b.options.Bucket, minio.MakeBucketOptions{Region: b.options.Region})
+		if a.said() == "BucketAlreadyOwnedByYou" {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("create bucket %s: %w", b.options.Bucket, err)
+	}
+	return nil
+}
+
 // Warnings implements objstore.Warner.
 func (b *Bucket) Warnings() []string { return b.options.Warnings() }
 

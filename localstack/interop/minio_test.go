@@ -1,0 +1,135 @@
+//go:build interop
+
+package interop
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/firnlog/firn/localstack"
+	"github.com/firnlog/firn/objstore"
+	"github.com/firnlog/firn/objstore/minio"
+	"github.com/firnlog/firn/objstore/objstoretest"
+	"github.com/firnlog/firn/objstore/open"
+	"github.com/firnlog/firn/objstore/s3compat"
+)
+
+// startMinIO starts a MinIO server and gives the environment of this process its credentials.
+func startMinIO(t *testing.T, dir string, tls bool) *localstack.MinIO {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	bin, err := filepath.Abs(minioBin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := localstack.StartMinIO(ctx, localstack.MinIOOptions{Dir: dir, Binary: bin, TLS: tls})
+	if err != nil {
+		dumpLogs(t, dir)
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
+	for _, pair := range m.Env() {
+		name, value, _ := strings.Cut(pair, "=")
+		t.Setenv(name, value)
+	}
+	return m
+}
+
+func createBucket(t *testing.T, m *localstack.MinIO, name string) {
+	t.Helper()
+	b, err := minio.New(s3compat.Options{Bucket: name, Endpoint: m.Endpoint, PathStyle: true, CAFile: m.CAFile})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	for range 2 { // the second finds its own
+		if err := b.Create(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestDriversOnMinIO runs the acceptance suite of buckets through both drivers against a real server.
+func TestDriversOnMinIO(t *testing.T) {
+	for _, tls := range []bool{false, true} {
+		t.Run(fmt.Sprintf("tls=%v", tls), func(t *testing.T) {
+			m := startMinIO(t, t.TempDir(), tls)
+			var made atomic.Int64
+			for _, driver := range []string{"s3", "minio"} {
+				for _, checksum := range []string{"when_required", "when_supported"} {
+					t.Run(driver+"/"+checksum, func(t *testing.T) {
+						objstoretest.Run(t, func(t *testing.T) objstore.Bucket {
+							name := fmt.Sprintf("bucket-%d", made.Add(1))
+							createBucket(t, m, name)
+							b, err := open.Open(t.Context(), m.URL(driver, name, "")+"&checksum="+checksum, open.Options{})
+							if err != nil {
+								t.Fatal(err)
+							}
+							return b
+						})
+					})
+				}
+			}
+		})
+	}
+}
+
+// TestRecordsOnMinIO is the main job on a real store: real records through three clients, over TLS once.
+func TestRecordsOnMinIO(t *testing.T) {
+	root := filepath.Join(goSource(t), "net")
+	for _, c := range []struct {
+		driver string
+		tls    bool
+	}{{"s3", true}, {"minio", false}} {
+		t.Run(fmt.Sprintf("%s,tls=%v", c.driver, c.tls), func(t *testing.T) {
+			dir := t.TempDir()
+			m := startMinIO(t, dir, c.tls)
+			createBucket(t, m, "logs")
+			stack := startOn(t, localstack.Options{Dir: dir, Agents: 1, Bucket: m.URL(c.driver, "logs", "cluster-1"), Env: m.Env()})
+			for producer, produce := range map[string]func(*testing.T, string, string, string, string) *digests{"kcat": produceKcat, "go": produceGo} {
+				topic := "source-" + producer
+				run(t, firnBin, "topic", "create", topic, "--partitions", fmt.Sprint(partitions),
+					"--config", fmt.Sprintf("max.message.bytes=%d", 2*longestLine), "--brokers", stack.Brokers())
+				want := produce(t, stack.Brokers(), topic, "zstd", root)
+				sums := want.sums()
+				for reader, read := range map[string]func(*testing.T, string, string) (map[string]string, int){
+					"kafka-python": readPython, "kcat": readKcat, "go": readGo,
+				} {
+					got, n := read(t, stack.Brokers(), topic)
+					t.Logf("%s read %d records of %s", reader, n, producer)
+					compare(t, reader, sums, got, want.records, n)
+				}
+			}
+			// A fresh agent has nothing but the bucket and etcd, and reads the same.
+			if err := stack.Agents[0].Stop(30 * time.Second); err != nil {
+				t.Fatal(err)
+			}
+			if err := stack.Agents[0].Start(); err != nil {
+				t.Fatal(err)
+			}
+			if err := awaitReady(t.Context(), stack.Agents[0]); err != nil {
+				t.Fatal(err)
+			}
+			before := newDigests()
+			if err := forEachLine(root, func(key string, line []byte) error { before.add(key, line); return nil }); err != nil {
+				t.Fatal(err)
+			}
+			got, n := readGo(t, stack.Brokers(), "source-go")
+			compare(t, "go after a restart", before.sums(), got, before.records, n)
+		})
+	}
+}
+
+// TestKillOnMinIO kills agents while they write to a real store.
+func TestKillOnMinIO(t *testing.T) {
+	dir := t.TempDir()
+	m := startMinIO(t, dir, false)
+	createBucket(t, m, "logs")
+	verifyUnderKills(t, startOn(t, localstack.Options{Dir: dir, Agents: 3, Bucket: m.URL("minio", "logs", "cluster-1"), Env: m.Env()}), 30*time.Second)
+}

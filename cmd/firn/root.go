@@ -45,6 +45,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 a check found a violation.`,
 	root.AddCommand(newDev(e))
 	root.AddCommand(newAgent(e))
 	root.AddCommand(newMetastore(e))
+	root.AddCommand(newBucket(e))
 	root.AddCommand(newInspect(e))
 	root.AddCommand(newTopic(e))
 	root.AddCommand(newProduce(e))

@@ -30,6 +30,7 @@ type serving struct {
 	http    string
 	memory  bool
 	level   string
+	probe   string // what to do about a bucket that is not fit
 	format  string
 	agent   agent.Config
 
@@ -43,6 +44,7 @@ type serving struct {
 // declare makes the settings of both commands. Each stands here or in agent.Config's table, once; the documentation, the
 // environment and the configuration file know them from there.
 func (s *serving) declare() *settings.Set {
+	s.probe = probeRequire
 	s.kafka, s.http, s.level, s.format, s.agent.AutoCreateTopics = "127.0.0.1:9092", "127.0.0.1:8080", "info", "text", true
 	s.agent.MetricsDetail = agent.DetailTopic
 	set := settings.New()
@@ -54,6 +56,7 @@ func (s *serving) declare() *settings.Set {
 	set.Text(&s.http, "http", "address of health, metrics and profiles").Check(checkListen)
 	set.Text(&s.agent.Zone, "zone", "where this agent runs; empty where that does not matter")
 	s.stores.declare(set)
+	set.Choice(&s.probe, "bucket-probe", "what an agent does at its start about a bucket that lacks what firn needs; off does not look", probeRequire, probeWarn, probeOff)
 	set.Group(agent.GroupTopics)
 	set.Flag(&s.agent.AutoCreateTopics, "auto-create-topics", "make topics that clients ask for")
 	numbers(set, &s.agent)
@@ -195,7 +198,7 @@ func (s *serving) run(ctx context.Context, e env, ready func(io.Writer, *agent.A
 			return err
 		}
 	}
-	if parts.Bucket, err = s.bucketInUse(ctx); err != nil {
+	if parts.Bucket, err = s.bucketInUse(ctx, logger); err != nil {
 		return err
 	}
 	started.add(parts.Bucket.Close)
@@ -254,16 +257,16 @@ func (s *serving) openMetastore(ctx context.Context, logger *slog.Logger, starte
 	return l, nil
 }
 
-func (s *serving) bucketInUse(ctx context.Context) (objstore.Bucket, error) {
+func (s *serving) bucketInUse(ctx context.Context, logger *slog.Logger) (objstore.Bucket, error) {
 	switch {
 	case s.bucket != "":
-		return s.openBucket(ctx, s.bucket)
+		return s.openProbed(ctx, s.bucket, logger)
 	case s.memory:
-		return s.openBucket(ctx, "mem://")
+		return s.openProbed(ctx, "mem://", logger)
 	}
 	path, err := filepath.Abs(filepath.Join(s.dataDir, "bucket"))
 	if err != nil {
 		return nil, err
 	}
-	return s.openBucket(ctx, "file://"+filepath.ToSlash(path))
+	return s.openProbed(ctx, "file://"+filepath.ToSlash(path), logger)
 }

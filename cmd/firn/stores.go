@@ -44,7 +44,7 @@ func (s *stores) declare(set *settings.Set) {
 	set.Period(&s.dial, "etcd-dial-timeout", 100*time.Millisecond, 5*time.Minute, "longest that connecting to etcd may take at the start")
 	set.Flag(&s.unsafe, "unsafe-etcd", "run on an etcd version with known bugs in watches or leases")
 	set.Group(groupBucket)
-	set.Text(&s.bucket, "bucket", "bucket URL: s3://BUCKET/PREFIX?PARAMETERS, file://PATH or mem://; credentials are never part of it").
+	set.Text(&s.bucket, "bucket", "bucket URL: s3://BUCKET/PREFIX?PARAMETERS, minio:// likewise, file://PATH or mem://; credentials are never part of it").
 		Check(func(v string) error { return open.Check(v, open.Options{}) })
 }
 

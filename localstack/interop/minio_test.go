@@ -4,7 +4,9 @@ package interop
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -77,6 +79,32 @@ func TestDriversOnMinIO(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestProbeOfMinIO: a real store has all that firn asks for, and what is wrong with a bucket or a secret is said.
+func TestProbeOfMinIO(t *testing.T) {
+	m := startMinIO(t, t.TempDir(), true)
+	createBucket(t, m, "logs")
+	for _, driver := range []string{"s3", "minio"} {
+		out := string(run(t, firnBin, "bucket", "probe", "--bucket", m.URL(driver, "logs", "cluster-1")))
+		if n := strings.Count(out, "  ok"); n != 12 || !strings.Contains(out, "is fit") {
+			t.Errorf("%s: %d checks passed:\n%s", driver, n, out)
+		}
+		for _, c := range []struct{ bucket, secret, says string }{
+			{"no-such-bucket", m.SecretKey, "NoSuchBucket"},
+			{"logs", "wrong", "SignatureDoesNotMatch"},
+		} {
+			cmd := exec.Command(firnBin, "bucket", "probe", "--bucket", m.URL(driver, c.bucket, ""))
+			cmd.Env = append(cmd.Environ(), "AWS_SECRET_ACCESS_KEY="+c.secret)
+			out, err := cmd.CombinedOutput()
+			if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 3 || !strings.Contains(string(out), "denied") || !strings.Contains(string(out), c.says) {
+				t.Errorf("%s with %s: %v, want one that says %s\n%s", driver, c.bucket, err, c.says, out)
+			}
+			if strings.Contains(string(out), m.SecretKey) || strings.Contains(string(out), m.AccessKey) {
+				t.Errorf("the report gives credentials away:\n%s", out)
+			}
+		}
 	}
 }
 

@@ -30,6 +30,7 @@ import (
 
 // produceRequest is decoded by hand: the batches stay where they are in the frame.
 type produceRequest struct {
+	room          int  // what it takes until it is answered, its batches apart
 	transactional bool // a transactional id is given
 	acks          int16
 	timeout       time.Duration
@@ -64,7 +65,8 @@ func produceOutline(name, index field) field {
 // parseProduce decodes a body. The walk over its shape has shown by then that everything is there, so that arrays are made
 // as long as they claim to be. Errors wrap errMalformed.
 func parseProduce(s shape, version int16, body []byte) (*produceRequest, error) {
-	if _, err := s.check(version, body); err != nil {
+	room, err := s.check(version, body)
+	if err != nil {
 		return nil, fmt.Errorf("%s version %d: %w", kmsg.NameForKey(keyProduce), version, err)
 	}
 	b := kbin.Reader{Src: body}
@@ -83,7 +85,7 @@ func parseProduce(s shape, version int16, body []byte) (*produceRequest, error) 
 		}
 		return max(b.ArrayLen(), 0)
 	}
-	req := &produceRequest{}
+	req := &produceRequest{room: room}
 	if version >= 3 {
 		if flexible {
 			req.transactional = b.UnsafeCompactNullableString() != nil
@@ -123,9 +125,13 @@ func parseProduce(s shape, version int16, body []byte) (*produceRequest, error) 
 
 // produce runs on the executor. The caller holds the frame until it returns; every staged batch holds it until it is
 // given back.
-func (s *Server) produce(ctx context.Context, r *request) (reply, error) {
+func (s *Server) produce(ctx context.Context, a *answer) (reply, error) {
+	r := &a.request
 	req, err := parseProduce(s.shapes[keyProduce], r.version, r.body)
 	if err != nil {
+		return reply{}, err
+	}
+	if err := a.held.take(ctx, r.conn, int64(req.room)); err != nil {
 		return reply{}, err
 	}
 	switch {

@@ -45,6 +45,10 @@ func (s *Server) fetch(ctx context.Context, r *request, req *kmsg.FetchRequest) 
 	over := time.NewTimer(min(wait, s.cfg.FetchWaitMax))
 	defer over.Stop()
 	var changed chan struct{} // nil until the first sleep
+	var crowded <-chan struct{}
+	if r.charged { // it holds memory while it sleeps: where others wait for that, it ends
+		crowded = s.crowding()
+	}
 	for last := wait == 0 || req.MinBytes <= 0 || len(plan.parts) == 0; ; {
 		failed, readable := f.look(ctx)
 		if ctx.Err() != nil {
@@ -70,6 +74,8 @@ func (s *Server) fetch(ctx context.Context, r *request, req *kmsg.FetchRequest) 
 		case <-over.C:
 			last = true
 		case <-s.drained:
+			last = true
+		case <-crowded:
 			last = true
 		case <-ctx.Done():
 			return reply{}, context.Cause(ctx)
@@ -174,6 +180,7 @@ func (f *fetching) stand(p *planPart, topic entry.UUID, part *state.Partition) {
 			return
 		}
 	}
+	p.behind = behind(part, p.offset)
 	if p.offset < p.now.logStart || p.offset > p.now.highWatermark {
 		p.now.code = codeOffsetOutOfRange
 	}
@@ -189,6 +196,13 @@ func judgeLeaderEpoch(known, current int32) errorCode {
 		return codeFencedLeaderEpoch
 	}
 	return codeUnknownLeaderEpoch
+}
+
+// behind is about how many bytes of records a partition has from offset on, going by the average; on the high side.
+func behind(p *state.Partition, offset int64) int64 {
+	records := max(p.Next()-p.LogStart(), 1)
+	each := float64(p.Size()) / float64(records)
+	return int64(float64(max(p.Next()-offset, 0))*each*1.25) + 4<<10
 }
 
 // included lists the parts that the answer names: all, or in an incremental fetch those with news.
@@ -208,15 +222,16 @@ func (f *fetching) included() []int {
 func (f *fetching) answer(ctx context.Context, r *request, final bool) (reply, int, error) {
 	s := f.s
 	most := min(int(max(f.req.MaxBytes, 0)), s.cfg.FetchBytesMax)
+	// Room is made for what is there rather than for what clients allow, which is tens of times as much at the tail.
 	want := 0
 	for i := range f.plan.parts {
 		if p := &f.plan.parts[i]; p.ready {
-			want = min(want+int(max(p.maxBytes, 1)), most)
+			want = min(want+int(min(int64(max(p.maxBytes, 1)), p.behind)), most)
 		}
 	}
 	charge := int64(max(want, 0))
 	if charge > 0 {
-		if err := s.fetchBudget.take(ctx, charge); err != nil {
+		if err := s.answers.take(ctx, charge); err != nil {
 			return reply{}, 0, context.Cause(ctx)
 		}
 	}
@@ -234,15 +249,22 @@ func (f *fetching) answer(ctx context.Context, r *request, final bool) (reply, i
 	}
 	if ctx.Err() != nil || !final && size < min(int(f.req.MinBytes), most) {
 		s.pool.put(dst)
-		s.fetchBudget.give(charge)
+		s.answers.give(charge)
 		if ctx.Err() != nil {
 			return reply{}, 0, context.Cause(ctx)
 		}
 		return reply{}, size, nil
 	}
-	if unused := charge - int64(size); unused > 0 {
-		s.fetchBudget.give(unused)
-		charge -= unused
+	// What is held is the buffer, not what is in it.
+	switch held := s.answers.clip(int64(cap(dst))); {
+	case size == 0:
+		s.answers.give(charge)
+		charge = 0
+	case held < charge:
+		s.answers.give(charge - held)
+		charge = held
+	case held > charge && s.answers.more(held-charge):
+		charge = held
 	}
 	for _, i := range included {
 		if code := f.plan.parts[i].now.code; code != codeNone {

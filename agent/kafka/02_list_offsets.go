@@ -42,6 +42,9 @@ func notAvailable(version int16) errorCode {
 
 func (s *Server) listOffsets(ctx context.Context, req *kmsg.ListOffsetsRequest) *kmsg.ListOffsetsResponse {
 	lagging := s.barrier(ctx)
+	// Looking up a time reads from the bucket. All of a request's share one deadline, as a Fetch's reads do.
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.FetchReadTimeout)
+	defer cancel()
 	res := kmsg.NewPtrListOffsetsResponse()
 	res.Version = req.Version
 	type asked struct {

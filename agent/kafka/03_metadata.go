@@ -41,15 +41,7 @@ type metadataTopic struct {
 func (s *Server) metadata(ctx context.Context, req *kmsg.MetadataRequest) *kmsg.MetadataResponse {
 	// Version 0 asks for all topics with an empty list, later ones with null.
 	all := req.Topics == nil || req.Version == 0 && len(req.Topics) == 0
-	topics := make([]metadataTopic, len(req.Topics))
-	for i := range req.Topics {
-		t := &req.Topics[i]
-		if t.Topic != nil {
-			topics[i].name = *t.Topic
-		} else {
-			topics[i].id, topics[i].byID = t.TopicID, true
-		}
-	}
+	topics := askedTopics(req)
 	if all {
 		// A list that lacks a topic would not be asked for again. Where the metastore does not answer, what is known here is
 		// better than nothing: clients could not start otherwise.
@@ -90,6 +82,30 @@ func (s *Server) metadata(ctx context.Context, req *kmsg.MetadataRequest) *kmsg.
 		res.Topics = append(res.Topics, rt)
 	}
 	return res
+}
+
+// askedTopics lists what a request names, each once: as in Kafka, naming a topic many times gets one answer.
+func askedTopics(req *kmsg.MetadataRequest) []metadataTopic {
+	type named struct {
+		name string
+		id   entry.UUID
+	}
+	topics := make([]metadataTopic, 0, len(req.Topics))
+	seen := make(map[named]bool, len(req.Topics))
+	for i := range req.Topics {
+		t := &req.Topics[i]
+		var m metadataTopic
+		if t.Topic != nil {
+			m.name = *t.Topic
+		} else {
+			m.id, m.byID = t.TopicID, true
+		}
+		if key := (named{m.name, m.id}); !seen[key] {
+			seen[key] = true
+			topics = append(topics, m)
+		}
+	}
+	return topics
 }
 
 // lookUpTopics fills in views and codes. The error says why what is missing is not proven to be.
@@ -141,13 +157,18 @@ func validTopicName(name string) bool {
 	return true
 }
 
-// autoCreate proposes the topics that are not there.
+// autoCreate proposes the topics that are not there. Of very many it makes some, and clients ask again for the others.
 func (s *Server) autoCreate(ctx context.Context, topics []metadataTopic) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ProposeTimeout)
 	defer cancel()
+	made := 0
 	for i := range topics {
 		m := &topics[i]
 		if m.code != codeUnknownTopicOrPartition {
+			continue
+		}
+		if made++; made > autoCreatedMax {
+			m.code = codeLeaderNotAvailable
 			continue
 		}
 		res, err := s.meta.Propose(ctx, &entry.CreateTopic{

@@ -69,6 +69,7 @@ func (s *Server) createTopics(ctx context.Context, req *kmsg.CreateTopicsRequest
 	}
 	res := kmsg.NewPtrCreateTopicsResponse()
 	res.Version = req.Version
+	described := 0
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		rt := kmsg.NewCreateTopicsResponseTopic()
@@ -87,7 +88,11 @@ func (s *Server) createTopics(ctx context.Context, req *kmsg.CreateTopicsRequest
 		}
 		if rt.ErrorCode, rt.ErrorMessage = s.tell(keyCreateTopics, no); no == nil {
 			rt.TopicID, rt.NumPartitions, rt.ReplicationFactor = view.id, view.partitions, clampReplication(view.replication)
-			if req.Version >= 5 {
+			switch described++; {
+			case req.Version < 5:
+			case described > describedMax: // what a client would have to ask for anew
+				rt.ConfigErrorCode = int16(codePolicyViolation)
+			default:
 				rt.Configs = createdConfigs(&view)
 			}
 		}

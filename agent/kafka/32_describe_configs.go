@@ -20,20 +20,36 @@ func (s *Server) describeConfigs(ctx context.Context, req *kmsg.DescribeConfigsR
 	lagging := s.barrier(ctx)
 	res := kmsg.NewPtrDescribeConfigsResponse()
 	res.Version = req.Version
+	type resource struct {
+		kind kmsg.ConfigResourceType
+		name string
+	}
+	seen := make(map[resource]bool, len(req.Resources))
+	described := 0
 	for i := range req.Resources {
 		r := &req.Resources[i]
+		key := resource{r.ResourceType, r.ResourceName}
+		again := seen[key]
+		seen[key] = true
 		rr := kmsg.NewDescribeConfigsResponseResource()
 		rr.ResourceType, rr.ResourceName = r.ResourceType, r.ResourceName
 		var no *refusal
 		switch {
 		case lagging != nil:
 			no = refused(codeRequestTimedOut, "the metastore does not answer: %v", lagging)
+		case again: // an answer is hundreds of times what asks for it
+			no = refused(codeInvalidRequest, "a resource is named more than once")
+		case described == describedMax:
+			no = refused(codeInvalidRequest, "more than %d resources at once: ask for the others in a request of their own", describedMax)
 		case r.ResourceType == kmsg.ConfigResourceTypeTopic:
 			rr.Configs, no = s.describeTopicConfigs(r.ResourceName)
 		case r.ResourceType == kmsg.ConfigResourceTypeBroker:
 			rr.Configs, no = s.describeBrokerConfigs(r.ResourceName)
 		default:
 			no = unconfigurable(r.ResourceType)
+		}
+		if no == nil {
+			described++
 		}
 		rr.Configs = slices.DeleteFunc(rr.Configs, func(c kmsg.DescribeConfigsResponseResourceConfig) bool {
 			return len(r.ConfigNames) > 0 && !slices.Contains(r.ConfigNames, c.Name)

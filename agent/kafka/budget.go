@@ -2,31 +2,80 @@ package kafka
 
 import (
 	"context"
+	"sync"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 )
 
 // budget is a number of bytes that are handed out first come, first served.
 type budget struct {
+	size  int64
 	sem   *semaphore.Weighted
 	gauge gauge // what is handed out; may be nil
+	// pressed, where not nil, is called for as long as somebody waits, every pressedEvery.
+	pressed func()
 }
 
 type gauge interface{ Add(delta float64) }
 
+// pressedEvery is how often those who hold a budget are looked through while somebody waits for it.
+const pressedEvery = time.Second
+
 func newBudget(size int, out gauge) *budget {
-	return &budget{sem: semaphore.NewWeighted(int64(size)), gauge: out}
+	return &budget{size: int64(size), sem: semaphore.NewWeighted(int64(size)), gauge: out}
 }
+
+// clip is n, or the whole budget where n is larger: who needs more than there is may go on alone.
+func (b *budget) clip(n int64) int64 { return min(n, b.size) }
 
 // take waits for n bytes.
 func (b *budget) take(ctx context.Context, n int64) error {
-	if err := b.sem.Acquire(ctx, n); err != nil {
-		return err
+	if !b.sem.TryAcquire(n) {
+		if b.pressed != nil {
+			defer b.press()()
+		}
+		if err := b.sem.Acquire(ctx, n); err != nil {
+			return err
+		}
 	}
 	if b.gauge != nil {
 		b.gauge.Add(float64(n))
 	}
 	return nil
+}
+
+// press calls pressed every now and then until the function that it returns is called.
+func (b *budget) press() (stop func()) {
+	over := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		t := time.NewTicker(pressedEvery)
+		defer t.Stop()
+		for {
+			select {
+			case <-t.C:
+				b.pressed()
+			case <-over:
+				return
+			}
+		}
+	})
+	return func() {
+		close(over)
+		wg.Wait()
+	}
+}
+
+// more takes n bytes if they are there at once.
+func (b *budget) more(n int64) bool {
+	if !b.sem.TryAcquire(n) {
+		return false
+	}
+	if b.gauge != nil {
+		b.gauge.Add(float64(n))
+	}
+	return true
 }
 
 func (b *budget) give(n int64) {
@@ -37,4 +86,46 @@ func (b *budget) give(n int64) {
 	if b.gauge != nil {
 		b.gauge.Add(-float64(n))
 	}
+}
+
+// hold is what one request takes of Server.work while it is served, its answer included. The zero value holds nothing.
+type hold struct {
+	n    int64
+	free bool
+}
+
+// take waits for n bytes. Requires: nothing is held, so that nobody waits for what another keeps while waiting too.
+func (h *hold) take(ctx context.Context, c *conn, n int64) error {
+	if n <= freeBytes && c.freeAnswer.CompareAndSwap(false, true) {
+		h.free = true
+		return nil
+	}
+	n = c.s.work.clip(n)
+	if err := c.s.work.take(ctx, n); err != nil {
+		return context.Cause(ctx)
+	}
+	h.n = n
+	return nil
+}
+
+// more takes n bytes on top, if they are there at once.
+func (h *hold) more(c *conn, n int64) bool {
+	if h.free && n <= freeBytes {
+		return true
+	}
+	n = min(n, c.s.work.size-h.n)
+	if !c.s.work.more(n) {
+		return false
+	}
+	h.n += n
+	return true
+}
+
+// give gives everything back. Safe twice.
+func (h *hold) give(c *conn) {
+	c.s.work.give(h.n)
+	if h.free {
+		c.freeAnswer.Store(false)
+	}
+	*h = hold{}
 }

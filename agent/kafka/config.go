@@ -75,30 +75,49 @@ type Config struct {
 	// answer may wait for the bucket and the metastore. Defaults 1 s and 2 min.
 	ProduceTimeoutMin, ProduceTimeoutMax time.Duration
 	// ConnectionInFlightBytes and InFlightBytes bound the requests read and not given back, per connection and in all.
-	// Defaults 32 MiB and 256 MiB.
+	// Defaults 32 MiB and 128 MiB.
 	ConnectionInFlightBytes int
 	InFlightBytes           int
 	// ConnectionRequests bounds the requests of a connection that are not answered. Default 64.
 	ConnectionRequests int
-	// Connections bounds the connections; more are closed at once. Default 10 000.
-	Connections int
+	// QueuedBytes bounds, for all connections, small requests that carry no records. Default 16 MiB.
+	QueuedBytes int
+	// Connections bounds the connections, ConnectionsPerAddress those of one IP address (or IPv6 /64). More are closed at
+	// once, but a newcomer displaces the oldest one that never asked for anything. Defaults 10 000 and as many.
+	Connections           int
+	ConnectionsPerAddress int
+	// AcceptsPerSecond is how many connections of one address are served a second; more wait, and are not refused.
+	// Default 1000.
+	AcceptsPerSecond int
+	// FirstRequestBytesMax bounds the first request of a connection unless it is a Produce, and FirstRequestTimeout the time
+	// until it is there. Defaults 64 KiB and 30 s.
+	FirstRequestBytesMax int
+	FirstRequestTimeout  time.Duration
+	// PressureTimeout bounds the time for 256 KiB of a request or an answer while others wait for the memory that it takes.
+	// Default 5 s.
+	PressureTimeout time.Duration
 	// IdleTimeout closes a connection without requests. Default 10 min.
 	IdleTimeout time.Duration
-	// FrameTimeout bounds the time from a request's first byte to its last. Default 30 s.
+	// FrameTimeout bounds the time from a request's first byte to its last, or to the next 256 KiB of it. Default 30 s.
 	FrameTimeout time.Duration
 	// StallTimeout bounds the time in which a client must take 256 KiB of an answer. Default 60 s.
 	StallTimeout time.Duration
 
+	// WorkBytes bounds what is made of requests until they are answered: decoded requests, what handlers keep, and answers,
+	// of all connections and but for records. Default 32 MiB.
+	WorkBytes int
 	// FetchBytesMax bounds the records of one answer whatever the client asks for; FetchInFlightBytes those of all answers
-	// that are being put together or written. Defaults 16 MiB and 256 MiB.
+	// that are being put together or written. Defaults 8 MiB and 64 MiB.
 	FetchBytesMax      int
 	FetchInFlightBytes int
 	// FetchWaitMax bounds a long poll, FetchReadTimeout the reads of one answer. Defaults 5 min and 10 s.
 	FetchWaitMax     time.Duration
 	FetchReadTimeout time.Duration
 	// FetchSessions bounds the incremental fetch sessions kept; past it, one that was not used for two minutes
-	// makes room, and where there is none, fetches are full ones. Default 1000.
-	FetchSessions int
+	// makes room, and where there is none, fetches are full ones. FetchSessionBytes bounds what they take, by the number of
+	// their partitions. Defaults 1000 and 16 MiB.
+	FetchSessions     int
+	FetchSessionBytes int
 
 	// LogDir is the one log directory that tools are shown. Default "bucket".
 	LogDir string
@@ -144,14 +163,22 @@ func (c *Config) Validate() error {
 	count("produce bytes max", &c.ProduceBytesMax, 16<<20)
 	count("request bytes max", &c.RequestBytesMax, 2<<20)
 	count("connection in-flight bytes", &c.ConnectionInFlightBytes, 32<<20)
-	count("in-flight bytes", &c.InFlightBytes, 256<<20)
+	count("in-flight bytes", &c.InFlightBytes, 128<<20)
 	count("connection requests", &c.ConnectionRequests, 64)
+	count("queued bytes", &c.QueuedBytes, 16<<20)
 	count("connections", &c.Connections, 10_000)
-	count("fetch bytes max", &c.FetchBytesMax, 16<<20)
-	count("fetch in-flight bytes", &c.FetchInFlightBytes, 256<<20)
+	count("connections per address", &c.ConnectionsPerAddress, int64(c.Connections))
+	count("accepts per second", &c.AcceptsPerSecond, 1000)
+	count("first request bytes max", &c.FirstRequestBytesMax, 64<<10)
+	count("work bytes", &c.WorkBytes, 32<<20)
+	count("fetch bytes max", &c.FetchBytesMax, 8<<20)
+	count("fetch in-flight bytes", &c.FetchInFlightBytes, 64<<20)
 	count("fetch sessions", &c.FetchSessions, 1000)
+	count("fetch session bytes", &c.FetchSessionBytes, 16<<20)
 	period("idle timeout", &c.IdleTimeout, 10*time.Minute)
 	period("frame timeout", &c.FrameTimeout, 30*time.Second)
+	period("first request timeout", &c.FirstRequestTimeout, 30*time.Second)
+	period("pressure timeout", &c.PressureTimeout, 5*time.Second)
 	period("stall timeout", &c.StallTimeout, time.Minute)
 	period("fetch wait max", &c.FetchWaitMax, 5*time.Minute)
 	period("fetch read timeout", &c.FetchReadTimeout, 10*time.Second)
@@ -179,6 +206,7 @@ func (c *Config) Validate() error {
 		{c.ConnectionInFlightBytes < frame, "connection in-flight bytes are below the largest request"},
 		{c.InFlightBytes < frame, "in-flight bytes are below the largest request"},
 		{c.ProduceTimeoutMax < c.ProduceTimeoutMin, "produce timeout max is below produce timeout min"},
+		{c.QueuedBytes < frameStep, "queued bytes are below 64 KiB"},
 		{frame > 1<<30, "the largest request exceeds 1 GiB"},
 		{c.FetchInFlightBytes < c.FetchBytesMax, "fetch in-flight bytes are below fetch bytes max"},
 		{c.FetchBytesMax > 1<<30, "fetch bytes max exceed 1 GiB"},

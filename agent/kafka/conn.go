@@ -1,11 +1,11 @@
 package kafka
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -14,56 +14,63 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// conn is one connection; see the package doc for its three goroutines.
+// conn is one connection; see the package doc for its goroutines.
 type conn struct {
 	s      *Server
 	nc     net.Conn
+	from   netip.Addr      // the client's, as admission counts it; zero where unknown
+	at     time.Time       // when it was accepted
 	ctx    context.Context // ends with the connection
 	cancel context.CancelCauseFunc
 
-	// requests go from the reader to the executor. There is room for all that slots allow: while the executor is in a long
-	// poll, the reader must not be held up here, or it would not see the client go.
-	requests chan *frame
-	answers  chan *answer // executor to writer, in request order
-	// slots bounds the requests that are read and not answered.
+	// slots bounds the requests that are read and not answered, and with them both queues below: while the executor is in a
+	// long poll, the reader must not be held up behind it, or it would not see the client go.
 	slots   chan struct{}
 	bounced bounced // of the executor
-	// unanswered is how many those are.
+	// unanswered is how many requests that are.
 	unanswered atomic.Int32
 	budget     *budget
+	// free is taken while a request or an answer of the connection is held without a charge; see freeBytes.
+	freeRequest, freeAnswer atomic.Bool
+	// proven: a request was understood. Until then the connection is given little; see Config.FirstRequestTimeout.
+	proven atomic.Bool
+	// readSince and writeSince are since when (Unix ns) a piece of a request or of an answer has been under way; 0: none is.
+	// A connection that holds a budget others wait for must not take long over it.
+	readSince, writeSince atomic.Int64
 
-	deadlineMu sync.Mutex // guards drain and orders it with setting deadlines
-	drain      bool       // the reader is to stop; never falls
+	wg    sync.WaitGroup // the executor and the writer
+	mu    sync.Mutex     // guards the rest
+	queue stage[*frame]  // reader to executor
+	line  stage[*answer] // executor to writer, in request order
+	drain bool           // the reader is to stop; never falls. Orders it with setting deadlines.
 }
 
 // answer is one response on its way out.
 type answer struct {
 	reply
 	request request
+	held    hold
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{
-		s: s, nc: nc,
-		requests: make(chan *frame, s.cfg.ConnectionRequests),
-		answers:  make(chan *answer, s.cfg.ConnectionRequests),
-		slots:    make(chan struct{}, s.cfg.ConnectionRequests),
-		budget:   newBudget(s.cfg.ConnectionInFlightBytes, nil),
+		s: s, nc: nc, from: addressOf(nc.RemoteAddr()), at: time.Now(),
+		slots:  make(chan struct{}, s.cfg.ConnectionRequests),
+		budget: newBudget(s.cfg.ConnectionInFlightBytes, nil),
 	}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	return c
 }
 
-// run serves the connection until it ends, and closes it.
+// run serves the connection until it ends, and closes it. It is the reader.
 func (c *conn) run() {
-	var wg sync.WaitGroup
-	wg.Go(c.execute)
-	wg.Go(c.write)
 	if err := c.read(); !c.draining() {
 		c.fail(err)
 	}
-	close(c.requests)
-	wg.Wait()
+	if !c.queue.close(&c.mu) { // else the executor passes it on
+		c.line.close(&c.mu)
+	}
+	c.wg.Wait()
 	c.fail(errDraining) // where nothing failed before
 	if err := context.Cause(c.ctx); gone(err) {
 		c.s.cfg.Logger.Debug("connection ended", "remote", c.nc.RemoteAddr(), "reason", err)
@@ -84,7 +91,7 @@ func (c *conn) fail(err error) {
 
 // read hands frames to the executor until one cannot be had.
 func (c *conn) read() error {
-	fr := frameReader{c: c, br: bufio.NewReaderSize(c.nc, 4<<10)}
+	fr := frameReader{c: c}
 	for {
 		f, err := fr.next()
 		if err != nil {
@@ -97,19 +104,23 @@ func (c *conn) read() error {
 			return context.Cause(c.ctx)
 		}
 		c.unanswered.Add(1)
-		select {
-		case c.requests <- f:
-		case <-c.ctx.Done():
-			f.release()
-			return context.Cause(c.ctx)
+		if c.queue.put(&c.mu, f) {
+			c.wg.Go(c.execute)
 		}
 	}
 }
 
-// execute runs requests one after the other.
+// execute runs requests one after the other, until there are none.
 func (c *conn) execute() {
-	defer close(c.answers)
-	for f := range c.requests {
+	for {
+		f, more := c.queue.next(&c.mu)
+		switch more {
+		case nothingNow:
+			return
+		case nothingMore:
+			c.line.close(&c.mu)
+			return
+		}
 		if c.ctx.Err() != nil {
 			f.release()
 			continue
@@ -119,8 +130,121 @@ func (c *conn) execute() {
 			c.fail(err)
 			continue
 		}
-		c.answers <- a // has room for as many as there are slots
+		c.proven.Store(true)
+		if c.line.put(&c.mu, a) {
+			c.wg.Go(c.write)
+		}
 	}
+}
+
+// stage is a queue with a goroutine behind it, which runs only while there is something to do and a little longer: most
+// connections are idle at any time, and then cost one small stack. All fields are guarded by the mutex that is passed in.
+type stage[T any] struct {
+	items []T
+	head  int
+	// running: the goroutine is there. Invariant: it is where items are left.
+	running bool
+	closed  bool // nothing more comes
+	wake    chan struct{}
+	timer   *time.Timer
+}
+
+// linger is how long a stage's goroutine waits for more.
+const linger = 2 * time.Second
+
+// put adds v; start says that the caller has to start the goroutine.
+func (q *stage[T]) put(mu *sync.Mutex, v T) (start bool) {
+	mu.Lock()
+	defer mu.Unlock()
+	q.items = append(q.items, v)
+	if q.running {
+		q.wakeLocked()
+		return false
+	}
+	q.running = true
+	if q.wake == nil {
+		q.wake = make(chan struct{}, 1)
+	}
+	return true
+}
+
+func (q *stage[T]) wakeLocked() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// close ends the goroutine, if there is one, once it has taken what is left.
+func (q *stage[T]) close(mu *sync.Mutex) (running bool) {
+	mu.Lock()
+	defer mu.Unlock()
+	q.closed = true
+	if q.running {
+		q.wakeLocked()
+	}
+	return q.running
+}
+
+// ready takes the next one, if there is one.
+func (q *stage[T]) ready(mu *sync.Mutex) (v T, ok bool) {
+	mu.Lock()
+	defer mu.Unlock()
+	return q.popLocked()
+}
+
+// next says what became of waiting for the next one. Where none was taken the goroutine has to end.
+type next int8
+
+const (
+	taken next = iota
+	nothingNow
+	nothingMore
+)
+
+// next waits for the next one.
+func (q *stage[T]) next(mu *sync.Mutex) (v T, _ next) {
+	for over := false; ; {
+		mu.Lock()
+		v, ok := q.popLocked()
+		if ok {
+			mu.Unlock()
+			return v, taken
+		}
+		if q.closed || over {
+			defer mu.Unlock()
+			q.running, q.items, q.wake, q.timer = false, nil, nil, nil
+			if q.closed {
+				return v, nothingMore
+			}
+			return v, nothingNow
+		}
+		if q.timer == nil {
+			q.timer = time.NewTimer(linger)
+		} else {
+			q.timer.Reset(linger)
+		}
+		wake, timer := q.wake, q.timer
+		mu.Unlock()
+		select {
+		case <-wake:
+		case <-timer.C:
+			over = true
+		}
+		timer.Stop()
+	}
+}
+
+func (q *stage[T]) popLocked() (v T, ok bool) {
+	if q.head == len(q.items) {
+		return v, false
+	}
+	var none T
+	v, q.items[q.head] = q.items[q.head], none
+	if q.head++; q.head == len(q.items) {
+		q.items, q.head = q.items[:0], 0
+	}
+	return v, true
 }
 
 // handle takes over the frame's hold.
@@ -132,18 +256,24 @@ func (c *conn) handle(f *frame) (*answer, error) {
 	}
 	r.conn, r.frame, r.at = c, f, time.Now()
 	a := &answer{request: r}
+	defer func() {
+		if err != nil {
+			a.held.give(c)
+		}
+	}()
 	switch {
 	case unknownVersion:
 		f.release()
 		a.reply = c.s.unknownApiVersions()
 	case r.key == keyProduce:
 		defer f.release()
-		a.reply, err = c.s.produce(c.ctx, &a.request)
+		a.reply, err = c.s.produce(c.ctx, a)
 	default:
-		msg, derr := c.s.decode(&r)
+		var msg kmsg.Request
+		msg, err = c.s.decode(c.ctx, a)
 		f.release()
-		if derr != nil {
-			return nil, derr
+		if err != nil {
+			return nil, err
 		}
 		a.reply, err = c.s.serve(c.ctx, &a.request, msg)
 	}
@@ -151,11 +281,14 @@ func (c *conn) handle(f *frame) (*answer, error) {
 	return a, err
 }
 
-// writeStep is how much of an answer the client must take within StallTimeout; small answers that are ready are gathered
-// up to it.
-const writeStep = 256 << 10
+// writeStep is how much of an answer the client must take within StallTimeout; gatherStep is up to which size small answers
+// that are ready are put together.
+const (
+	writeStep  = 256 << 10
+	gatherStep = 16 << 10
+)
 
-// write sends answers in order. Once the connection has failed it only gives back what they hold.
+// write sends answers in order, until there are none. Once the connection has failed it only gives back what they hold.
 func (c *conn) write() {
 	out := c.s.pool.get(0)
 	defer func() { c.s.pool.put(out) }()
@@ -165,7 +298,15 @@ func (c *conn) write() {
 			out = out[:0]
 		}
 	}
-	for a := range c.answers {
+	for {
+		a, ok := c.line.ready(&c.mu)
+		if !ok {
+			flush()
+			var more next
+			if a, more = c.line.next(&c.mu); more != taken {
+				return
+			}
+		}
 		if a.ready != nil {
 			select {
 			case <-a.ready:
@@ -175,29 +316,28 @@ func (c *conn) write() {
 			}
 		}
 		if c.ctx.Err() != nil {
-			a.drop(c.s)
+			a.drop(c)
 			c.answered()
 			continue
 		}
 		switch err := a.failure(); {
 		case err != nil:
-			a.drop(c.s)
 			c.fail(fmt.Errorf("%s: %w", kmsg.NameForKey(a.request.key), err))
 		case a.built != nil:
 			flush()
 			c.send(finish(a.built, 0))
-			a.drop(c.s)
 		case a.body != nil:
 			start := len(out)
 			out = finish(a.body(appendHeader(out, &a.request)), start)
+			a.body = nil
+			if len(out) >= gatherStep {
+				flush()
+			}
 		}
 		c.s.cfg.Metrics.answered(a.request.key, time.Since(a.request.at))
+		a.drop(c)
 		c.answered()
-		if len(out) >= writeStep || len(c.answers) == 0 {
-			flush()
-		}
 	}
-	flush()
 }
 
 // await waits until a is ready, the connection ends, or the client's patience does.
@@ -230,20 +370,24 @@ func (a *answer) failure() error {
 }
 
 // drop gives back what the answer holds.
-func (a *answer) drop(s *Server) {
+func (a *answer) drop(c *conn) {
 	if a.built != nil {
-		s.pool.put(a.built)
+		c.s.pool.put(a.built)
 		a.built = nil
 	}
-	s.fetchBudget.give(a.charge)
+	c.s.answers.give(a.charge)
 	a.charge = 0
+	a.held.give(c)
 }
 
 // send writes b, or fails the connection.
 func (c *conn) send(b []byte) {
+	defer c.writeSince.Store(0)
 	for len(b) > 0 && c.ctx.Err() == nil {
 		n := min(len(b), writeStep)
-		err := c.nc.SetWriteDeadline(time.Now().Add(c.s.cfg.StallTimeout))
+		now := time.Now()
+		c.writeSince.Store(now.UnixNano())
+		err := c.nc.SetWriteDeadline(now.Add(c.s.cfg.StallTimeout))
 		if err == nil {
 			_, err = c.nc.Write(b[:n])
 		}

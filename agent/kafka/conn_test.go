@@ -121,7 +121,14 @@ func TestIdleAndSlowClientsAreClosed(t *testing.T) {
 		id := a.topic("t", 1)
 		s := server(t, a, func(c *kafka.Config) { c.IdleTimeout, c.FrameTimeout = time.Minute, 5*time.Second })
 		start := time.Now()
+		silent := dial(t, s)
+		silent.closed()
+		if took := time.Since(start); took != 30*time.Second {
+			t.Errorf("a client that never asked for anything was closed after %v", took)
+		}
 		idle := dial(t, s)
+		ask[*kmsg.MetadataResponse](idle, kmsg.NewPtrMetadataRequest())
+		start = time.Now()
 		idle.closed()
 		if took := time.Since(start); took != time.Minute {
 			t.Errorf("an idle client was closed after %v", took)

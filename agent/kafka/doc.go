@@ -3,7 +3,7 @@
 //
 // # A connection
 //
-// Three goroutines share it and hand over in order:
+// Three goroutines share it and hand over in order; the last two run only while there is something to do:
 //
 //	reader    frames → request queue      reads a frame only when the in-flight budgets have room: back-pressure is not reading
 //	executor  request queue → answers     parses and runs handlers one after the other, as Kafka does
@@ -16,6 +16,21 @@
 // A frame's buffer is pooled. It belongs to the reader, then the executor; for a Produce its batches are lent to the
 // produce path, and the buffer returns to the pool when every batch was given back. All other requests are decoded into
 // values of their own and give their buffer back at once.
+//
+// # Memory
+//
+// Whatever clients can make a server keep is taken from a budget before it is made, and where a budget is used up they wait:
+//
+//	in flight   requests with records and large ones, from before room is made for them until they are done with
+//	queued      small requests, until they were served
+//	work        what is made of a request until it was answered: decoded, in handlers, as an answer. Its size is found by
+//	            walking the request against the shape of its API, and by asking what the answer will name
+//	answers     records of Fetch answers, until they were written
+//
+// One small request and one small answer of each connection go without, so that who asks for one thing after the other is
+// served however crowded it is. A connection that is slow to send or to take what it holds a budget for is closed when
+// others wait for that budget, and a long poll that holds some ends. Connections are bounded in all and per address, where a
+// newcomer displaces the oldest one that never asked for anything; more than so many a second of one address wait.
 //
 // # What is answered and what closes
 //

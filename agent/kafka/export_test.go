@@ -27,7 +27,13 @@ func (s *Server) InFlight() bool {
 }
 
 func (s *Server) FetchInFlight() bool {
-	return s.fetchBudget.sem.TryAcquire(int64(s.cfg.FetchInFlightBytes)) && release(s.fetchBudget, s.cfg.FetchInFlightBytes)
+	return s.answers.sem.TryAcquire(int64(s.cfg.FetchInFlightBytes)) && release(s.answers, s.cfg.FetchInFlightBytes)
+}
+
+// Idle reports whether nothing is held of the budgets of small requests and of what is made of requests.
+func (s *Server) Idle() bool {
+	return s.queued.sem.TryAcquire(s.queued.size) && release(s.queued, int(s.queued.size)) &&
+		s.work.sem.TryAcquire(s.work.size) && release(s.work, int(s.work.size))
 }
 
 func release(b *budget, n int) bool {
@@ -108,7 +114,9 @@ func Decoder() func(b []byte) error {
 			_, err = parseProduce(s.shapes[keyProduce], r.version, r.body)
 			return err
 		}
-		_, err = s.decode(&r)
+		if _, err = s.shapes[r.key].check(r.version, r.body); err == nil {
+			_, err = decode(&r)
+		}
 		return err
 	}
 }
@@ -186,3 +194,50 @@ func Lookup(key int16) (highest int16, ok bool) {
 	a, ok := lookupAPI(key)
 	return a.max, ok
 }
+
+// BufferFor is the room that a buffer for size bytes has, and has again once it was given back.
+func BufferFor(size int) int {
+	var p buffers
+	b := p.get(size)
+	room := cap(b)
+	p.put(b)
+	if again := p.get(room); cap(again) != room {
+		return -1
+	}
+	return room
+}
+
+// Handle decodes and serves a request as the executor does, and returns the encoded answer's body; charged is what was asked
+// of the budget for it.
+func (s *Server) Handle(req kmsg.Request) (body []byte, charged int64, err error) {
+	frame := kmsg.NewRequestFormatter().AppendRequest(nil, req, 1)[4:]
+	r, _, err := parseRequest(frame)
+	if err != nil {
+		return nil, 0, err
+	}
+	ours, theirs := net.Pipe()
+	defer func() { _, _ = ours.Close(), theirs.Close() }()
+	c := newConn(s, ours)
+	r.conn, r.at = c, time.Now()
+	a := &answer{request: r}
+	defer a.held.give(c)
+	msg, err := s.decode(c.ctx, a)
+	if err != nil {
+		return nil, 0, err
+	}
+	charged = a.held.n
+	if a.held.free {
+		charged += freeBytes
+	}
+	if a.reply, err = s.serve(c.ctx, &a.request, msg); err != nil {
+		return nil, 0, err
+	}
+	if a.built != nil {
+		s.answers.give(a.charge)
+		return a.built, charged, nil
+	}
+	return a.body(nil), charged, nil
+}
+
+// Serving runs a connection as Serve does with what it accepts.
+func (s *Server) Serving(nc net.Conn) { s.start(nc) }

@@ -1,7 +1,6 @@
 package kafka
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -22,17 +21,31 @@ var (
 	errIdle = errors.New("idle")
 	// errSlow: a request did not arrive whole in time, or an answer was not taken.
 	errSlow = errors.New("client too slow")
+	// errDisplaced: it asked for nothing, and another needed its place.
+	errDisplaced = errors.New("made room for another connection")
 	// errDraining: the server takes no more requests.
 	errDraining = errors.New("draining")
 )
 
-// frameStep is how much is read of a frame before the client has shown that it sends large ones.
-const frameStep = 64 << 10
+const (
+	// frameStep is the size of the largest request that may pass while producers are held back.
+	frameStep = 64 << 10
+	// uncharged is how much of a request is read before anything is asked of a budget, and freeBytes what one request and one
+	// answer of each connection may take beside them: who does one thing after the other is served however crowded it is.
+	uncharged = 4 << 10
+	freeBytes = 4 << 10
+	// firstRoom is the room made for a request before any of it came.
+	firstRoom = 1 << 10
+	// readStep is how much of a request must come within FrameTimeout.
+	readStep = 256 << 10
+)
 
 // frameReader reads requests off one connection.
 type frameReader struct {
-	c  *conn
-	br *bufio.Reader
+	c *conn
+	// head is the size and what every request begins with; got is how much of it is there.
+	head [4 + headerBytesMin]byte
+	got  int
 	// proven is the size of the largest frame that came whole; up to it room is made at once.
 	proven int
 }
@@ -46,129 +59,184 @@ func (fr *frameReader) next() (*frame, error) {
 	if err := c.deadline(cfg.FrameTimeout); err != nil {
 		return nil, err
 	}
-	head, err := fr.br.Peek(4 + headerBytesMin)
-	if err != nil {
-		if foreign := sniff(head); foreign != "" {
+	for _, need := range [...]int{4, len(fr.head)} {
+		if fr.got < need {
+			n, err := io.ReadAtLeast(c.nc, fr.head[fr.got:], need-fr.got)
+			fr.got += n
+			if foreign := sniff(fr.head[:fr.got]); err != nil && foreign != "" {
+				return nil, fmt.Errorf("%w: looks like %s", errForeign, foreign)
+			}
+			if err != nil {
+				return nil, late(err)
+			}
+		}
+		size, most := fr.size(), int64(max(cfg.ProduceBytesMax, cfg.RequestBytesMax))
+		if size >= headerBytesMin && size <= most {
+			continue
+		}
+		if foreign := sniff(fr.head[:fr.got]); foreign != "" {
 			return nil, fmt.Errorf("%w: looks like %s", errForeign, foreign)
 		}
-		return nil, late(err)
+		return nil, fmt.Errorf("%w: %d bytes, %d to %d allowed", errFrameSize, size, headerBytesMin, most)
 	}
-	size := int64(int32(binary.BigEndian.Uint32(head)))
-	key := int16(binary.BigEndian.Uint16(head[4:]))
-	limit := int64(cfg.RequestBytesMax)
-	if key == keyProduce {
-		limit = int64(cfg.ProduceBytesMax)
-	}
-	if size < headerBytesMin || size > limit {
-		if foreign := sniff(head); foreign != "" {
-			return nil, fmt.Errorf("%w: looks like %s", errForeign, foreign)
-		}
-		return nil, fmt.Errorf("%w: %s of %d bytes, %d allowed", errFrameSize, kmsg.NameForKey(key), size, limit)
-	}
+	key := int16(binary.BigEndian.Uint16(fr.head[4:]))
 	if _, ok := lookupAPI(key); !ok {
 		return nil, fmt.Errorf("%w: unknown API key %d", errMalformed, key)
 	}
-	if _, err := fr.br.Discard(4); err != nil {
-		return nil, err
+	limit, first := int64(cfg.RequestBytesMax), ""
+	switch {
+	case key == keyProduce: // which may be a connection's first: clients of pinned versions ask for nothing before
+		limit = int64(cfg.ProduceBytesMax)
+	case !c.proven.Load():
+		limit, first = min(limit, int64(cfg.FirstRequestBytesMax)), " of a connection's first request"
 	}
-	return fr.body(int(size), key == keyProduce || size > frameStep)
+	if size := fr.size(); size > limit {
+		return nil, fmt.Errorf("%w: %s of %d bytes, %d allowed%s", errFrameSize, kmsg.NameForKey(key), size, limit, first)
+	}
+	return fr.body(int(fr.size()), key == keyProduce)
 }
+
+func (fr *frameReader) size() int64 { return int64(int32(binary.BigEndian.Uint32(fr.head[:]))) }
 
 // awaitFirst waits for the first bytes of a frame. A connection that waits for answers is not idle.
 func (fr *frameReader) awaitFirst() error {
-	for {
-		if err := fr.c.deadline(fr.c.s.cfg.IdleTimeout); err != nil {
+	c := fr.c
+	cfg := &c.s.cfg
+	waited := time.Duration(0)
+	for fr.got = 0; ; {
+		first := !c.proven.Load()
+		patience := max(cfg.IdleTimeout-waited, 0)
+		if first {
+			patience = min(patience, cfg.FirstRequestTimeout)
+		}
+		if err := c.deadline(patience); err != nil {
 			return err
 		}
-		_, err := fr.br.Peek(1)
+		n, err := c.nc.Read(fr.head[:])
+		fr.got = n
 		switch {
-		case err == nil:
+		case n > 0:
 			return nil
+		case err == nil:
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return err
-		case fr.c.draining():
+		case c.draining():
 			return errDraining
-		case fr.c.unanswered.Load() == 0:
+		case first && c.proven.Load():
+			waited += patience // the first request was still on its way through
+		case c.unanswered.Load() == 0:
 			return errIdle
 		}
 	}
 }
 
-// body reads size bytes. Beyond the first step it waits for the budgets before it makes room, and it doubles the room only
-// as bytes come: what a client claims costs nothing. Every request counts against the connection's budget for as long as it
-// is queued. Small ones that carry no records do not count against the one that all connections share: they must get
+// charges are what a request holds of the budgets.
+type charges struct {
+	size   int64
+	shared *budget // nil: none but the connection's
+	free   bool    // it is the connection's one request that goes without
+}
+
+// charge waits for room for a request of size bytes. Every request counts against the connection's budget for as long as it
+// is queued, and against one that connections share. That is another for small ones that carry no records: they must get
 // through while producers are held back.
-func (fr *frameReader) body(size int, shared bool) (*frame, error) {
+func (c *conn) charge(size int64, records bool) (ch charges, err error) {
+	switch {
+	case records || size > frameStep:
+		ch.shared = c.s.inFlight
+	case size > freeBytes || !c.freeRequest.CompareAndSwap(false, true):
+		ch.shared = c.s.queued
+	default:
+		ch.free = true
+	}
+	if err = c.budget.take(c.ctx, size); err == nil && ch.shared != nil {
+		if err = ch.shared.take(c.ctx, size); err != nil {
+			c.budget.give(size)
+		}
+	}
+	if err != nil {
+		if ch.free {
+			c.freeRequest.Store(false)
+		}
+		return charges{}, err
+	}
+	ch.size = size
+	return ch, nil
+}
+
+func (c *conn) refund(ch charges) {
+	c.budget.give(ch.size)
+	if ch.shared != nil {
+		ch.shared.give(ch.size)
+	}
+	if ch.free {
+		c.freeRequest.Store(false)
+	}
+}
+
+// body reads a request of size bytes. Beyond what is uncharged it waits for the budgets before it makes room, and it doubles
+// the room only as bytes come: what a client claims costs nothing.
+func (fr *frameReader) body(size int, records bool) (*frame, error) {
 	c, pool := fr.c, &fr.c.s.pool
-	charged := int64(0)
-	charge := func() error {
-		// Waiting for room is ours to answer for, not the client's.
-		if err := c.budget.take(c.ctx, int64(size)); err != nil {
-			return err
-		}
-		if shared {
-			if err := c.s.inFlight.take(c.ctx, int64(size)); err != nil {
-				c.budget.give(int64(size))
-				return err
-			}
-		}
-		charged = int64(size)
-		return nil
-	}
-	refund := func() {
-		c.budget.give(charged)
-		if shared {
-			c.s.inFlight.give(charged)
-		}
-	}
-	b := pool.get(min(size, frameStep))
+	var held charges
+	b := pool.get(min(size, firstRoom))
 	fail := func(err error) (*frame, error) {
+		c.readSince.Store(0)
 		pool.put(b)
-		refund()
+		c.refund(held)
 		return nil, late(err)
 	}
-	for len(b) < size {
-		if len(b) == cap(b) || len(b) == frameStep {
-			if charged == 0 {
-				if err := charge(); err != nil {
-					return fail(err)
-				}
-				if err := c.deadline(c.s.cfg.FrameTimeout); err != nil {
-					return fail(err)
-				}
+	b = append(b, fr.head[4:]...)
+	for charged := false; ; {
+		if !charged && (len(b) == size || len(b) >= uncharged || size <= fr.proven) {
+			// Waiting for room is ours to answer for, not the client's.
+			c.readSince.Store(0)
+			var err error
+			if held, err = c.charge(int64(size), records); err != nil {
+				return fail(err)
 			}
-			if len(b) == cap(b) {
-				grown := append(pool.get(min(size, max(2*cap(b), fr.proven))), b...)
-				pool.put(b)
-				b = grown
+			charged = true
+		}
+		if len(b) == size {
+			break
+		}
+		if len(b) == cap(b) {
+			room := 2 * cap(b)
+			if charged {
+				room = max(room, fr.proven)
+			}
+			grown := append(pool.get(min(size, room)), b...)
+			pool.put(b)
+			b = grown
+		}
+		end := min(size, cap(b), len(b)+readStep)
+		if !charged {
+			end = min(end, max(uncharged, len(b)))
+		}
+		if charged {
+			c.readSince.Store(time.Now().UnixNano())
+			if err := c.deadline(c.s.cfg.FrameTimeout); err != nil {
+				return fail(err)
 			}
 		}
-		end := min(size, cap(b))
-		if charged == 0 {
-			end = min(end, frameStep)
-		}
-		n, err := io.ReadFull(fr.br, b[len(b):end])
+		n, err := io.ReadFull(c.nc, b[len(b):end])
 		b = b[:len(b)+n]
 		if err != nil {
 			return fail(err)
 		}
 	}
-	if charged == 0 {
-		if err := charge(); err != nil {
-			return fail(err)
-		}
-	}
+	c.readSince.Store(0)
 	fr.proven = max(fr.proven, size)
 	f := &frame{body: b}
 	f.holders.Store(1)
 	f.free = func() {
 		pool.put(b)
-		refund()
+		c.refund(held)
 	}
 	return f, nil
 }
 
-// late names what a deadline in the middle of a frame means.
+// late tells a request that did not come in time from a connection that broke.
 func late(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("%w: a request did not arrive whole in time", errSlow)
@@ -200,8 +268,8 @@ func sniff(head []byte) string {
 
 // deadline bounds the reads from now on.
 func (c *conn) deadline(d time.Duration) error {
-	c.deadlineMu.Lock()
-	defer c.deadlineMu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.drain {
 		return errDraining
 	}
@@ -210,20 +278,20 @@ func (c *conn) deadline(d time.Duration) error {
 
 // stopReading makes the reader return after the frame it is in, or at once between frames.
 func (c *conn) stopReading() {
-	c.deadlineMu.Lock()
-	defer c.deadlineMu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.drain = true
 	_ = c.nc.SetReadDeadline(time.Unix(1, 0))
 }
 
 func (c *conn) draining() bool {
-	c.deadlineMu.Lock()
-	defer c.deadlineMu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	return c.drain
 }
 
 // gone reports whether err is only the client's going away.
 func gone(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
-		errors.Is(err, io.ErrClosedPipe) || errors.Is(err, errDraining) || errors.Is(err, errIdle) || errors.Is(err, ErrClosed)
+		errors.Is(err, io.ErrClosedPipe) || errors.Is(err, errDraining) || errors.Is(err, errIdle) || errors.Is(err, errDisplaced) || errors.Is(err, ErrClosed)
 }

@@ -6,15 +6,17 @@ import (
 	"sync/atomic"
 )
 
-// Buffers come in classes of 4 KiB times a power of two. Larger ones are left to the collector.
+// Buffers come in classes of a power of two from 1 KiB on, and one and a half times that. Larger ones are left to the
+// collector.
 const (
-	minClassBits = 12
+	minClassBits = 10
 	maxClassBits = 26
+	classes      = 2*(maxClassBits-minClassBits) + 1
 )
 
 // buffers recycles byte slices. The zero value is ready.
 type buffers struct {
-	classes [maxClassBits - minClassBits + 1]sync.Pool // of *[]byte
+	classes [classes]sync.Pool // of *[]byte
 	// poison, for tests: what is given back is overwritten first.
 	poison bool
 }
@@ -28,7 +30,7 @@ func (p *buffers) get(size int) []byte {
 	if b, ok := p.classes[c].Get().(*[]byte); ok {
 		return (*b)[:0]
 	}
-	return make([]byte, 0, 1<<(c+minClassBits))
+	return make([]byte, 0, classSize(c))
 }
 
 // put takes b back. Nobody may touch it afterwards.
@@ -39,19 +41,29 @@ func (p *buffers) put(b []byte) {
 			b[i] = 0xdb
 		}
 	}
-	c := bits.Len(uint(len(b))) - 1 - minClassBits // the class it fills
+	c := classFor(len(b))
+	if c < len(p.classes) && classSize(c) > len(b) {
+		c-- // the class it fills
+	}
 	if c < 0 || c >= len(p.classes) {
 		return
 	}
 	p.classes[c].Put(&b)
 }
 
+// classSize is the size of a class's buffers.
+func classSize(c int) int { return (2 + c&1) << (c/2 + minClassBits - 1) }
+
 // classFor returns the smallest class with room for size bytes.
 func classFor(size int) int {
 	if size <= 1<<minClassBits {
 		return 0
 	}
-	return bits.Len(uint(size-1)) - minClassBits
+	over := bits.Len(uint(size-1)) - minClassBits // 2^over times the smallest is enough
+	if size <= classSize(2*over-1) {
+		return 2*over - 1
+	}
+	return 2 * over
 }
 
 // frame is one request as read, without its length. It is given back by the last holder.

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"time"
@@ -18,6 +19,7 @@ type request struct {
 	clientID    string
 	body        []byte // aliases the frame
 	at          time.Time
+	charged     bool // it holds some of Server.work
 	// ready is closed when what a Produce staged has its outcome; nil where nothing was staged.
 	ready chan struct{}
 }
@@ -74,16 +76,38 @@ func flexible(key, version int16) bool {
 	return req.IsFlexible()
 }
 
-// decode turns the body into kmsg's struct. Nothing in it aliases the frame. Errors wrap errMalformed.
-func (s *Server) decode(r *request) (kmsg.Request, error) {
-	name := kmsg.NameForKey(r.key)
-	if _, err := s.shapes[r.key].check(r.version, r.body); err != nil {
-		return nil, fmt.Errorf("%s version %d: %w", name, r.version, err)
+// decode turns the body of a's request into kmsg's struct. Nothing in it aliases the frame. What it takes, and is about to take
+// until it is answered, is charged first. Errors that are not of the connection's end wrap errMalformed.
+func (s *Server) decode(ctx context.Context, a *answer) (kmsg.Request, error) {
+	r := &a.request
+	need, err := s.shapes[r.key].check(r.version, r.body)
+	if err != nil {
+		return nil, fmt.Errorf("%s version %d: %w", kmsg.NameForKey(r.key), r.version, err)
 	}
+	for room := int64(need); ; {
+		if err := a.held.take(ctx, r.conn, room); err != nil {
+			return nil, err
+		}
+		msg, err := decode(r)
+		if err != nil {
+			return nil, err
+		}
+		// Only now is known what it asks for. Where there is no room for that, it starts over with all of it at once.
+		more := s.answerRoom(msg)
+		if room > int64(need) || a.held.more(r.conn, more) {
+			r.charged = a.held.n > 0
+			return msg, nil
+		}
+		a.held.give(r.conn)
+		room += more
+	}
+}
+
+func decode(r *request) (kmsg.Request, error) {
 	msg := kmsg.RequestForKey(r.key)
 	msg.SetVersion(r.version)
 	if err := msg.ReadFrom(r.body); err != nil {
-		return nil, fmt.Errorf("%w: %s version %d: %w", errMalformed, name, r.version, err)
+		return nil, fmt.Errorf("%w: %s version %d: %w", errMalformed, kmsg.NameForKey(r.key), r.version, err)
 	}
 	return msg, nil
 }

@@ -23,19 +23,23 @@ type Server struct {
 	producer Producer
 	log      Log
 
-	shapes      map[int16]shape
-	pool        buffers
-	inFlight    *budget
-	fetchBudget *budget
-	sessions    *sessions
-	validators  sync.Pool // of *batch.Validator
-	settings    settingsCache
-	lines       sparse.Lines
+	shapes     map[int16]shape
+	pool       buffers
+	inFlight   *budget // large requests and those with records, until they are done with
+	queued     *budget // other requests
+	work       *budget // what is made of requests until they are answered, records apart
+	answers    *budget // records of Fetch answers until they are written
+	admission  *admission
+	lines      sparse.Lines
+	sessions   *sessions
+	validators sync.Pool // of *batch.Validator
+	settings   settingsCache
 	// drained is closed when draining starts: long polls end.
 	drained chan struct{}
 	wg      sync.WaitGroup // one for each connection
 
-	mu        sync.Mutex // guards the rest
+	mu        sync.Mutex    // guards the rest
+	crowded   chan struct{} // closed, and replaced, when somebody waits for a budget
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
 	closing   bool
@@ -52,17 +56,51 @@ func New(cfg Config, meta Metastore, producer Producer, log Log) (*Server, error
 	cfg.Metrics.inFlightLimit.Set(float64(cfg.InFlightBytes))
 	cfg.Metrics.fetchLimit.Set(float64(cfg.FetchInFlightBytes))
 	cfg.Metrics.connLimit.Set(float64(cfg.Connections))
-	return &Server{
+	s := &Server{
 		cfg: cfg, meta: meta, producer: producer, log: log,
-		shapes:      shapes(),
-		inFlight:    newBudget(cfg.InFlightBytes, cfg.Metrics.inFlightBytes),
-		fetchBudget: newBudget(cfg.FetchInFlightBytes, cfg.Metrics.fetchBytes),
-		sessions:    newSessions(cfg.FetchSessions, cfg.Metrics),
-		validators:  sync.Pool{New: func() any { return batch.NewValidator() }},
-		drained:     make(chan struct{}),
-		listeners:   make(map[net.Listener]struct{}),
-		conns:       make(map[*conn]struct{}),
-	}, nil
+		shapes:     shapes(),
+		inFlight:   newBudget(cfg.InFlightBytes, cfg.Metrics.inFlightBytes),
+		queued:     newBudget(cfg.QueuedBytes, nil),
+		work:       newBudget(cfg.WorkBytes, nil),
+		answers:    newBudget(cfg.FetchInFlightBytes, cfg.Metrics.fetchBytes),
+		admission:  newAdmission(cfg.ConnectionsPerAddress, cfg.AcceptsPerSecond),
+		sessions:   newSessions(cfg.FetchSessions, cfg.FetchSessionBytes, cfg.Metrics),
+		validators: sync.Pool{New: func() any { return batch.NewValidator() }},
+		crowded:    make(chan struct{}),
+		drained:    make(chan struct{}),
+		listeners:  make(map[net.Listener]struct{}),
+		conns:      make(map[*conn]struct{}),
+	}
+	for _, b := range []*budget{s.inFlight, s.queued, s.work, s.answers} {
+		b.pressed = s.relieve
+	}
+	return s, nil
+}
+
+// crowding is closed when somebody has to wait for a budget.
+func (s *Server) crowding() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.crowded
+}
+
+// relieve ends the long polls and the connections that are slow about a request or an answer, while others wait for the
+// memory that they hold.
+func (s *Server) relieve() {
+	late := time.Now().Add(-s.cfg.PressureTimeout).UnixNano()
+	var slow []*conn
+	s.mu.Lock()
+	for c := range s.conns {
+		if r, w := c.readSince.Load(), c.writeSince.Load(); r != 0 && r < late || w != 0 && w < late {
+			slow = append(slow, c)
+		}
+	}
+	close(s.crowded)
+	s.crowded = make(chan struct{})
+	s.mu.Unlock()
+	for _, c := range slow {
+		c.fail(fmt.Errorf("%w: others wait for the memory that it holds", errSlow))
+	}
 }
 
 // Serve accepts connections until the listener fails or the server closes, which closes the listener. It returns ErrClosed,
@@ -109,18 +147,32 @@ func (s *Server) Serve(ln net.Listener) error {
 	}
 }
 
+// newcomerAge is how old a connection is at least that makes room for another because it has not asked for anything yet.
+const newcomerAge = time.Second
+
 // start runs a connection.
 func (s *Server) start(nc net.Conn) {
 	c := newConn(s, nc)
+	wait, welcome := s.admission.enter(c.from, c.at)
+	var displaced *conn
 	s.mu.Lock()
-	refused := s.closing || len(s.conns) >= s.cfg.Connections
+	if len(s.conns) >= s.cfg.Connections && welcome && !s.closing {
+		displaced = s.displaceLocked(c.at)
+	}
+	refused := s.closing || !welcome || len(s.conns) >= s.cfg.Connections
 	if !refused {
 		s.conns[c] = struct{}{}
 		s.wg.Add(1)
 	}
 	s.mu.Unlock()
+	if displaced != nil {
+		displaced.fail(errDisplaced)
+	}
 	if refused {
 		s.cfg.Metrics.refused.Inc()
+		if welcome {
+			s.admission.leave(c.from, c.at)
+		}
 		c.fail(errDraining)
 		return
 	}
@@ -129,11 +181,29 @@ func (s *Server) start(nc net.Conn) {
 	go func() {
 		defer s.wg.Done()
 		defer s.cfg.Metrics.connections.Dec()
+		defer func() { s.admission.leave(c.from, time.Now()) }()
+		if wait > 0 {
+			pause(c.ctx, wait, nil, s.drained)
+		}
 		c.run()
 		s.mu.Lock()
 		delete(s.conns, c)
 		s.mu.Unlock()
 	}()
+}
+
+// displaceLocked takes the oldest connection that never asked for anything out of the count, to be closed; nil where there is
+// none. So whoever opens connections and leaves them keeps nobody out.
+func (s *Server) displaceLocked(now time.Time) (oldest *conn) {
+	for c := range s.conns {
+		if !c.proven.Load() && now.Sub(c.at) >= newcomerAge && (oldest == nil || c.at.Before(oldest.at)) {
+			oldest = c
+		}
+	}
+	if oldest != nil {
+		delete(s.conns, oldest)
+	}
+	return oldest
 }
 
 // Drain stops accepting and reading, answers what was read (long polls at once, with what there is), closes each connection

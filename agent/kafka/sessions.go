@@ -16,12 +16,14 @@ import (
 // each, so that requests and answers name only what changed. They are this agent's: a client that moves gets
 // FETCH_SESSION_ID_NOT_FOUND and starts over with a full fetch.
 type sessions struct {
-	most    int
-	metrics *Metrics
+	most      int
+	mostBytes int64
+	metrics   *Metrics
 
-	mu   sync.Mutex // guards the rest, and every session
-	byID map[int32]*session
-	used list.List // of *session, least recently used first
+	mu    sync.Mutex // guards the rest, and every session
+	bytes int64      // of all sessions
+	byID  map[int32]*session
+	used  list.List // of *session, least recently used first
 }
 
 // session is one client's. Guarded by sessions.mu.
@@ -33,7 +35,11 @@ type session struct {
 	order []*sessionPart // whose turn it is; what had it goes to the end
 	elem  *list.Element
 	used  time.Time // when a request last named it
+	bytes int64     // about what it takes; counted in sessions.bytes
 }
+
+// sessionPartBytes is about what a partition of a session takes beside its topic's name.
+const sessionPartBytes = 320
 
 // sessionUsed is for how long after a request a session is in use and does not make room for another; as in Kafka.
 // Otherwise more clients than there is room for would evict each other's sessions with every request, and each of those
@@ -75,8 +81,10 @@ type sessionPart struct {
 	removed bool
 }
 
-func newSessions(most int, metrics *Metrics) *sessions {
-	return &sessions{most: most, metrics: metrics, byID: make(map[int32]*session)}
+func (p *sessionPart) size() int64 { return sessionPartBytes + int64(len(p.name)) }
+
+func newSessions(most, mostBytes int, metrics *Metrics) *sessions {
+	return &sessions{most: most, mostBytes: int64(mostBytes), metrics: metrics, byID: make(map[int32]*session)}
 }
 
 // fetchPlan is what one request fetches.
@@ -93,10 +101,11 @@ type planPart struct {
 	was   told
 	fresh bool
 
-	now   told
-	ready bool // records are there
-	bytes int  // of records in the answer
-	cut   bool // it has more records than the answer had room for
+	now    told
+	behind int64 // about how many bytes of records there are from offset on
+	ready  bool  // records are there
+	bytes  int   // of records in the answer
+	cut    bool  // it has more records than the answer had room for
 	// served: it had its turn, and records or an error came of it. What the deadline left out had none.
 	served bool
 }
@@ -129,9 +138,15 @@ func (s *sessions) begin(req *kmsg.FetchRequest, now time.Time) (fetchPlan, erro
 		return fetchPlan{}, codeInvalidFetchEpoch
 	}
 	ses.epoch = nextEpoch(ses.epoch)
+	s.bytes -= ses.bytes
 	ses.update(req)
+	s.bytes += ses.bytes
 	ses.used = now
 	s.used.MoveToBack(ses.elem)
+	if !s.makeRoomLocked(0, 0, now) { // it has grown too large: the client starts over, and goes without
+		s.removeLocked(ses)
+		return fetchPlan{}, codeFetchSessionNotFound
+	}
 	if len(ses.parts) == 0 {
 		s.removeLocked(ses)
 		return fetchPlan{}, codeNone
@@ -158,18 +173,41 @@ func (s *sessions) startLocked(req *kmsg.FetchRequest, now time.Time) fetchPlan 
 	for ses.id == 0 || s.byID[ses.id] != nil {
 		ses.id = rand.Int32()
 	}
-	for len(s.byID) >= s.most {
-		oldest, _ := s.used.Front().Value.(*session)
+	if !s.makeRoomLocked(1, ses.bytes, now) {
+		return fetchPlan{parts: sessionless(req)}
+	}
+	s.byID[ses.id] = ses
+	s.bytes += ses.bytes
+	ses.elem = s.used.PushBack(ses)
+	s.metrics.fetchSessions.Set(float64(len(s.byID)))
+	return ses.plan(false)
+}
+
+// makeRoomLocked evicts sessions that are out of use until there is room for so many more. It reports whether there is.
+func (s *sessions) makeRoomLocked(more int, bytes int64, now time.Time) bool {
+	for len(s.byID)+more > s.most || s.bytes+bytes > s.mostBytes {
+		front := s.used.Front()
+		if front == nil {
+			return false
+		}
+		oldest, _ := front.Value.(*session)
 		if now.Sub(oldest.used) < sessionUsed {
-			return fetchPlan{parts: sessionless(req)}
+			return false
 		}
 		s.removeLocked(oldest)
 		s.metrics.evicted.Inc()
 	}
-	s.byID[ses.id] = ses
-	ses.elem = s.used.PushBack(ses)
-	s.metrics.fetchSessions.Set(float64(len(s.byID)))
-	return ses.plan(false)
+	return true
+}
+
+// parts is how many partitions a session has.
+func (s *sessions) parts(id int32) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ses := s.byID[id]; ses != nil {
+		return len(ses.parts)
+	}
+	return 0
 }
 
 func (s *sessions) end(id int32) {
@@ -183,6 +221,7 @@ func (s *sessions) removeLocked(ses *session) {
 		return
 	}
 	delete(s.byID, ses.id)
+	s.bytes -= ses.bytes
 	s.used.Remove(ses.elem)
 	s.metrics.fetchSessions.Set(float64(len(s.byID)))
 }
@@ -196,6 +235,7 @@ func (ses *session) update(req *kmsg.FetchRequest) {
 		}
 		p := &sessionPart{wanted: w, fresh: true}
 		ses.parts[w.partitionKeyed] = p
+		ses.bytes += p.size()
 		ses.order = append(ses.order, p)
 	}
 	for i := range req.ForgottenTopics {
@@ -204,6 +244,7 @@ func (ses *session) update(req *kmsg.FetchRequest) {
 			key := partitionKeyed{id: t.TopicID, name: t.Topic, partition: partition}
 			if p := ses.parts[key]; p != nil {
 				p.removed = true
+				ses.bytes -= p.size()
 				delete(ses.parts, key)
 			}
 		}
@@ -245,11 +286,24 @@ func requested(req *kmsg.FetchRequest) []wanted {
 	return list
 }
 
+// sessionless plans a fetch of its own. A partition that is named more than once is fetched once, as it was named last.
 func sessionless(req *kmsg.FetchRequest) []planPart {
 	list := requested(req)
-	parts := make([]planPart, len(list))
+	parts := make([]planPart, 0, len(list))
+	var at map[partitionKeyed]int
+	if len(list) > 1 {
+		at = make(map[partitionKeyed]int, len(list))
+	}
 	for i := range list {
-		parts[i] = planPart{wanted: list[i], fresh: true}
+		key := list[i].partitionKeyed
+		if k, again := at[key]; again {
+			parts[k].wanted = list[i]
+			continue
+		}
+		if at != nil {
+			at[key] = len(parts)
+		}
+		parts = append(parts, planPart{wanted: list[i], fresh: true})
 	}
 	return parts
 }

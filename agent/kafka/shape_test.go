@@ -31,7 +31,13 @@ func header(key, version int16) []byte {
 }
 
 // allocatedMax is what reading a request of so many bytes may allocate.
-func allocatedMax(size int) int64 { return 4*int64(size) + 1<<20 }
+func allocatedMax(size int) int64 {
+	if most := 4*int64(size) + 1<<20; !raced {
+		return most
+	} else {
+		return 2 * most
+	}
+}
 
 // Every array of every version of every request, filled with as many elements as the bytes hold.
 func TestDecodingAllocatesInProportion(t *testing.T) {
@@ -39,6 +45,9 @@ func TestDecodingAllocatesInProportion(t *testing.T) {
 	worst, refused := 0.0, 0
 	for _, v := range kafka.Versions() {
 		for version := v.Min; version <= v.Max; version++ {
+			if raced && version != v.Max {
+				continue
+			}
 			for _, tagged := range []bool{false, true} {
 				for _, n := range []int{1, 2_500, 8_000, 60_000} {
 					for i, body := range kafka.Bodies(v.Key, version, n, tagged) {
@@ -62,7 +71,7 @@ func TestDecodingAllocatesInProportion(t *testing.T) {
 			}
 		}
 	}
-	if refused == 0 || worst < 0.5 {
+	if refused == 0 || worst < 0.4 {
 		t.Errorf("%d refused, the worst taken allocates %.2f of what it may: the bound was not reached", refused, worst)
 	}
 }

@@ -37,8 +37,10 @@ type Components struct {
 	Bucket objstore.Bucket
 	FS     wal.FS
 	WALDir string
-	Kafka  net.Listener
-	HTTP   net.Listener // may be nil
+	// Dir, where set, is the data directory that the write-ahead log belongs to: one of another agent is refused.
+	Dir   *DataDir
+	Kafka net.Listener
+	HTTP  net.Listener // may be nil
 
 	// Logger gets one line per state change. Default: discard.
 	Logger *slog.Logger
@@ -124,13 +126,10 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	a.bucket = metered.New(parts.Bucket, newBucketMetrics(registry, &a.bucketHealth))
 	a.log = logmetered.New(parts.Log, etcd)
 
-	if a.wal, err = wal.Open(ctx, parts.FS, wal.Options{Dir: parts.WALDir, MaxBytes: cfg.WALBytes, FileBytes: min(64<<20, cfg.WALBytes/8)}); err != nil {
-		return nil, fmt.Errorf("open the write-ahead log: %w", err)
+	if err := a.openWAL(ctx); err != nil {
+		return nil, err
 	}
 	registerWAL(registry, a.wal)
-	for _, c := range a.wal.Cuts() {
-		parts.Logger.Warn("cut off the torn tail of a write-ahead file", "file", c.File, "position", c.Position, "copy", c.Copy)
-	}
 	settings := cfg.metastore()
 	settings.Listeners = []entry.Listener{listener}
 	settings.Now, settings.Rand, settings.Logger, settings.Metrics = parts.Now, parts.Rand, parts.Logger, metastore.NewMetrics(registry)

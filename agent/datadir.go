@@ -30,6 +30,7 @@ type identity struct {
 	Format int    `json:"format"`
 	Agent  string `json:"agent"` // stable name of the agent
 	LogID  string `json:"log_id,omitempty"`
+	WALID  string `json:"wal_id,omitempty"` // of the write-ahead log below the directory, hex
 }
 
 // ErrDataDir: the directory cannot be used; the message says why and what to do.
@@ -65,7 +66,12 @@ func (d *DataDir) read(name string) (found bool, err error) {
 		return false, fmt.Errorf("%w: %w", ErrDataDir, err)
 	}
 	if err := json.Unmarshal(body, &d.identity); err != nil {
-		return false, fmt.Errorf("%w: %s: %w; it is not firn's, or damaged", ErrDataDir, filepath.Join(d.Path, identityFile), err)
+		return false, fmt.Errorf("%w: %s: %w; it is not firn's, or damaged: write the agent's name back into it, or move it away, "+
+			"and the agent that starts is a new one", ErrDataDir, filepath.Join(d.Path, identityFile), err)
+	}
+	if d.Format < 1 || d.Agent == "" {
+		return false, fmt.Errorf("%w: %s names no format or no agent; it is not firn's, or damaged: write the agent's name back into it, or move it away, "+
+			"and the agent that starts is a new one", ErrDataDir, filepath.Join(d.Path, identityFile))
 	}
 	if d.Format > dataFormat {
 		return false, fmt.Errorf("%w: %s was written by a newer firn (format %d, this one knows %d); run that one, or use another directory",
@@ -117,6 +123,24 @@ func (d *DataDir) Claim(logID string) error {
 			ErrDataDir, d.Path, d.LogID, logID)
 	}
 	d.LogID = logID
+	return d.write()
+}
+
+// checkWAL refuses a write-ahead log that is not the one that this directory had before.
+func (d *DataDir) checkWAL(id string) error {
+	if d.WALID == "" || d.WALID == id {
+		return nil
+	}
+	return fmt.Errorf("%w: the write-ahead log below %s is %s, of another agent; this agent's is %s. Put that one back, or move this one away: "+
+		"nothing acknowledged is in it alone", ErrDataDir, d.Path, id, d.WALID)
+}
+
+// claimWAL remembers the write-ahead log that the agent works with.
+func (d *DataDir) claimWAL(id string) error {
+	if d.WALID == id {
+		return nil
+	}
+	d.WALID = id
 	return d.write()
 }
 

@@ -205,6 +205,9 @@ func (c *Client) apply(entries []log.Entry) error {
 		}
 		if err := c.applyOne(e); err != nil {
 			err = fmt.Errorf("entry n=%d %v: %w", e.N, e.Key, err)
+			if errors.Is(err, entry.ErrCorrupt) {
+				err = fmt.Errorf("%w; no agent can go on past it: firn inspect entry --etcd … --bucket … --n %d shows it, and what lies before it is in the bucket", err, e.N)
+			}
 			c.fail(err)
 			return err
 		}

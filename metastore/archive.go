@@ -181,11 +181,11 @@ func (e *DamageError) Is(target error) bool { return target == ErrCorrupt }
 func readRange(ctx context.Context, bucket objstore.Bucket, identity log.Identity, key string) (*archiveRange, error) {
 	body, err := bucket.Get(ctx, key)
 	if err != nil {
-		return nil, fmt.Errorf("read archive: %w", err)
+		return nil, mend(fmt.Errorf("read archive: %w", err), "archive", key)
 	}
 	a, err := parseArchive(key, body)
 	if err != nil {
-		return nil, err
+		return nil, mend(err, "archive", key)
 	}
 	if a.identity.ID != identity.ID {
 		return nil, fmt.Errorf("%w: archive object %s is of log %x", ErrForeign, key, a.identity.ID)

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/firnlog/firn/metastore/log"
@@ -73,14 +74,33 @@ func loadNewest(ctx context.Context, l log.Log, bucket objstore.Bucket, identity
 func readSnapshot(ctx context.Context, bucket objstore.Bucket, identity log.Identity, p pointer) (*state.State, error) {
 	body, err := bucket.Get(ctx, p.Object)
 	if err != nil {
-		return nil, fmt.Errorf("read snapshot: %w", err)
+		return nil, mend(fmt.Errorf("read snapshot: %w", err), "snapshot", p.Object)
 	}
+	st, err := checkSnapshot(body, identity, p)
+	return st, mend(err, "snapshot", p.Object)
+}
+
+// mend tells an operator what to do about an object that is damaged or not there. Nothing goes on without it: what it held
+// would be skipped.
+func mend(err error, what, key string) error {
+	if errors.Is(err, ErrCorrupt) || errors.Is(err, objstore.ErrNotFound) {
+		return fmt.Errorf("%w; firn inspect %s --bucket URL %s says what is wrong with it: put it back from a copy or an older version of it in the bucket",
+			err, what, key)
+	}
+	return err
+}
+
+// checkSnapshot judges the bytes of the snapshot that p names.
+func checkSnapshot(body []byte, identity log.Identity, p pointer) (*state.State, error) {
 	if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != p.SHA256 {
 		return nil, fmt.Errorf("%w: snapshot %s: SHA-256 is %x, the pointer says %s", ErrCorrupt, p.Object, sum, p.SHA256)
 	}
 	st, err := state.Load(body)
-	if err != nil {
-		return nil, fmt.Errorf("snapshot %s: %w", p.Object, err)
+	switch {
+	case errors.Is(err, state.ErrVersion), errors.Is(err, state.ErrFeatureLevel):
+		return nil, fmt.Errorf("%w: snapshot %s: %w; run a newer firn", ErrNewer, p.Object, err)
+	case err != nil:
+		return nil, fmt.Errorf("%w: snapshot %s: %w", ErrCorrupt, p.Object, err)
 	}
 	if st.Identity().ID != identity.ID || st.N() != p.N {
 		return nil, fmt.Errorf("%w: snapshot %s is of log %x at n=%d, expected log %x at n=%d",

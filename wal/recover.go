@@ -147,6 +147,23 @@ func (l *Log) openVolume(names []string) error {
 	return nil
 }
 
+// VolumeID reads whose log the directory holds, without opening it; ok is false where it holds none.
+func VolumeID(fsys FS, dir string) (id [16]byte, ok bool, err error) {
+	l := &Log{fs: fsys, opts: Options{Dir: dir}}
+	f, err := fsys.Open(l.path(volumeName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return id, false, nil
+	}
+	if err != nil {
+		return id, false, err
+	}
+	if err := f.Close(); err != nil {
+		return id, false, err
+	}
+	err = l.openVolume(nil)
+	return l.id, err == nil, err
+}
+
 // writeWhole makes the file called name with the content of r, durably, whole or not at all.
 func (l *Log) writeWhole(name string, r io.Reader) error {
 	tmp := name + tmpSuffix

@@ -104,7 +104,7 @@ func (c *Cache) readWhole(ctx context.Context, o object) (*item, error) {
 		if err != nil {
 			return nil, err
 		}
-		footer, err := segment.Open(body)
+		footer, err := c.open(o, body)
 		if err != nil {
 			return nil, corrupt(o, err)
 		}
@@ -114,6 +114,19 @@ func (c *Cache) readWhole(ctx context.Context, o object) (*item, error) {
 		}
 		return it, nil
 	})
+}
+
+// open parses the footer of a whole object. A damaged header is said and no more: nothing is found by it, and what the other
+// checksums cover can be served.
+func (c *Cache) open(o object, body []byte) (*segment.Footer, error) {
+	t, err := segment.ParseTrailer(body, int64(len(body)))
+	if err != nil {
+		return nil, err
+	}
+	if err := segment.ParseHeader(body); err != nil {
+		c.cfg.Logger.Warn("the header of a segment is damaged, what is in it is not", "segment", o.id.Key(), "error", err)
+	}
+	return segment.ParseFooter(t, body[t.FooterPosition:t.FooterPosition+t.FooterSize])
 }
 
 func (c *Cache) readFooter(ctx context.Context, o object) (*item, error) {

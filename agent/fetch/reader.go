@@ -139,7 +139,13 @@ func (r *Reader) note(topic entry.UUID, partition int32, err error) {
 	}
 	// Consumers come back for what they cannot have: a line a minute for each partition.
 	if leftOut, write := r.lines.Take(fmt.Sprintf("%s-%d", topic, partition)); write {
-		r.cache.cfg.Logger.Error("records cannot be read", "topic", topic, "partition", partition, "error", err, "left_out", leftOut)
+		name := topic.String()
+		r.meta.View(func(st *state.State) {
+			if t := st.TopicByID(topic); t != nil {
+				name = t.Name
+			}
+		})
+		r.cache.cfg.Logger.Error("records cannot be read", "topic", name, "partition", partition, "error", err, "left_out", leftOut)
 	}
 }
 

@@ -19,6 +19,10 @@ import (
 // all the same is found by the idempotent producer's sequences.
 var ErrClosed = errors.New("ingest pipeline closed")
 
+// ErrSpillLost: a batch that waited on the disk for its upload could not be read back. It is in no object and in no op:
+// its producer sends it again.
+var ErrSpillLost = errors.New("spilled batch lost")
+
 // Metastore is what the pipeline needs of metastore.Client.
 type Metastore interface {
 	// Submit queues an op; done is called exactly once, in log order. See metastore.Client.

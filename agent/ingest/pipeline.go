@@ -75,8 +75,12 @@ type Pipeline struct {
 	live     flight // ring of all flights with unanswered parts; the sentinel
 	free     []*flight
 	gaps     gaps
-	waiters  int           // on change
-	change   chan struct{} // closed and replaced when room or parts fell and somebody waits
+	// spillDown: the last attempt to spill failed. It is not tried again before spillRest, so that a full disk is not asked by
+	// every waiting producer at every change.
+	spillDown bool
+	spillRest time.Time
+	waiters   int           // on change
+	change    chan struct{} // closed and replaced when room or parts fell and somebody waits
 }
 
 // New starts a pipeline. spill may be nil: Stage then blocks where memory is full. sink must not be.
@@ -160,10 +164,11 @@ func (p *Pipeline) admit(ctx context.Context, parts []*Part, size int64) (spille
 			p.mu.Unlock()
 			return false, nil
 		}
+		resting := time.Now().Before(p.spillRest)
 		change := p.change // before Append, so that no change is missed after it
 		p.waiters++
 		p.mu.Unlock()
-		if p.spill != nil && ctx.Err() == nil && !crowded {
+		if p.spill != nil && ctx.Err() == nil && !crowded && !resting {
 			spilled, err = p.spillParts(ctx, parts)
 		}
 		if !spilled && err == nil {
@@ -199,11 +204,39 @@ func (p *Pipeline) spillParts(ctx context.Context, parts []*Part) (bool, error) 
 		ref, err := p.spill.Append(ctx, part.Records)
 		if err != nil {
 			p.freeSpilled(parts[:i])
+			if ctx.Err() == nil && errors.Is(err, wal.ErrFailed) {
+				p.spillFailed(err)
+			}
 			return false, context.Cause(ctx)
 		}
 		part.ref, part.spilled = ref, true
 	}
+	p.spillWorks()
 	return true, nil
+}
+
+// spillPause is how long the spill is left alone after the disk refused it.
+const spillPause = time.Second
+
+// spillFailed notes that the disk refused to take what does not fit into memory: producers wait for the bucket until it does.
+func (p *Pipeline) spillFailed(err error) {
+	p.mu.Lock()
+	down := p.spillDown
+	p.spillDown, p.spillRest = true, time.Now().Add(spillPause)
+	p.mu.Unlock()
+	if !down {
+		p.cfg.Logger.Warn("the disk takes no batches, producers wait for the bucket", "error", err, "retry_every", spillPause)
+	}
+}
+
+func (p *Pipeline) spillWorks() {
+	p.mu.Lock()
+	down := p.spillDown
+	p.spillDown = false
+	p.mu.Unlock()
+	if down {
+		p.cfg.Logger.Info("the disk takes batches again")
+	}
 }
 
 // freeSpilled gives back what parts hold in the spill.

@@ -94,7 +94,7 @@ func (w *worker) gather(f *flight) {
 			w.p.cfg.Metrics.spillBytes.Sub(float64(part.size))
 			part.spilled = false
 			if err != nil {
-				err = fmt.Errorf("read spilled batch: %w", err)
+				err = fmt.Errorf("%w: %w", ErrSpillLost, err)
 			}
 		case f.source != nil:
 			part.Records, err = w.recover(f, part)

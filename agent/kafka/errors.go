@@ -123,6 +123,7 @@ func ofError(err error, later errorCode) (code errorCode, ok bool) {
 		{metastore.ErrTooLarge, codePolicyViolation},
 		{metastore.ErrClosed, later},
 		{ingest.ErrClosed, later},
+		{ingest.ErrSpillLost, codeStorageError},
 		{context.Canceled, later},
 		{context.DeadlineExceeded, later},
 		{ErrClosed, later},

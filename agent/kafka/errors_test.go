@@ -53,7 +53,7 @@ func TestEveryErrorOfTheRoomsBelowHasACode(t *testing.T) {
 		"batch.ErrUnsupportedCodec": batch.ErrUnsupportedCodec, "batch.ErrUnsupportedMagic": batch.ErrUnsupportedMagic,
 		"fetch.ErrUnknownTopic": fetch.ErrUnknownTopic, "fetch.ErrOffsetOutOfRange": fetch.ErrOffsetOutOfRange,
 		"fetch.ErrStorage": fetch.ErrStorage, "fetch.ErrCorrupt": fetch.ErrCorrupt, "fetch.ErrUnavailable": fetch.ErrUnavailable,
-		"ingest.ErrClosed":       ingest.ErrClosed,
+		"ingest.ErrClosed": ingest.ErrClosed, "ingest.ErrSpillLost": ingest.ErrSpillLost,
 		"topicconfig.ErrUnknown": topicconfig.ErrUnknown, "topicconfig.ErrInvalid": topicconfig.ErrInvalid,
 	}
 	for dir, pkg := range map[string]string{

@@ -183,7 +183,7 @@ func (s *serving) run(ctx context.Context, e env, ready func(io.Writer, *agent.A
 			return err
 		}
 		s.agent.Name = dir.Agent
-		parts.FS, parts.WALDir = wal.OS(), filepath.Join(dir.Path, "wal")
+		parts.FS, parts.WALDir, parts.Dir = wal.OS(), filepath.Join(dir.Path, "wal"), dir
 	}
 	s.agent.Version = thisBuild().Version
 	if parts.Log, err = s.openMetastore(ctx, logger, &started); err != nil {

@@ -129,7 +129,7 @@ func edit(t *testing.T, disk *walfs.FS, name string, change func(b []byte) []byt
 // content is every file of the log.
 func content(t *testing.T, disk *walfs.FS) map[string]string {
 	t.Helper()
-	all, list := map[string]string{}, []string{}
+	all := map[string]string{}
 	list, err := disk.ReadDir("/wal")
 	if err != nil {
 		t.Fatal(err)

@@ -10,12 +10,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/agent/ingest"
+	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
 	"github.com/firnlog/firn/metastore/topicconfig"
 	"github.com/firnlog/firn/objstore/batch"
 )
 
-// Produce (0), versions 0 to 12: 0 to 2 are answered with UNSUPPORTED_VERSION, see apis.
+// Produce (0), versions 0 to 13: 0 to 2 are answered with UNSUPPORTED_VERSION, see apis.
 //
 // Each partition's batch is validated here, staged, and answered once it is committed; acks 1 and all mean the same, and
 // acks 0 differs only in that nothing is answered, and an error closes the connection so that the client learns of it.
@@ -28,18 +29,24 @@ import (
 // client gives up on at once and reports by the name of the id, where UNSUPPORTED_VERSION or COORDINATOR_NOT_AVAILABLE would
 // be retried or blamed on the client.
 
+// byIDVersion is the first version that names topics by their ids: a producer that missed that its topic was made anew is
+// told so (UNKNOWN_TOPIC_ID), instead of writing to the new one.
+const byIDVersion = 13
+
 // produceRequest is decoded by hand: the batches stay where they are in the frame.
 type produceRequest struct {
 	room          int  // what it takes until it is answered, its batches apart
 	transactional bool // a transactional id is given
 	acks          int16
 	timeout       time.Duration
+	byID          bool // topics are named by their ids
 	late          bool // the timeout was over before the outcomes were known; of the writer
 	topics        []producedTopic
 }
 
 type producedTopic struct {
-	name       string
+	name       string // from version 13 on, the id in hexadecimal
+	id         entry.UUID
 	partitions []producedPartition
 }
 
@@ -54,10 +61,10 @@ type producedPartition struct {
 
 // produceOutline is the outline of a Produce's topics. The room of an element is what parsing, looking up and answering it
 // takes; that of a batch itself is part of the frame.
-func produceOutline(name, index field) field {
+func produceOutline(index field, name ...field) field {
 	partitions := listOf(index, field{kind: blob})
 	partitions.room = int(unsafe.Sizeof(producedPartition{}) + unsafe.Sizeof(kmsg.ProduceResponseTopicPartition{}))
-	topics := listOf(name, partitions)
+	topics := listOf(append(name, partitions)...)
 	topics.room = int(unsafe.Sizeof(producedTopic{}) + unsafe.Sizeof(topicView{}) + unsafe.Sizeof(kmsg.ProduceResponseTopic{}))
 	return topics
 }
@@ -85,7 +92,7 @@ func parseProduce(s shape, version int16, body []byte) (*produceRequest, error) 
 		}
 		return max(b.ArrayLen(), 0)
 	}
-	req := &produceRequest{room: room}
+	req := &produceRequest{room: room, byID: version >= byIDVersion}
 	if version >= 3 {
 		if flexible {
 			req.transactional = b.UnsafeCompactNullableString() != nil
@@ -98,9 +105,13 @@ func parseProduce(s shape, version int16, body []byte) (*produceRequest, error) 
 	req.topics = make([]producedTopic, arrayLen())
 	for i := range req.topics {
 		t := &req.topics[i]
-		if flexible {
+		switch {
+		case version >= byIDVersion:
+			t.id = b.Uuid()
+			t.name = t.id.String()
+		case flexible:
 			t.name = b.CompactString()
-		} else {
+		default:
 			t.name = b.String()
 		}
 		t.partitions = make([]producedPartition, arrayLen())
@@ -190,8 +201,13 @@ func (s *Server) stage(ctx context.Context, r *request, req *produceRequest) err
 		for j := range t.partitions {
 			p := &t.partitions[j]
 			if p.index < 0 || p.index >= view.partitions {
-				if p.code = codeUnknownTopicOrPartition; err != nil {
+				switch {
+				case err != nil:
 					p.code, p.message = codeRequestTimedOut, "the metastore does not answer"
+				case req.byID && view.partitions == 0:
+					p.code = codeUnknownTopicID
+				default:
+					p.code = codeUnknownTopicOrPartition
 				}
 				if err := r.conn.bounced.note(t.name, p.index, p.records); err != nil {
 					return err
@@ -252,7 +268,12 @@ func (s *Server) producedTopics(ctx context.Context, req *produceRequest) ([]top
 	err := s.fresh(ctx, func(st *state.State) bool {
 		complete := true
 		for i := range req.topics {
-			t := st.TopicByName(req.topics[i].name)
+			var t *state.Topic
+			if req.byID {
+				t = st.TopicByID(req.topics[i].id)
+			} else {
+				t = st.TopicByName(req.topics[i].name)
+			}
 			if t == nil {
 				complete = false
 				continue
@@ -355,6 +376,9 @@ func (s *Server) collect(req *produceRequest) (first error) {
 					if p.code, ok = ofState(p.part.Code); !ok {
 						s.bug("no Kafka error code for a batch's result", "code", p.part.Code)
 					}
+					if p.part.Code == state.UnknownTopic && req.byID { // deleted meanwhile
+						p.code = codeUnknownTopicID
+					}
 					p.message = p.part.Code.String()
 				default:
 					s.cfg.Traffic.Produced(p.part.Topic, int64(p.part.Header.RecordCount), int64(len(p.records)))
@@ -376,7 +400,7 @@ func appendProduced(dst []byte, version int16, req *produceRequest) []byte {
 	for i := range req.topics {
 		t := &req.topics[i]
 		rt := kmsg.NewProduceResponseTopic()
-		rt.Topic = t.name
+		rt.Topic, rt.TopicID = t.name, t.id
 		rt.Partitions = make([]kmsg.ProduceResponseTopicPartition, 0, len(t.partitions))
 		for j := range t.partitions {
 			p := &t.partitions[j]

@@ -12,7 +12,7 @@ import (
 	"github.com/firnlog/firn/metastore/state"
 )
 
-// Fetch (1), versions 4 to 17: record batches, sessions from 7 on, topic ids from 13 on.
+// Fetch (1), versions 4 to 18: record batches, sessions from 7 on, topic ids from 13 on.
 //
 // A long poll looks at the state and sleeps until an applied entry changes one of its partitions; only when there is
 // something to read are records read, straight into the answer. There are no transactions: the last stable offset is the

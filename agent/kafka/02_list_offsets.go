@@ -9,7 +9,7 @@ import (
 	"github.com/firnlog/firn/metastore/state"
 )
 
-// ListOffsets (2), versions 1 to 10. A barrier is taken first: what another agent acknowledged is counted.
+// ListOffsets (2), versions 1 to 11. A barrier is taken first: what another agent acknowledged is counted.
 
 // Timestamps with a meaning of their own, and the version each came with.
 const (
@@ -18,6 +18,7 @@ const (
 	atMaxTimestamp  = -3 // version 7
 	atEarliestLocal = -4 // version 8; without tiered storage, the earliest
 	atLatestTiered  = -5 // version 9; without tiered storage, none
+	atPendingUpload = -6 // version 11; the same
 )
 
 func timestampKnown(ts int64, version int16) bool {
@@ -28,6 +29,8 @@ func timestampKnown(ts int64, version int16) bool {
 		return version >= 8
 	case atLatestTiered:
 		return version >= 9
+	case atPendingUpload:
+		return version >= 11
 	}
 	return ts >= atEarliest
 }
@@ -117,7 +120,7 @@ func (s *Server) listOffset(
 		rp.Offset = latest
 	case atEarliest, atEarliestLocal:
 		rp.Offset = earliest
-	case atLatestTiered:
+	case atLatestTiered, atPendingUpload:
 		rp.Offset = -1
 	case atMaxTimestamp:
 		rp.Offset, rp.Timestamp, err = s.log.MaxTimestamp(ctx, id, p.Partition)

@@ -40,6 +40,7 @@ func server(t testing.TB, a *agent, tune ...func(*kafka.Config)) *kafka.Server {
 	s.Poison()
 	t.Cleanup(func() {
 		s.Close()
+		a.wg.Wait() // what was staged has been given back
 		if !s.InFlight() || !s.FetchInFlight() || !s.Idle() {
 			t.Error("bytes of a budget were not given back")
 		}

@@ -54,7 +54,7 @@ func TestATimeoutOfAProduceHasBounds(t *testing.T) {
 			a := newCluster(t).join("a")
 			a.topic("t", 1)
 			gate := make(chan struct{})
-			defer func() { close(gate); synctest.Wait() }() // what was staged is given back before the budgets are counted
+			defer close(gate)
 			a.with(func(a *agent) { a.gate = gate })
 			c := dial(t, server(t, a))
 			req := produceRequest(9, "t", 0, records(t, batch.BuildOptions{}, "a"))
@@ -76,7 +76,7 @@ func TestALateProduceWithoutAcksHoldsNothingUp(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
 		gate := make(chan struct{})
-		defer func() { close(gate); synctest.Wait() }() // what was staged is given back before the budgets are counted
+		defer close(gate)
 		a.with(func(a *agent) { a.gate = gate })
 		c := dial(t, server(t, a, func(c *kafka.Config) { c.ProduceTimeoutMax = 2 * time.Second }))
 		req := produceRequest(9, "t", 0, records(t, batch.BuildOptions{}, "a"))

@@ -203,6 +203,44 @@ func TestProduceToATopicMadeElsewhere(t *testing.T) {
 	})
 }
 
+// Version 13 names topics by their ids, so that a topic made anew is another one.
+func TestProduceByTopicID(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		cl := newCluster(t)
+		a, b := cl.join("a"), cl.join("b")
+		b.with(func(b *agent) { b.behind = true })
+		c := dial(t, server(t, b))
+		produce := func(id entry.UUID, partition int32) (code int16, offset int64) {
+			t.Helper()
+			req := produceRequest(13, "", partition, records(t, batch.BuildOptions{}, "x"))
+			req.Topics[0].TopicID = id
+			res := ask[*kmsg.ProduceResponse](c, req)
+			if res.Topics[0].TopicID != id {
+				t.Errorf("the answer is for %x", res.Topics[0].TopicID)
+			}
+			return outcome(res).ErrorCode, outcome(res).BaseOffset
+		}
+		expect := func(what string, id entry.UUID, partition int32, wantCode int16, wantOffset int64) {
+			t.Helper()
+			if code, offset := produce(id, partition); code != wantCode || offset != wantOffset {
+				t.Errorf("%s: code %d, offset %d", what, code, offset)
+			}
+		}
+		id := a.topic("t", 1)
+		expect("a topic made elsewhere", id, 0, 0, 0)
+		expect("an unknown partition", id, 1, 3, -1)
+		expect("an unknown id", entry.UUID{1, 2}, 0, 100, -1)
+		expect("no id", entry.UUID{}, 0, 100, -1)
+		cl.commit(a.incarnation, &entry.DeleteTopic{ID: id})
+		cl.commit(a.incarnation, &entry.CreateTopic{Name: "t", ID: entry.UUID{0x43}, Partitions: 1})
+		expect("deleted, which this agent learns from the log", id, 0, 100, -1)
+		expect("the one of the same name", entry.UUID{0x43}, 0, 0, 0)
+		expect("the old one again", id, 0, 100, -1)
+		b.with(func(b *agent) { b.barrierErr = errors.New("no quorum") })
+		expect("without a barrier", entry.UUID{1, 3}, 0, 7, -1)
+	})
+}
+
 func TestAClosedPipelineIsAnsweredWithRetry(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		a := newCluster(t).join("a")

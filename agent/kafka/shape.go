@@ -123,7 +123,7 @@ func outlines() map[int16]shape {
 	int32s, strs := field{kind: primitives, elem: []field{int32f}}, field{kind: primitives, elem: []field{str}}
 	return map[int16]shape{
 		keyProduce: {flexible: 9, fields: []field{
-			nullStr.from(3), int16f, int32f, produceOutline(str, int32f),
+			nullStr.from(3), int16f, int32f, produceOutline(int32f, str.to(12), uuid.from(13)),
 		}},
 		keyFetch: {flexible: 12, refused: 1 + 1, fields: []field{ // tag 1: a follower's state
 			int32f.to(14), int32f, int32f, int32f, int8f, int32f.from(7), int32f.from(7),

@@ -45,9 +45,9 @@ type api struct {
 // ApiVersions 0, Produce 3 with Fetch 4 (record batches), Produce 7 with Fetch 10 (zstd), InitProducerId 0 (idempotence),
 // ListOffsets 1, OffsetForLeaderEpoch 2; a test holds the table to it.
 var apis = [...]api{
-	{key: keyProduce, min: 0, max: 12},
-	{key: keyFetch, min: 4, max: 17},
-	{key: keyListOffsets, min: 1, max: 10},
+	{key: keyProduce, min: 0, max: 13},
+	{key: keyFetch, min: 4, max: 18},
+	{key: keyListOffsets, min: 1, max: 11},
 	{key: keyMetadata, min: 0, max: 13},
 	{key: keyFindCoordinator, min: 0, max: 6},
 	{key: keyListGroups, min: 0, max: 5},

@@ -23,7 +23,9 @@ func requestFor(t *testing.T, key, version int16, id entry.UUID) kmsg.Request {
 	name := "t"
 	switch req := req.(type) {
 	case *kmsg.ProduceRequest:
-		return produceRequest(version, name, 0, records(t, batch.BuildOptions{}, "a", "b"))
+		req = produceRequest(version, name, 0, records(t, batch.BuildOptions{}, "a", "b"))
+		req.Topics[0].TopicID = id
+		return req
 	case *kmsg.FetchRequest:
 		return fetchRequest(version, name, id, 0, 0)
 	case *kmsg.ListOffsetsRequest:
@@ -118,6 +120,12 @@ func TestEveryVersionIsSpoken(t *testing.T) {
 				res := c.receive(c.send(req), req)
 				// There are no groups, and version 0 of ListConfigResources asks for what is not there either.
 				empty := v.Key == 16 || v.Key == 74 && version == 0
+				if p, ok := res.(*kmsg.ProduceResponse); ok && version >= 3 && outcome(p).ErrorCode != 0 {
+					t.Errorf("Produce version %d: code %d", version, outcome(p).ErrorCode)
+				}
+				if f, ok := res.(*kmsg.FetchResponse); ok && f.Topics[0].Partitions[0].ErrorCode != 0 {
+					t.Errorf("Fetch version %d: code %d", version, f.Topics[0].Partitions[0].ErrorCode)
+				}
 				if reflect.DeepEqual(res, req.ResponseKind()) != empty {
 					t.Errorf("%s version %d: %+v", kmsg.NameForKey(v.Key), version, res)
 				}

@@ -15,6 +15,7 @@ func newBench(e env) *cobra.Command {
 	rate := cfg.Rate.String()
 	var settings []string
 	var asJSON bool
+	var target *remote
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure latency and throughput of any Kafka",
@@ -31,10 +32,11 @@ Latencies are in milliseconds, MB are 10^6 bytes of keys and values. Replay read
 			if cfg.Max && cmd.Flags().Changed("rate") {
 				return fmt.Errorf("%w: --rate and --max exclude each other, drop one", client.ErrUsage)
 			}
-			var rateErr, configErr error
+			var rateErr, configErr, remoteErr error
 			cfg.Rate, rateErr = bench.ParseRate(rate)
 			cfg.Configs, configErr = client.Configs(settings)
-			if err := errors.Join(rateErr, configErr); err != nil {
+			cfg.Brokers, cfg.Security, remoteErr = target.resolve()
+			if err := errors.Join(rateErr, configErr, remoteErr); err != nil {
 				return err
 			}
 			cfg.Version, cfg.Log = thisBuild().Commit, e.Log
@@ -55,7 +57,7 @@ Latencies are in milliseconds, MB are 10^6 bytes of keys and values. Replay read
 			return nil
 		},
 	}
-	brokersFlag(cmd, e, &cfg.Brokers)
+	target = remoteFlags(cmd, e)
 	f := cmd.Flags()
 	choiceFlag(cmd, &cfg.Mode, "mode", "", cfg.Mode, bench.Modes, "what to measure")
 	f.DurationVar(&cfg.Duration, "duration", cfg.Duration, "measured time of each phase")

@@ -3,14 +3,13 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
+	"math"
 	"strconv"
+	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -22,11 +21,13 @@ import (
 // consumeCommand prints records.
 type consumeCommand struct {
 	env        env
-	brokers    []string
-	from       string
+	remote     *remote
+	from, to   string
+	offsets    []string
 	partitions []int
 	count      int
 	exitAtEnd  bool
+	isolation  string
 	layout     string
 	output     string
 }
@@ -34,80 +35,103 @@ type consumeCommand struct {
 func newConsume(e env) *cobra.Command {
 	c := &consumeCommand{env: e}
 	cmd := &cobra.Command{
-		Use:   "consume TOPIC",
-		Short: "Print records of a topic, without a consumer group",
-		Long: `Print records of a topic, without a consumer group, until interrupted.
+		Use:   "consume TOPIC...",
+		Short: "Print records of topics, without a consumer group",
+		Long: `Print records of topics, without a consumer group, until interrupted; with --to, --exit-at-end or --count until there.
+Within a partition records come in their order; across partitions in no particular one.
 
---from is start, end, an offset, or a time such as 2024-03-01T12:00:00Z.
+` + positionHelp + `
 
-` + formatHelp,
-		Example: "  firn consume orders --from start --exit-at-end --format '%p/%o %k=%v\\n'",
-		Args:    arguments(cobra.ExactArgs(1)),
+` + formatHelp + `
+
+-o json prints a JSON object a line, which firn produce --format json takes.`,
+		Example: `  firn consume orders --from start --exit-at-end --format '%p/%o %k=%v\n'
+  firn consume orders --from -10 --exit-at-end
+  firn consume orders --from -1h --to end -o json | firn produce copy --format json
+  firn consume orders --partition 3 --offset 3:1200 --count 1 --format '%T{rfc3339} %v{hex}\n'`,
+		Args: arguments(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if c.output == "json" && cmd.Flags().Changed("format") {
 				return fmt.Errorf("%w: --format and -o json exclude each other, drop one", client.ErrUsage)
 			}
-			return c.run(cmd.Context(), args[0])
+			return c.run(cmd.Context(), args)
 		},
 	}
-	brokersFlag(cmd, e, &c.brokers)
-	cmd.Flags().StringVar(&c.from, "from", "end", "where to start: start, end, an offset, or an RFC 3339 time")
+	c.remote = remoteFlags(cmd, e)
+	cmd.ValidArgsFunction = completeTopics(c.remote, 0)
+	cmd.Flags().StringVar(&c.from, "from", "end", "POSITION to start from")
+	cmd.Flags().StringVar(&c.to, "to", "", "POSITION to end before; without it there is no end")
+	cmd.Flags().StringArrayVar(&c.offsets, "offset", nil, "POSITION to start a partition from instead, as partition:position, may be repeated")
 	cmd.Flags().IntSliceVar(&c.partitions, "partition", nil, "partitions to read, all if not given")
 	cmd.Flags().IntVar(&c.count, "count", 0, "records to print before exiting, 0 for no limit")
 	cmd.Flags().BoolVar(&c.exitAtEnd, "exit-at-end", false, "exit once the end that partitions have now is reached")
+	choiceFlag(cmd, &c.isolation, "isolation", "", "uncommitted", "uncommitted|committed", "whether records of open and aborted transactions are read")
 	cmd.Flags().StringVar(&c.layout, "format", `%v\n`, "how to print a record, see above")
 	outputFlag(cmd, &c.output)
+	for flag, words := range map[string][]string{"from": {"start", "end"}, "to": {"end"}} {
+		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)))
+	}
 	return cmd
 }
 
-// position is a parsed --from.
-type position struct {
-	kind   string // "start", "end", "offset" or "time"
-	offset int64
-	time   time.Time
+// place is a partition of a topic.
+type place struct {
+	topic     string
+	partition int32
 }
 
-// parsePosition reads a --from. Errors wrap client.ErrUsage.
-func parsePosition(s string) (position, error) {
-	if s == "start" || s == "end" {
-		return position{kind: s}, nil
-	}
-	if offset, err := strconv.ParseInt(s, 10, 64); err == nil && offset >= 0 {
-		return position{kind: "offset", offset: offset}, nil
-	}
-	if at, err := time.Parse(time.RFC3339, s); err == nil {
-		return position{kind: "time", time: at}, nil
-	}
-	return position{}, fmt.Errorf("%w: --from: %q is neither start, end, an offset, nor a time such as 2024-03-01T12:00:00Z", client.ErrUsage, s)
-}
-
-// span is what to read of a partition: offsets from next up to end, which is ignored unless the command exits there.
+// span is what to read of a partition: offsets from next up to, not including, end.
 type span struct {
 	next, end int64
 }
 
-// planPartition finds the span of one partition whose offsets are start to end. atTime is the first offset at the
-// wanted time, or -1 where there is none.
-func (p position) planPartition(partition int32, start, end, atTime int64) (span, error) {
-	switch p.kind {
-	case "start":
-		return span{start, end}, nil
-	case "end":
-		return span{end, end}, nil
-	case "time":
-		if atTime < 0 {
-			return span{end, end}, nil
-		}
-		return span{atTime, end}, nil
-	}
-	if p.offset < start || p.offset > end {
-		return span{}, fmt.Errorf("partition %d holds offsets %d up to, not including, %d: --from %d lies outside", partition, start, end, p.offset)
-	}
-	return span{p.offset, end}, nil
+// endless is the end of a span that has none.
+const endless = math.MaxInt64
+
+// plan is a parsed command line.
+type plan struct {
+	from    position
+	to      *position
+	offsets map[int32]position
 }
 
-func (c *consumeCommand) run(ctx context.Context, topic string) error {
-	from, err := parsePosition(c.from)
+// parse reads the positions of the command line. Errors wrap client.ErrUsage.
+func (c *consumeCommand) parse(topics []string, now time.Time) (p plan, err error) {
+	if p.from, err = parsePosition("from", c.from, now); err != nil {
+		return p, err
+	}
+	if c.to != "" {
+		to, err := parsePosition("to", c.to, now)
+		if err != nil {
+			return p, err
+		}
+		p.to = &to
+	}
+	if c.count < 0 {
+		return p, fmt.Errorf("%w: --count: %d is below 0", client.ErrUsage, c.count)
+	}
+	if len(c.offsets) > 0 && len(topics) > 1 {
+		return p, fmt.Errorf("%w: --offset: it is for one topic, and there are %d", client.ErrUsage, len(topics))
+	}
+	p.offsets = map[int32]position{}
+	for _, o := range c.offsets {
+		left, right, ok := strings.Cut(o, ":")
+		partition, err := strconv.ParseInt(left, 10, 32)
+		if !ok || err != nil || partition < 0 {
+			return p, fmt.Errorf("%w: --offset: %q is not partition:position, for example 3:1200", client.ErrUsage, o)
+		}
+		if _, twice := p.offsets[int32(partition)]; twice {
+			return p, fmt.Errorf("%w: --offset: partition %d is given twice, give it once", client.ErrUsage, partition)
+		}
+		if p.offsets[int32(partition)], err = parsePosition("offset", right, now); err != nil {
+			return p, err
+		}
+	}
+	return p, nil
+}
+
+func (c *consumeCommand) run(ctx context.Context, topics []string) error {
+	p, err := c.parse(topics, time.Now())
 	if err != nil {
 		return err
 	}
@@ -115,107 +139,115 @@ func (c *consumeCommand) run(ctx context.Context, topic string) error {
 	if err != nil {
 		return err
 	}
-	if c.count < 0 {
-		return fmt.Errorf("%w: --count: %d is below 0", client.ErrUsage, c.count)
+	isolation := kgo.ReadUncommitted()
+	if c.isolation == "committed" {
+		isolation = kgo.ReadCommitted()
 	}
-	cl, err := connect(ctx, c.brokers,
+	cl, err := c.remote.connect(ctx,
 		kgo.KeepControlRecords(), // not printed, but the last offset of a partition may be one
 		kgo.FetchMaxWait(500*time.Millisecond),
 		kgo.FetchMinBytes(1),
-		kgo.FetchIsolationLevel(kgo.ReadUncommitted()),
+		kgo.FetchIsolationLevel(isolation),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()), // starts are resolved here; a jump later on is an error
 	)
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
-	spans, err := c.plan(ctx, kadm.NewClient(cl), topic, from)
+	spans, err := c.spans(ctx, kadm.NewClient(cl), topics, p)
 	if err != nil {
 		return err
 	}
-	if c.exitAtEnd {
-		maps.DeleteFunc(spans, func(_ int32, s span) bool { return s.next >= s.end })
-		if len(spans) == 0 {
-			return nil
+	maps.DeleteFunc(spans, func(_ place, s span) bool { return s.next >= s.end })
+	if len(spans) == 0 {
+		return nil
+	}
+	at := map[string]map[int32]kgo.Offset{}
+	for where, s := range spans {
+		if at[where.topic] == nil {
+			at[where.topic] = map[int32]kgo.Offset{}
 		}
+		at[where.topic][where.partition] = kgo.NewOffset().At(s.next)
 	}
-	at := map[int32]kgo.Offset{}
-	for partition, s := range spans {
-		at[partition] = kgo.NewOffset().At(s.next)
-	}
-	cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: at})
+	cl.AddConsumePartitions(at)
 	return c.consume(ctx, cl, spans, show)
 }
 
-// plan looks up what to read of each wanted partition.
-func (c *consumeCommand) plan(ctx context.Context, adm *kadm.Client, topic string, from position) (map[int32]span, error) {
-	details, err := adm.ListTopics(ctx, topic)
+// spans looks up what to read of each wanted partition.
+func (c *consumeCommand) spans(ctx context.Context, adm *kadm.Client, topics []string, p plan) (map[place]span, error) {
+	wanted, err := findTopics(ctx, adm, "consume", topics, c.partitions)
 	if err != nil {
-		return nil, fmt.Errorf("look up topic %q: %w", topic, err)
+		return nil, err
 	}
-	if err := details[topic].Err; err != nil {
-		return nil, client.TopicError("consume", topic, err, "")
+	b, err := listBounds(ctx, adm, c.isolation == "committed", topics...)
+	if err != nil {
+		return nil, err
 	}
-	wanted := details[topic].Partitions.Numbers()
-	if len(c.partitions) > 0 {
-		existing := wanted
-		wanted = nil
-		for _, p := range c.partitions {
-			if !slices.ContainsFunc(existing, func(e int32) bool { return int(e) == p }) {
-				return nil, fmt.Errorf("%w: --partition: topic %q has no partition %d, it has %d partitions", client.ErrUsage, topic, p, len(existing))
+	spans := map[place]span{}
+	for topic, partitions := range wanted {
+		for _, partition := range partitions {
+			from, ok := p.offsets[partition]
+			if !ok {
+				from = p.from
 			}
-			wanted = append(wanted, int32(p))
+			s := span{end: endless}
+			if s.next, err = b.find(ctx, from, topic, partition); err != nil {
+				return nil, err
+			}
+			switch {
+			case p.to == nil:
+			case p.to.kind == "offset": // may lie in the future
+				s.end = p.to.offset
+			default:
+				if s.end, err = b.find(ctx, *p.to, topic, partition); err != nil {
+					return nil, err
+				}
+			}
+			if c.exitAtEnd {
+				end, _ := b.ends.Lookup(topic, partition)
+				s.end = min(s.end, end.Offset)
+			}
+			spans[place{topic, partition}] = s
 		}
 	}
-	starts, err := adm.ListStartOffsets(ctx, topic)
-	if err = errors.Join(err, starts.Error()); err != nil {
-		return nil, fmt.Errorf("list the start of topic %q: %w", topic, err)
-	}
-	ends, err := adm.ListEndOffsets(ctx, topic)
-	if err = errors.Join(err, ends.Error()); err != nil {
-		return nil, fmt.Errorf("list the end of topic %q: %w", topic, err)
-	}
-	var times kadm.ListedOffsets
-	if from.kind == "time" {
-		times, err = adm.ListOffsetsAfterMilli(ctx, from.time.UnixMilli(), topic)
-		if err = errors.Join(err, times.Error()); err != nil {
-			return nil, fmt.Errorf("list offsets of topic %q at %s: %w", topic, c.from, err)
-		}
-	}
-	spans := map[int32]span{}
-	for _, partition := range wanted {
-		start, _ := starts.Lookup(topic, partition)
-		end, _ := ends.Lookup(topic, partition)
-		atTime, ok := times.Lookup(topic, partition)
-		if !ok {
-			atTime.Offset = -1
-		}
-		if spans[partition], err = from.planPartition(partition, start.Offset, end.Offset, atTime.Offset); err != nil {
-			return nil, fmt.Errorf("topic %q: %w", topic, err)
+	for partition := range p.offsets {
+		if _, ok := spans[place{topics[0], partition}]; !ok {
+			return nil, fmt.Errorf("--offset: partition %d of topic %q is not among those that are read: %w", partition, topics[0], client.ErrNotFound)
 		}
 	}
 	return spans, nil
 }
 
-// consume prints records until there are enough, the ends are reached, or ctx ends, which is no error.
-func (c *consumeCommand) consume(ctx context.Context, cl *kgo.Client, spans map[int32]span, show printer) (err error) {
+// consume prints records until there are enough or all spans are read. The end of ctx is an error only where there was to
+// be another.
+func (c *consumeCommand) consume(ctx context.Context, cl *kgo.Client, spans map[place]span, show printer) (err error) {
 	out := bufio.NewWriter(c.env.Stdout)
 	defer func() { err = errors.Join(err, out.Flush()) }()
+	tails := newTails(cl, c.isolation == "committed")
 	printed := 0
 	for {
-		fetches := cl.PollFetches(ctx)
-		select {
-		case <-ctx.Done():
+		fetches := tails.poll(ctx, spans)
+		if err := ctx.Err(); err != nil {
+			if c.count > 0 || c.exitAtEnd || c.to != "" {
+				return fmt.Errorf("stopped after %d records: %w", printed, err)
+			}
 			return nil
-		default:
 		}
 		for _, e := range fetches.Errors() {
+			if errors.Is(e.Err, context.DeadlineExceeded) { // of poll
+				continue
+			}
 			return fmt.Errorf("read topic %q partition %d: %w", e.Topic, e.Partition, e.Err)
+		}
+		if fetches.NumRecords() == 0 {
+			tails.pass(ctx, spans)
 		}
 		for iter := fetches.RecordIter(); !iter.Done(); {
 			r := iter.Next()
-			s, wanted := spans[r.Partition]
-			if c.exitAtEnd && (!wanted || r.Offset >= s.end) {
+			where := place{r.Topic, r.Partition}
+			s, wanted := spans[where]
+			if !wanted || r.Offset >= s.end {
+				delete(spans, where)
 				continue
 			}
 			if !r.Attrs.IsControl() {
@@ -226,11 +258,13 @@ func (c *consumeCommand) consume(ctx context.Context, cl *kgo.Client, spans map[
 					return nil
 				}
 			}
-			if c.exitAtEnd && r.Offset+1 >= s.end {
-				delete(spans, r.Partition)
+			s.next = r.Offset + 1
+			spans[where] = s
+			if s.next >= s.end {
+				delete(spans, where)
 			}
 		}
-		if c.exitAtEnd && len(spans) == 0 {
+		if len(spans) == 0 {
 			return nil
 		}
 		if err := out.Flush(); err != nil {
@@ -256,49 +290,4 @@ func (c *consumeCommand) printer() (printer, error) {
 		_, err := w.Write(line)
 		return err
 	}, nil
-}
-
-// recordView is a record as -o json prints it. Bytes that are not UTF-8 are in base64, and the field's encoding says so.
-type recordView struct {
-	Topic     string       `json:"topic"`
-	Partition int32        `json:"partition"`
-	Offset    int64        `json:"offset"`
-	Timestamp int64        `json:"timestamp_ms"`
-	Key       *textView    `json:"key"`
-	Value     *textView    `json:"value"`
-	Headers   []headerView `json:"headers,omitempty"`
-}
-
-type headerView struct {
-	Key   string    `json:"key"`
-	Value *textView `json:"value"`
-}
-
-// textView is a byte string in JSON: {"text": …} or {"base64": …}.
-type textView struct {
-	Text   *string `json:"text,omitempty"`
-	Base64 *string `json:"base64,omitempty"`
-}
-
-func textViewOf(b []byte) *textView {
-	if b == nil {
-		return nil
-	}
-	text := string(b)
-	if utf8.Valid(b) {
-		return &textView{Text: &text}
-	}
-	text = base64.StdEncoding.EncodeToString(b)
-	return &textView{Base64: &text}
-}
-
-func recordViewOf(r *kgo.Record) recordView {
-	v := recordView{
-		Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Timestamp: r.Timestamp.UnixMilli(),
-		Key: textViewOf(r.Key), Value: textViewOf(r.Value),
-	}
-	for _, h := range r.Headers {
-		v.Headers = append(v.Headers, headerView{h.Key, textViewOf(h.Value)})
-	}
-	return v
 }

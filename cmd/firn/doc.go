@@ -1,14 +1,9 @@
 // Command firn is the one binary of the project: the agent, a development cluster, and tools that speak Kafka.
 //
-// The tools (topic, produce, consume, verify, bench) use the Kafka protocol only and work against any Kafka. Addresses
-// come from --brokers, or from FIRN_BROKERS where that is not given.
+// The tools (topic, produce, consume, config, cluster, verify, bench) use the Kafka protocol only and work against any
+// Kafka. Addresses come from --brokers, from a context (context.go), or from FIRN_BROKERS; kafka.go has the order.
 //
-// # Exit codes
-//
-//	0  done
-//	1  failed: a broker, a file or the network did not do what was asked
-//	2  usage: the command line or the environment asks for something that cannot be
-//	3  check failed: the command worked and found a violation
+// docs/cli.md documents the tools, their outputs and the exit codes (exit.go); it is made from their help.
 //
 // # Adding a command
 //

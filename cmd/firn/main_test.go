@@ -92,9 +92,53 @@ func TestUsageErrors(t *testing.T) {
 		{"produce t --partition -2", "--partition: -2"},
 		{"produce t --header x", `--header: "x"`},
 		{"produce t --timeout 1ms", "--timeout: 1ms"},
-		{"consume", "accepts 1 arg(s)"},
+		{"produce t --batch-bytes 1", "--batch-bytes: 1"},
+		{"produce t --linger -1s", "--linger: -1s"},
+		{"produce t --key-separator=", "--key-separator: it is empty"},
+		{"produce t --headers-separator=", "--headers-separator: it is empty"},
+		{"produce t --key k --key-separator :", "--key and --key-separator"},
+		{"produce t --format json --key-separator :", "--key-separator: with --format json"},
+		{"produce t --whole-file", "--whole-file: name the files"},
+		{"produce t --keep-partitions", "--keep-partitions"},
+		{"produce t --timestamp noon", `--timestamp: "noon"`},
+		{"produce t --timestamp 5", `--timestamp: "5"`},
+		{"produce t --partitioner random", "key, round-robin, sticky"},
+		{"produce t --format csv", "lines, json"},
+		{"consume", "at least 1 arg"},
 		{"consume t --from yesterday", `--from: "yesterday"`},
-		{"consume t --from -1", `--from: "-1"`},
+		{"consume t --to tomorrow", `--to: "tomorrow"`},
+		{"consume t --offset 3", `--offset: "3" is not partition:position`},
+		{"consume t --offset x:3", `--offset: "x:3"`},
+		{"consume t --offset 0:x", `--offset: "x"`},
+		{"consume t --offset 0:1 --offset 0:2", "partition 0 is given twice"},
+		{"consume t u --offset 0:1", "it is for one topic"},
+		{"consume t --isolation serializable", "uncommitted, committed"},
+		{"consume t --format %k{rot13}", "does not take {rot13}"},
+		{"topic alter t", "nothing to alter"},
+		{"topic alter t --partitions 0", "--partitions: 0"},
+		{"topic alter t --config a", `--config: "a"`},
+		{"topic alter t --config +=b", `--config: "+=b"`},
+		{"topic alter t --config a=1 --delete-config a", "a is given twice"},
+		{"topic delete t", "add --yes"},
+		{"topic delete-records t", "--before: say up to where"},
+		{"topic delete-records t --before x --yes", `--before: "x"`},
+		{"topic delete-records t --before end", "add --yes"},
+		{"config describe", "between 1 and 2 arg"},
+		{"config describe orders", `"orders" has no settings`},
+		{"config describe topic", "topic which?"},
+		{"config describe broker one", `"one" is not the id of a broker`},
+		{"config describe cluster x", `"x" is more than a cluster takes`},
+		{"config set topic t", "nothing to set"},
+		{"config set topic t a", `setting: "a"`},
+		{"config unset topic t", "nothing to unset"},
+		{"config unset topic t a=1", `"a=1" is not the key`},
+		{"context set a/b --brokers x:1", `context name "a/b"`},
+		{"context set a", "--brokers: a new context needs them"},
+		{"context set a --brokers x:1", "set HOME"},
+		{"context set a --brokers nowhere", `"nowhere" is not host:port`},
+		{"context set a --brokers x:1 --sasl-user me", "name one place of the password"},
+		{"context set a --brokers x:1 --tls-cert c.pem", "go together"},
+		{"context set a --brokers x:1 --no-sasl --sasl-user me", "no-sasl"},
 		{"consume t --count -1", "--count: -1"},
 		{"consume t --format %q", "byte 2"},
 		{"consume t --format %v -o json", "exclude each other"},
@@ -129,9 +173,9 @@ func TestEveryProblemHasALineOfItsOwn(t *testing.T) {
 }
 
 func TestUnreachableBrokers(t *testing.T) {
-	for _, line := range []string{"topic list", "produce t", "consume t", "bench --mode produce"} {
+	for _, line := range []string{"topic list", "produce t", "consume t", "bench --mode produce", "config list", "cluster describe", "topic delete t --yes"} {
 		r := execute(t.Context(), "127.0.0.1:1", "", strings.Fields(line)...)
-		if r.code != exitFailure || !strings.Contains(r.errOut, "127.0.0.1:1") {
+		if r.code != exitNoAnswer || !strings.Contains(r.errOut, "127.0.0.1:1") {
 			t.Errorf("firn %s: exit code %d, %q", line, r.code, r.errOut)
 		}
 	}
@@ -200,27 +244,27 @@ func TestTopics(t *testing.T) {
 		t.Errorf("list: %v, %+v", err, list)
 	}
 	s.must("one\ntwo\n", "produce", "a", "--partition", "1")
-	var described []topicView
+	var described []describedView
 	if err := json.Unmarshal([]byte(s.must("", "topic", "describe", "a", "-o", "json")), &described); err != nil || len(described) != 1 {
 		t.Fatalf("describe: %v, %+v", err, described)
 	}
 	a := described[0]
-	if len(a.Partitions) != 3 || a.Partitions[1].HighWatermark != 2 || a.Partitions[0].HighWatermark != 0 || len(a.ID) == 0 {
+	if len(a.Partitions) != 3 || *a.Partitions[1].HighWatermark != 2 || *a.Partitions[0].HighWatermark != 0 || len(a.ID) == 0 {
 		t.Errorf("describe: %+v", a)
 	}
-	if len(a.Configs) != 1 || a.Configs[0].Key != "retention.ms" || a.Configs[0].Value != "1000" {
+	if len(a.Configs) != 1 || a.Configs[0].Key != "retention.ms" || *a.Configs[0].Value != "1000" {
 		t.Errorf("settings: %+v", a.Configs)
 	}
-	if out := s.must("", "topic", "describe", "a", "--defaults"); !strings.Contains(out, "retention.ms=1000") || strings.Count(out, "\n") < 8 {
+	if out := s.must("", "topic", "describe", "a", "--all"); !regexp.MustCompile(`retention.ms +1000 +DYNAMIC_TOPIC_CONFIG`).MatchString(out) || strings.Count(out, "\n") < 8 {
 		t.Errorf("describe: %q", out)
 	}
-	if r := s.run("", "topic", "describe", "missing"); r.code != exitFailure || !strings.Contains(r.errOut, `"missing"`) {
+	if r := s.run("", "topic", "describe", "missing"); r.code != exitNotFound || !strings.Contains(r.errOut, `"missing"`) {
 		t.Errorf("describe a missing topic: %+v", r)
 	}
-	if r := s.run("", "topic", "delete", "a", "missing"); r.code != exitFailure || r.out != "deleted a\n" || !strings.Contains(r.errOut, `"missing"`) {
+	if r := s.run("", "topic", "delete", "a", "missing", "--yes"); r.code != exitNotFound || r.out != "deleted a\n" || !strings.Contains(r.errOut, `"missing"`) {
 		t.Errorf("delete: %+v", r)
 	}
-	if out := s.must("", "topic", "delete", "b", "-o", "json"); !strings.Contains(out, `"deleted"`) {
+	if out := s.must("", "topic", "delete", "b", "--yes", "-o", "json"); !strings.Contains(out, `"deleted"`) {
 		t.Errorf("delete: %q", out)
 	}
 	if out := s.must("", "topic", "list", "-o", "json"); out != "[]\n" {
@@ -252,7 +296,7 @@ func TestBenchCommand(t *testing.T) {
 	if err := json.Unmarshal([]byte(s.must("", append(args, "--json", "--mode", "produce")...)), &fields); err != nil || fields["test"] != "bench" {
 		t.Errorf("%v, %v", err, fields)
 	}
-	if r := s.run("", append(args, "--topic", "missing")...); r.code != exitFailure || !strings.Contains(r.errOut, `"missing"`) {
+	if r := s.run("", append(args, "--topic", "missing")...); r.code != exitNotFound || !strings.Contains(r.errOut, `"missing"`) {
 		t.Errorf("missing topic: %+v", r)
 	}
 }

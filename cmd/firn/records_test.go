@@ -23,7 +23,7 @@ func TestProduceAndConsume(t *testing.T) {
 	s.must("", "topic", "create", "t", "--partitions", "2")
 	for i, codec := range strings.Split(client.CodecNames, "|") {
 		r := s.run("a:1\nb:\n:3:4\n", "produce", "t", "--key-separator", ":", "--codec", codec, "--partition", "1", "--header", "h=x", "--header", "i=")
-		if r.code != exitOK || r.out != "" || r.errOut != "3 records acknowledged, 0 failed\n" {
+		if r.code != exitOK || r.out != "" || !strings.HasPrefix(r.errOut, "3 records acknowledged, 0 failed; ") || strings.Count(r.errOut, "\n") != 1 {
 			t.Fatalf("codec %s: %+v", codec, r)
 		}
 		from := []string{"0", "3", "6", "9", "12"}[i]
@@ -51,10 +51,10 @@ func TestProduceAndConsume(t *testing.T) {
 	if r := s.run("", "consume", "t", "--from", "16", "--partition", "1"); r.code != exitFailure || !strings.Contains(r.errOut, "0 up to, not including, 15") {
 		t.Errorf("from beyond the end: %+v", r)
 	}
-	if r := s.run("", "consume", "t", "--partition", "7"); r.code != exitUsage || !strings.Contains(r.errOut, "no partition 7, it has 2") {
+	if r := s.run("", "consume", "t", "--partition", "7"); r.code != exitNotFound || !strings.Contains(r.errOut, "no partition 7, it has 2") {
 		t.Errorf("missing partition: %+v", r)
 	}
-	if r := s.run("", "consume", "missing"); r.code != exitFailure || !strings.Contains(r.errOut, "firn topic list") {
+	if r := s.run("", "consume", "missing"); r.code != exitNotFound || !strings.Contains(r.errOut, "firn topic list") {
 		t.Errorf("missing topic: %+v", r)
 	}
 }
@@ -83,17 +83,17 @@ func TestProduceFailures(t *testing.T) {
 	s := newShell(t)
 	s.must("", "topic", "create", "t", "--partitions", "1")
 	r := s.run("a:1\nno separator\nb:2\n", "produce", "t", "--key-separator", ":")
-	if r.code != exitFailure || !strings.Contains(r.errOut, "1 records acknowledged, 0 failed\n") || !strings.Contains(r.errOut, "line 2") {
+	if r.code != exitFailure || !strings.Contains(r.errOut, "1 records acknowledged, 0 failed; ") || !strings.Contains(r.errOut, "line 2") {
 		t.Errorf("line without separator: %+v", r)
 	}
 	s.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.InvalidRecord, Count: 1})
-	if r := s.run("x\n", "produce", "t"); r.code != exitFailure || !strings.Contains(r.errOut, "0 records acknowledged, 1 failed\n") || !strings.Contains(r.errOut, "INVALID_RECORD") {
+	if r := s.run("x\n", "produce", "t"); r.code != exitFailure || !strings.Contains(r.errOut, "0 records acknowledged, 1 failed; ") || !strings.Contains(r.errOut, "INVALID_RECORD") {
 		t.Errorf("refused record: %+v", r)
 	}
-	if r := s.run("x\n", "produce", "t", "--partition", "5"); r.code != exitFailure || !strings.Contains(r.errOut, "1 failed\n") {
+	if r := s.run("x\n", "produce", "t", "--partition", "5"); r.code != exitNotFound || !strings.Contains(r.errOut, "no partition 5") {
 		t.Errorf("missing partition: %+v", r)
 	}
-	if r := s.run("x\n", "produce", "missing"); r.code != exitFailure || !strings.Contains(r.errOut, "UNKNOWN_TOPIC_OR_PARTITION") {
+	if r := s.run("x\n", "produce", "missing"); r.code != exitNotFound || !strings.Contains(r.errOut, "UNKNOWN_TOPIC_OR_PARTITION") {
 		t.Errorf("missing topic: %+v", r)
 	}
 	if r := s.run(strings.Repeat("x", lineBytesMax+1), "produce", "t"); r.code != exitFailure || !strings.Contains(r.errOut, "line 1") {
@@ -108,7 +108,7 @@ func TestEachLineEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var got []string
 	go func() { _, _ = io.WriteString(w, "one\ntwo\n") }()
-	err := eachLine(ctx, r, func(number int, line []byte) error {
+	err := eachLine(ctx, "input", r, func(number int, line []byte) error {
 		got = append(got, string(line))
 		if number == 2 {
 			cancel()
@@ -139,46 +139,53 @@ func TestConsumeUntilInterrupted(t *testing.T) {
 }
 
 func TestParsePosition(t *testing.T) {
+	now := time.Date(2024, 3, 10, 12, 0, 0, 0, time.UTC)
 	at := time.Date(2024, 3, 1, 12, 0, 0, 0, time.UTC)
 	good := map[string]position{
 		"start": {kind: "start"}, "end": {kind: "end"}, "0": {kind: "offset"}, "42": {kind: "offset", offset: 42},
-		"2024-03-01T12:00:00Z": {kind: "time", time: at},
+		"-1": {kind: "back", offset: 1}, "-10": {kind: "back", offset: 10},
+		"2024-03-01T12:00:00Z": {kind: "time", time: at}, "2024-03-01T13:00:00+01:00": {kind: "time", time: at},
+		"@1709294400000": {kind: "time", time: at}, "-1h": {kind: "time", time: now.Add(-time.Hour)}, "-9d": {kind: "time", time: at},
+		"-1h30m": {kind: "time", time: now.Add(-90 * time.Minute)},
 	}
 	for in, want := range good {
-		if got, err := parsePosition(in); err != nil || got.kind != want.kind || got.offset != want.offset || !got.time.Equal(want.time) {
+		if got, err := parsePosition("from", in, now); err != nil || got.kind != want.kind || got.offset != want.offset || !got.time.Equal(want.time) {
 			t.Errorf("%q: %+v, %v", in, got, err)
 		}
 	}
-	for _, in := range []string{"", "-1", "1.5", "2024-03-01", "begin", "99999999999999999999"} {
-		if _, err := parsePosition(in); !errors.Is(err, client.ErrUsage) {
-			t.Errorf("%q: %v", in, err)
+	for _, in := range []string{"", "-0", "+5", "1.5", "2024-03-01", "begin", "99999999999999999999", "@", "@-1", "@x", "1h", "--1h", "-d", "-1w", "-99999999d"} {
+		if got, err := parsePosition("from", in, now); !errors.Is(err, client.ErrUsage) || !strings.Contains(err.Error(), "--from") {
+			t.Errorf("%q: %+v, %v", in, got, err)
 		}
 	}
 }
 
-func TestPlanPartition(t *testing.T) {
+func TestPositionIn(t *testing.T) {
 	tests := []struct {
-		from   string
-		atTime int64
-		want   span
-		fails  bool
+		position string
+		atTime   int64
+		want     int64
+		fails    bool
 	}{
-		{from: "start", want: span{10, 20}},
-		{from: "end", want: span{20, 20}},
-		{from: "10", want: span{10, 20}},
-		{from: "20", want: span{20, 20}},
-		{from: "9", fails: true},
-		{from: "21", fails: true},
-		{from: "2024-03-01T12:00:00Z", atTime: 15, want: span{15, 20}},
-		{from: "2024-03-01T12:00:00Z", atTime: -1, want: span{20, 20}},
+		{position: "start", want: 10},
+		{position: "end", want: 20},
+		{position: "10", want: 10},
+		{position: "20", want: 20},
+		{position: "9", fails: true},
+		{position: "21", fails: true},
+		{position: "-1", want: 19},
+		{position: "-100", want: 10},
+		{position: "2024-03-01T12:00:00Z", atTime: 15, want: 15},
+		{position: "2024-03-01T12:00:00Z", atTime: 25, want: 20}, // written since the end was listed
+		{position: "2024-03-01T12:00:00Z", atTime: -1, want: 20},
 	}
 	for _, tt := range tests {
-		p, err := parsePosition(tt.from)
+		p, err := parsePosition("from", tt.position, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := p.planPartition(0, 10, 20, tt.atTime); got != tt.want || (err != nil) != tt.fails {
-			t.Errorf("%s: %+v, %v", tt.from, got, err)
+		if got, err := p.in(10, 20, tt.atTime); got != tt.want || (err != nil) != tt.fails {
+			t.Errorf("%s: %d, %v", tt.position, got, err)
 		}
 	}
 }

@@ -23,6 +23,16 @@ type env struct {
 	// Environ are all variables as key=value, to find misspelt ones; may be nil.
 	Environ func() []string
 	Log     *slog.Logger // to standard error
+	// Terminal says whether Stdin or Stderr is a terminal, and how many columns it has. Nil is no terminal.
+	Terminal func(stream any) (columns int, is bool)
+}
+
+// terminal is e.Terminal, or no where there is none.
+func (e env) terminal(stream any) (columns int, is bool) {
+	if e.Terminal == nil {
+		return 0, false
+	}
+	return e.Terminal(stream)
 }
 
 // newRoot assembles the commands.
@@ -32,9 +42,10 @@ func newRoot(e env) *cobra.Command {
 		Short: "A Kafka-compatible log in an S3 bucket",
 		Long: `firn is a Kafka-compatible log whose data lives in an S3-compatible bucket.
 
-The commands topic, produce, consume, verify and bench speak plain Kafka and work against any Kafka.
+The commands topic, produce, consume, config, cluster, verify and bench speak plain Kafka and work against any Kafka.
+They find it by --brokers, or by a context, see firn context --help.
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 a check found a violation.`,
+` + exitHelp,
 	})
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetIn(e.Stdin)
@@ -50,30 +61,30 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 a check found a violation.`,
 	root.AddCommand(newTopic(e))
 	root.AddCommand(newProduce(e))
 	root.AddCommand(newConsume(e))
+	root.AddCommand(newConfig(e))
+	root.AddCommand(newCluster(e))
+	root.AddCommand(newContext(e))
 	root.AddCommand(newVerify(e))
 	root.AddCommand(newBench(e))
 	root.AddCommand(newVersion(e))
 	return root
 }
 
-// Exit codes; the package comment documents them.
-const (
-	exitOK = iota
-	exitFailure
-	exitUsage
-	exitCheck
-)
-
-// errCheck is wrapped by the error of a command that worked and found a violation.
-var errCheck = errors.New("check failed")
-
 // run runs one command line and returns its exit code.
 func run(ctx context.Context, e env) int {
+	out := &output{w: e.Stdout}
+	e.Stdout = out
 	root := newRoot(e)
 	started := false
 	markStart(root, &started)
 	cmd, err := root.ExecuteContextC(ctx)
-	if err != nil && !started && !errors.Is(err, client.ErrUsage) {
+	switch {
+	case out.closed:
+		return exitOK // whoever read had enough
+	case err == nil:
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		err = fmt.Errorf("%w: %w", errInterrupted, err)
+	case !started && !errors.Is(err, client.ErrUsage):
 		err = usage(cmd, err) // what cobra checks by itself, such as flags that exclude each other
 	}
 	return report(e.Stderr, err)
@@ -90,36 +101,6 @@ func markStart(cmd *cobra.Command, started *bool) {
 	for _, sub := range cmd.Commands() {
 		markStart(sub, started)
 	}
-}
-
-// report prints an error, one line per problem, and returns the exit code for it.
-func report(w io.Writer, err error) int {
-	if err == nil {
-		return exitOK
-	}
-	for _, line := range problemLines(err) {
-		_, _ = fmt.Fprintf(w, "firn: %s\n", line)
-	}
-	switch {
-	case errors.Is(err, errCheck):
-		return exitCheck
-	case errors.Is(err, client.ErrUsage):
-		return exitUsage
-	}
-	return exitFailure
-}
-
-// problemLines are the problems of an error, as they are printed.
-func problemLines(err error) []string {
-	var out []string
-	for line := range strings.Lines(err.Error()) {
-		line, usage := strings.TrimSpace(line), client.ErrUsage.Error()+": "
-		for strings.HasPrefix(line, usage) {
-			line = strings.TrimPrefix(line, usage)
-		}
-		out = append(out, line)
-	}
-	return out
 }
 
 // usage makes err a usage error that says where to read on.

@@ -13,6 +13,7 @@ func newVerify(e env) *cobra.Command {
 	cfg := verify.DefaultConfig()
 	var settings []string
 	var asJSON bool
+	var target *remote
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Write and read back under load, and check that nothing is lost, repeated, reordered or changed",
@@ -26,6 +27,9 @@ was found; 1 if the run could not be carried out. Topics are deleted after a cle
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			configs, err := client.Configs(settings)
 			if err != nil {
+				return err
+			}
+			if cfg.Brokers, cfg.Security, err = target.resolve(); err != nil {
 				return err
 			}
 			cfg.Configs, cfg.Version, cfg.Log = configs, thisBuild().Commit, e.Log
@@ -47,7 +51,7 @@ was found; 1 if the run could not be carried out. Topics are deleted after a cle
 			return nil
 		},
 	}
-	brokersFlag(cmd, e, &cfg.Brokers)
+	target = remoteFlags(cmd, e)
 	f := cmd.Flags()
 	f.DurationVar(&cfg.Duration, "duration", cfg.Duration, "how long to produce")
 	f.DurationVar(&cfg.DrainTimeout, "drain-timeout", cfg.DrainTimeout, "how long to wait for outstanding records, and for each of the two read-backs")

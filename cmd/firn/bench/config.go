@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"github.com/firnlog/firn/cmd/firn/client"
 )
 
@@ -23,8 +25,9 @@ const Payloads = "random|json"
 // Config says what to measure. Zero values are not defaults: DefaultConfig has those.
 type Config struct {
 	Brokers           []string
-	Topic             string // "" makes one
-	Keep              bool   // do not delete the topic that was made
+	Security          []kgo.Opt // TLS and SASL of every client
+	Topic             string    // "" makes one
+	Keep              bool      // do not delete the topic that was made
 	Partitions        int
 	ReplicationFactor int // -1 is the broker's default
 	Configs           map[string]*string

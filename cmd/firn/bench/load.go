@@ -66,7 +66,7 @@ func (l *load) options() ([]kgo.Opt, error) {
 	if l.cfg.Max {
 		buffered = l.cfg.InFlightBytes // room is the bound, and is shared
 	}
-	opts := append(client.Options(brokers),
+	opts := append(client.Options(brokers, l.cfg.Security...),
 		kgo.ProducerBatchCompression(codec),
 		kgo.RequiredAcks(acks),
 		kgo.ProducerLinger(l.cfg.Linger),

@@ -13,8 +13,8 @@ import (
 	"github.com/firnlog/firn/cmd/firn/client"
 )
 
-func consumerOptions(brokers []string, at map[string]map[int32]kgo.Offset) []kgo.Opt {
-	return append(client.Options(brokers),
+func consumerOptions(brokers []string, security []kgo.Opt, at map[string]map[int32]kgo.Offset) []kgo.Opt {
+	return append(client.Options(brokers, security...),
 		kgo.ConsumePartitions(at),
 		kgo.FetchMinBytes(1),
 		kgo.FetchMaxWait(500*time.Millisecond),
@@ -44,7 +44,7 @@ func openArrivals(ctx context.Context, l *load, adm *kadm.Client, brokers []stri
 	}
 	at := map[int32]kgo.Offset{}
 	ends.Each(func(o kadm.ListedOffset) { at[o.Partition] = kgo.NewOffset().At(o.Offset) })
-	cl, err := kgo.NewClient(consumerOptions(brokers, map[string]map[int32]kgo.Offset{l.topic: at})...)
+	cl, err := kgo.NewClient(consumerOptions(brokers, l.cfg.Security, map[string]map[int32]kgo.Offset{l.topic: at})...)
 	if err != nil {
 		return nil, fmt.Errorf("open the consumer: %w", err)
 	}
@@ -104,7 +104,7 @@ func replay(ctx context.Context, cfg Config, brokers []string, adm *kadm.Client,
 	cpuBefore, _ := cpuSeconds()
 	start := time.Now()
 	// A fresh client, opened inside the measured time: connecting is part of starting to read.
-	cl, err := kgo.NewClient(append(consumerOptions(brokers, map[string]map[int32]kgo.Offset{topic: at}), kgo.KeepControlRecords())...)
+	cl, err := kgo.NewClient(append(consumerOptions(brokers, cfg.Security, map[string]map[int32]kgo.Offset{topic: at}), kgo.KeepControlRecords())...)
 	if err != nil {
 		return Phase{}, fmt.Errorf("open the consumer: %w", err)
 	}

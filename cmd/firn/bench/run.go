@@ -22,7 +22,7 @@ func Run(ctx context.Context, cfg Config) (result Result, err error) {
 	if err != nil {
 		return Result{}, err
 	}
-	admin, err := kgo.NewClient(client.Options(brokers)...)
+	admin, err := kgo.NewClient(client.Options(brokers, cfg.Security...)...)
 	if err != nil {
 		return Result{}, fmt.Errorf("open a client: %w", err)
 	}

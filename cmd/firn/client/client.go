@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -12,12 +11,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
-
-// ErrUsage is wrapped by errors about what the user asked for, as opposed to what the brokers answered.
-var ErrUsage = errors.New("usage")
 
 // CodecNames lists the names that Codec takes.
 const CodecNames = "none|gzip|snappy|lz4|zstd"
@@ -94,9 +89,9 @@ func Configs(list []string) (map[string]*string, error) {
 	return configs, nil
 }
 
-// Options returns what all our clients have in common. Callers append their own.
-func Options(brokers []string) []kgo.Opt {
-	return []kgo.Opt{
+// Options returns what all our clients have in common, and then extra. Callers append their own.
+func Options(brokers []string, extra ...kgo.Opt) []kgo.Opt {
+	return append([]kgo.Opt{
 		kgo.SeedBrokers(brokers...),
 		kgo.ClientID("firn"),
 		kgo.DialTimeout(5 * time.Second),
@@ -106,7 +101,7 @@ func Options(brokers []string) []kgo.Opt {
 		kgo.MetadataMaxAge(30 * time.Second),
 		kgo.RetryBackoffFn(Backoff),
 		kgo.DisableClientMetrics(),
-	}
+	}, extra...)
 }
 
 // Backoff is the pause before attempt number tries+1: 50 ms doubling up to 1 s, half of it random.
@@ -163,21 +158,4 @@ func (t Topics) ready(details kadm.TopicDetails) bool {
 		}
 		return false
 	})
-}
-
-// TopicError words a broker's answer about one topic, with what would mend the common ones.
-func TopicError(step, topic string, err error, detail string) error {
-	mend := ""
-	switch {
-	case errors.Is(err, kerr.TopicAlreadyExists):
-		mend = "; choose another name, or delete it first"
-	case errors.Is(err, kerr.UnknownTopicOrPartition):
-		mend = "; see firn topic list"
-	case errors.Is(err, kerr.InvalidReplicationFactor):
-		mend = "; there may be fewer brokers than --replication-factor"
-	}
-	if detail != "" {
-		detail = ": " + detail
-	}
-	return fmt.Errorf("%s topic %q: %w%s%s", step, topic, err, detail, mend)
 }

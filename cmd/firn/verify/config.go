@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"github.com/firnlog/firn/cmd/firn/client"
 	"github.com/firnlog/firn/localstack/check"
 )
@@ -17,6 +19,7 @@ import (
 // Config says what to run. Zero values are not defaults: DefaultConfig has those.
 type Config struct {
 	Brokers           []string
+	Security          []kgo.Opt     // TLS and SASL of every client
 	Duration          time.Duration // of producing; reading goes on for at most DrainTimeout twice
 	DrainTimeout      time.Duration // for outstanding sends, and for each of the two read-backs
 	Topics            int

@@ -72,7 +72,7 @@ func newProducer(id int, r *runner) (*producer, error) {
 		counters: make([]uint32, r.cfg.Keys),
 		slots:    make(chan struct{}, r.cfg.InFlight), again: make(chan send, r.cfg.InFlight),
 	}
-	opts := append(client.Options(r.shuffledBrokers(p.rng)),
+	opts := append(client.Options(r.shuffledBrokers(p.rng), r.cfg.Security...),
 		kgo.WithHooks(p.lost),
 		kgo.ProducerBatchCompression(codec),
 		kgo.RequiredAcks(kgo.AllISRAcks()),

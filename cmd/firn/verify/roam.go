@@ -55,7 +55,7 @@ func newRoamer(r *runner, stream uint64) (*roamer, error) {
 		skip: map[int32]map[int]time.Time{}, fetched: map[int32]bool{},
 	}
 	var err error
-	o.client, err = kgo.NewClient(append(client.Options(r.shuffledBrokers(o.rng)), kgo.WithHooks(o.lost))...)
+	o.client, err = kgo.NewClient(append(client.Options(r.shuffledBrokers(o.rng), r.cfg.Security...), kgo.WithHooks(o.lost))...)
 	return o, err
 }
 

@@ -81,7 +81,7 @@ func Run(ctx context.Context, cfg Config) (Summary, error) {
 	if err != nil {
 		return Summary{}, err
 	}
-	admin, err := kgo.NewClient(client.Options(cfg.Brokers)...)
+	admin, err := kgo.NewClient(client.Options(cfg.Brokers, cfg.Security...)...)
 	if err != nil {
 		return Summary{}, fmt.Errorf("open a client: %w", err)
 	}

@@ -21,7 +21,7 @@ Every setting is a flag (--flush-interval 1s), an environment variable (FIRN_FLU
 problems are told at once.`
 
 // clientVariables begin like settings and belong to the commands that speak Kafka.
-var clientVariables = []string{"FIRN_BROKERS"}
+var clientVariables = []string{"FIRN_BROKERS", "FIRN_CONTEXT"}
 
 // resolve reads the settings of a command from everywhere. Warnings go to standard error at once: a logger is not there yet.
 func resolve(set *settings.Set, e env) []error {

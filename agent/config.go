@@ -59,6 +59,9 @@ type Config struct {
 	ReadAhead       int
 	ReadTimeout     time.Duration
 
+	// MemoryLimit is what the agent's budgets add up to less than; those that are not set follow from it. See memory.go.
+	MemoryLimit int64
+
 	// Limits of the Kafka listener; see kafka.Config. RequestBytes bounds one produce request.
 	RequestBytes            int
 	OtherRequestBytes       int
@@ -66,6 +69,15 @@ type Config struct {
 	InFlightBytes           int
 	ConnectionRequests      int
 	Connections             int
+	ConnectionsPerAddress   int
+	AcceptsPerSecond        int
+	FirstRequestBytes       int
+	FirstRequestTimeout     time.Duration
+	PressureTimeout         time.Duration
+	QueuedBytes             int
+	WorkBytes               int
+	DecompressBytes         int
+	FetchSessionBytes       int
 	IdleTimeout             time.Duration
 	FrameTimeout            time.Duration
 	StallTimeout            time.Duration
@@ -150,6 +162,7 @@ func row[T ~int | ~int16 | ~int32 | ~int64](t *table, name string, field *T, uni
 // to an operator.
 func (c *Config) Tunables() []Tunable {
 	in, cache, srv, meta := roomDefaults()
+	share := c.shares()
 	request := cmp.Or(c.RequestBytes, srv.ProduceBytesMax)
 	t := &table{}
 
@@ -166,7 +179,8 @@ func (c *Config) Tunables() []Tunable {
 	row(t, "upload-slots", &c.UploadSlots, Count, in.UploadSlots, 1, 256, "uploads at once")
 	row(t, "eager-uploads", &c.EagerUploads, Count, in.EagerUploads, 1, 256,
 		"while fewer uploads than this run, a record waits for nothing; more of them buy latency with requests")
-	row(t, "stage-bytes", &c.StageBytes, Bytes, in.MemoryBytes, 1<<20, 1<<40, "record batches held in memory before they spill to the write-ahead log")
+	row(t, "stage-bytes", &c.StageBytes, Bytes, share.stage, 1<<20, 1<<40,
+		"record batches held in memory before they spill to the write-ahead log; an eighth of --memory-limit where not set")
 	row(t, "wal-bytes", &c.WALBytes, Bytes, 1<<30, 64<<20, 1<<50, "disk space of the write-ahead log; beyond it producers wait")
 	row(t, "upload-timeout", &c.UploadTimeout, Duration, in.UploadTimeout, time.Second, 10*time.Minute, "bound of one attempt of an upload; it is then tried again")
 	row(t, "upload-retry-min", &c.UploadRetryMin, Duration, in.RetryMin, time.Millisecond, time.Minute, "first pause between attempts of an upload; it doubles")
@@ -175,8 +189,8 @@ func (c *Config) Tunables() []Tunable {
 		"how long an idempotent producer's batch waits for the one before it, which may have gone to another agent")
 
 	t.group = GroupFetch
-	row(t, "cache-bytes", &c.CacheBytes, Bytes, cache.Bytes, 1<<20, 1<<40, "size of the read cache")
-	row(t, "cache-hot-bytes", &c.CacheHotBytes, Bytes, cmp.Or(c.CacheBytes, cache.Bytes)/2, 64<<10, 1<<40,
+	row(t, "cache-bytes", &c.CacheBytes, Bytes, share.cache, 1<<20, 1<<40, "size of the read cache; a quarter of --memory-limit where not set")
+	row(t, "cache-hot-bytes", &c.CacheHotBytes, Bytes, cmp.Or(c.CacheBytes, share.cache)/2, 64<<10, 1<<40,
 		"part of the read cache for what was just written, which reads of old data cannot evict; half of --cache-bytes where not set")
 	row(t, "cache-whole-bytes", &c.CacheWholeBytes, Bytes, cache.WholeBytes, 64<<10, 1<<30, "objects up to this size are read from the bucket whole")
 	row(t, "cache-run-bytes", &c.CacheRunBytes, Bytes, cache.RunBytes, 64<<10, 1<<30, "how much of a larger object is read at once")
@@ -184,21 +198,36 @@ func (c *Config) Tunables() []Tunable {
 	row(t, "cache-retry-max", &c.CacheRetryMax, Duration, cache.RetryMax, time.Millisecond, 10*time.Minute, "longest pause between attempts of a read from the bucket")
 	row(t, "read-ahead", &c.ReadAhead, Count, cache.ReadAhead, 1, 1024, "reads from the bucket, of what comes next, that nobody waits for yet")
 	row(t, "read-timeout", &c.ReadTimeout, Duration, cache.LoadTimeout, time.Second, 10*time.Minute, "bound of one read from the bucket with its attempts")
-	row(t, "fetch-bytes", &c.FetchBytes, Bytes, srv.FetchBytesMax, 64<<10, 1<<30, "most records in one answer, whatever the client asks for")
-	row(t, "fetch-in-flight-bytes", &c.FetchInFlightBytes, Bytes, srv.FetchInFlightBytes, 1<<20, 1<<40, "records in all answers that are being put together or written")
+	row(t, "fetch-bytes", &c.FetchBytes, Bytes, min(srv.FetchBytesMax, share.answers), 64<<10, 1<<30,
+		"most records in one answer, whatever the client asks for")
+	row(t, "fetch-in-flight-bytes", &c.FetchInFlightBytes, Bytes, max(share.answers, c.FetchBytes), 1<<20, 1<<40,
+		"records in all answers that are being put together or written; an eighth of --memory-limit where not set")
 	row(t, "fetch-wait", &c.FetchWait, Duration, srv.FetchWaitMax, time.Millisecond, time.Hour, "longest long poll, whatever the client asks for")
 	row(t, "fetch-read-timeout", &c.FetchReadTimeout, Duration, srv.FetchReadTimeout, 100*time.Millisecond, 10*time.Minute, "bound of the reads of one answer")
 	row(t, "fetch-sessions", &c.FetchSessions, Count, srv.FetchSessions, 1, 1_000_000, "incremental fetch sessions kept")
+	row(t, "fetch-session-bytes", &c.FetchSessionBytes, Bytes, share.sessions, 64<<10, 1<<40,
+		"what fetch sessions may take; those that find no room are served without; a 32nd of --memory-limit where not set")
 
 	t.group = GroupKafka
-	row(t, "connections", &c.Connections, Count, srv.Connections, 1, 1_000_000, "open connections; more are closed at once")
+	row(t, "connections", &c.Connections, Count, srv.Connections, 1, 1_000_000,
+		"open connections; more are closed at once, but for a newcomer the oldest one that never asked for anything makes room")
+	row(t, "connections-per-address", &c.ConnectionsPerAddress, Count, cmp.Or(c.Connections, srv.Connections), 1, 1_000_000,
+		"open connections of one IP address, or of one /64 of IPv6; as many as --connections where not set")
+	row(t, "accepts-per-second", &c.AcceptsPerSecond, Count, srv.AcceptsPerSecond, 1, 1_000_000,
+		"new connections of one IP address that are served a second; more wait, none is refused")
+	row(t, "first-request-bytes", &c.FirstRequestBytes, Bytes, srv.FirstRequestBytesMax, 1<<10, 1<<30, "largest first request of a connection, unless it brings records")
+	row(t, "first-request-timeout", &c.FirstRequestTimeout, Duration, srv.FirstRequestTimeout, 100*time.Millisecond, time.Hour, "a connection is closed that has not sent a request after this")
 	row(t, "connection-requests", &c.ConnectionRequests, Count, srv.ConnectionRequests, 1, 10_000, "requests of a connection that are not answered yet; no more are read before one is")
 	row(t, "request-bytes", &c.RequestBytes, Bytes, srv.ProduceBytesMax, 64<<10, 1<<30, "largest produce request")
 	row(t, "other-request-bytes", &c.OtherRequestBytes, Bytes, srv.RequestBytesMax, 64<<10, 1<<30, "largest request of any other kind")
 	row(t, "connection-in-flight-bytes", &c.ConnectionInFlightBytes, Bytes, max(srv.ConnectionInFlightBytes, 2*request), 64<<10, 1<<40,
 		"requests read and not done with, per connection; at least twice --request-bytes where not set")
-	row(t, "in-flight-bytes", &c.InFlightBytes, Bytes, max(srv.InFlightBytes, 2*request), 1<<20, 1<<40,
-		"requests read and not done with, in all; at least twice --request-bytes where not set")
+	row(t, "in-flight-bytes", &c.InFlightBytes, Bytes, max(share.requests, 2*request), 1<<20, 1<<40,
+		"requests with records, read and not done with, in all; a quarter of --memory-limit where not set, at least twice --request-bytes")
+	row(t, "queued-bytes", &c.QueuedBytes, Bytes, share.queued, 64<<10, 1<<40, "small requests that were read, in all; a 32nd of --memory-limit where not set")
+	row(t, "work-bytes", &c.WorkBytes, Bytes, share.work, 1<<20, 1<<40, "what is made of requests until they are answered, records apart; a 16th of --memory-limit where not set")
+	row(t, "decompress-bytes", &c.DecompressBytes, Bytes, share.decompress, 1<<20, 1<<40,
+		"what decompressing produced batches to check them may take at a time; a 16th of --memory-limit where not set")
 	row(t, "produce-timeout-min", &c.ProduceTimeoutMin, Duration, srv.ProduceTimeoutMin, 100*time.Millisecond, 10*time.Minute,
 		"a produce waits this long for its outcome even where the client asks for less")
 	row(t, "produce-timeout-max", &c.ProduceTimeoutMax, Duration, srv.ProduceTimeoutMax, time.Second, time.Hour,
@@ -206,6 +235,8 @@ func (c *Config) Tunables() []Tunable {
 	row(t, "idle-timeout", &c.IdleTimeout, Duration, srv.IdleTimeout, time.Second, 24*time.Hour, "a connection without requests is closed after this")
 	row(t, "frame-timeout", &c.FrameTimeout, Duration, srv.FrameTimeout, 100*time.Millisecond, time.Hour, "longest from a request's first byte to its last")
 	row(t, "stall-timeout", &c.StallTimeout, Duration, srv.StallTimeout, 100*time.Millisecond, time.Hour, "longest that a client may take for 256 KiB of an answer")
+	row(t, "pressure-timeout", &c.PressureTimeout, Duration, srv.PressureTimeout, 100*time.Millisecond, time.Hour,
+		"longest that it may take for 256 KiB, sent or received, while others wait for the memory that it holds")
 
 	t.group = GroupMetastore
 	row(t, "barrier-timeout", &c.BarrierTimeout, Duration, srv.BarrierTimeout, 100*time.Millisecond, time.Minute,
@@ -223,6 +254,8 @@ func (c *Config) Tunables() []Tunable {
 	row(t, "head-lag", &c.HeadLag, Duration, meta.HeadLag, 100*time.Millisecond, time.Minute, "a watch that trails the log's head for this long is dropped and made anew")
 
 	t.group = GroupProcess
+	row(t, "memory-limit", &c.MemoryLimit, Bytes, memoryDefault, 128<<20, 1<<44,
+		"memory of the process under any load, apart from the cluster's metadata: budgets that are not set are shares of it, and the garbage collector works harder near it")
 	row(t, "metrics-series", &c.MetricsSeries, Count, 10_000, 100, 10_000_000,
 		"most series that topics and partitions make in /metrics; those there is no room for are counted together")
 	row(t, "drain-timeout", &c.DrainTimeout, Duration, 30*time.Second, time.Second, time.Hour, "longest that a drain may take")
@@ -264,11 +297,14 @@ func (c *Config) kafka() kafka.Config {
 		Listener:        listenerName,
 		ProduceBytesMax: c.RequestBytes, RequestBytesMax: c.OtherRequestBytes,
 		ConnectionInFlightBytes: c.ConnectionInFlightBytes, InFlightBytes: c.InFlightBytes,
+		QueuedBytes: c.QueuedBytes, WorkBytes: c.WorkBytes, DecompressBytes: c.DecompressBytes,
 		ConnectionRequests: c.ConnectionRequests, Connections: c.Connections,
+		ConnectionsPerAddress: c.ConnectionsPerAddress, AcceptsPerSecond: c.AcceptsPerSecond,
+		FirstRequestBytesMax: c.FirstRequestBytes, FirstRequestTimeout: c.FirstRequestTimeout, PressureTimeout: c.PressureTimeout,
 		IdleTimeout: c.IdleTimeout, FrameTimeout: c.FrameTimeout, StallTimeout: c.StallTimeout,
 		ProduceTimeoutMin: c.ProduceTimeoutMin, ProduceTimeoutMax: c.ProduceTimeoutMax,
 		FetchBytesMax: c.FetchBytes, FetchInFlightBytes: c.FetchInFlightBytes, FetchWaitMax: c.FetchWait,
-		FetchReadTimeout: c.FetchReadTimeout, FetchSessions: c.FetchSessions,
+		FetchReadTimeout: c.FetchReadTimeout, FetchSessions: c.FetchSessions, FetchSessionBytes: c.FetchSessionBytes,
 		AutoCreateTopics: c.AutoCreateTopics, DefaultPartitions: int32(c.DefaultPartitions),
 		DefaultReplicationFactor: c.DefaultReplicationFactor, PartitionsMax: c.PartitionsMax,
 		BarrierTimeout: c.BarrierTimeout, ProposeTimeout: c.ProposeTimeout,

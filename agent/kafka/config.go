@@ -106,6 +106,8 @@ type Config struct {
 	// WorkBytes bounds what is made of requests until they are answered: decoded requests, what handlers keep, and answers,
 	// of all connections and but for records. Default 32 MiB.
 	WorkBytes int
+	// DecompressBytes bounds what decompressing batches to check them takes at a time. Default 32 MiB.
+	DecompressBytes int
 	// FetchBytesMax bounds the records of one answer whatever the client asks for; FetchInFlightBytes those of all answers
 	// that are being put together or written. Defaults 8 MiB and 64 MiB.
 	FetchBytesMax      int
@@ -170,6 +172,7 @@ func (c *Config) Validate() error {
 	count("connections per address", &c.ConnectionsPerAddress, int64(c.Connections))
 	count("accepts per second", &c.AcceptsPerSecond, 1000)
 	count("first request bytes max", &c.FirstRequestBytesMax, 64<<10)
+	count("decompress bytes", &c.DecompressBytes, 32<<20)
 	count("work bytes", &c.WorkBytes, 32<<20)
 	count("fetch bytes max", &c.FetchBytesMax, 8<<20)
 	count("fetch in-flight bytes", &c.FetchInFlightBytes, 64<<20)

@@ -154,6 +154,7 @@ func (s *serving) run(ctx context.Context, e env, ready func(io.Writer, *agent.A
 	}
 	var started closers
 	defer func() { err = errors.Join(err, started.close()) }()
+	defer limitMemory(s.agent.MemoryLimit)()
 
 	kafka, err := listen("kafka", s.kafka)
 	if err != nil {

@@ -35,8 +35,10 @@ const listenerName = "kafka"
 type Components struct {
 	Log    log.Log
 	Bucket objstore.Bucket
-	FS     wal.FS
-	WALDir string
+	// BucketName is what tools are shown as the log directory; empty: they are told "bucket".
+	BucketName string
+	FS         wal.FS
+	WALDir     string
 	// Dir, where set, is the data directory that the write-ahead log belongs to: one of another agent is refused.
 	Dir   *DataDir
 	Kafka net.Listener
@@ -152,6 +154,7 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	a.topics = newTopicMetrics(registry, cfg.MetricsDetail, cfg.MetricsSeries, a.meta.View, a.meta.NodeID)
 	reader := fetch.NewReader(a.meta, a.cache)
 	serves := cfg.kafka()
+	serves.LogDir = parts.BucketName
 	serves.Logger, serves.Metrics, serves.Traffic = parts.Logger, kafka.NewMetrics(registry), a.topics
 	if a.kafka, err = kafka.New(serves, a.meta, a.ingest, reader); err != nil {
 		return nil, err

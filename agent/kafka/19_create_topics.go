@@ -64,8 +64,17 @@ func (s *Server) createTopics(ctx context.Context, req *kmsg.CreateTopicsRequest
 	defer cancel()
 	lagging := s.barrier(ctx)
 	times := make(map[string]int)
+	partitions := 0
 	for i := range req.Topics {
 		times[req.Topics[i].Topic]++
+		switch t := &req.Topics[i]; {
+		case len(t.ReplicaAssignment) > 0:
+			partitions += len(t.ReplicaAssignment)
+		case t.NumPartitions == -1:
+			partitions += int(s.cfg.DefaultPartitions)
+		default:
+			partitions += int(max(t.NumPartitions, 0))
+		}
 	}
 	res := kmsg.NewPtrCreateTopicsResponse()
 	res.Version = req.Version
@@ -83,6 +92,8 @@ func (s *Server) createTopics(ctx context.Context, req *kmsg.CreateTopicsRequest
 			no, times[t.Topic] = refused(codeInvalidRequest, "topic %s is named more than once", t.Topic), 0
 		case lagging != nil:
 			no = refused(codeRequestTimedOut, "the metastore does not answer: %v", lagging)
+		case partitions > int(s.cfg.PartitionsMax) && len(req.Topics) > 1: // one alone gets a better answer below
+			no = refused(codePolicyViolation, "%d partitions in one request: at most %d", partitions, s.cfg.PartitionsMax)
 		default:
 			view, no = s.createTopic(ctx, t, req.ValidateOnly)
 		}

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -179,6 +180,16 @@ func (s *Server) describeBrokerConfigs(name string) ([]kmsg.DescribeConfigsRespo
 	return list, nil
 }
 
+// validateCluster checks a cluster-wide config that is to be set. What agents are started with is known, and not set so.
+func (s *Server) validateCluster(name, value string) error {
+	err := topicconfig.ValidateCluster(name, value)
+	if errors.Is(err, topicconfig.ErrUnknown) &&
+		slices.ContainsFunc(s.startConfigs(node{}), func(c kmsg.DescribeConfigsResponseResourceConfig) bool { return c.Name == name }) {
+		return fmt.Errorf("%w: agents are started with it", err)
+	}
+	return err
+}
+
 // startConfigs are those of Kafka's broker configs that an agent is started with and that have a meaning here. Agents of a
 // cluster are started alike, so this one answers for all; ids, addresses and zones are of the agent asked for.
 func (s *Server) startConfigs(n node) []kmsg.DescribeConfigsResponseResourceConfig {
@@ -201,6 +212,7 @@ func (s *Server) startConfigs(n node) []kmsg.DescribeConfigsResponseResourceConf
 	add("default.replication.factor", topicconfig.Int, c.DefaultReplicationFactor, "Replication factor reported of topics that leave it open.")
 	add("delete.topic.enable", topicconfig.Boolean, true, "Whether topics may be deleted.")
 	add("fetch.max.bytes", topicconfig.Int, c.FetchBytesMax, "Bytes of records in one answer.")
+	add("log.dirs", topicconfig.String, c.LogDir, "The bucket, where all data lies.")
 	add("max.connections", topicconfig.Int, c.Connections, "Connections of one agent.")
 	add("max.incremental.fetch.session.cache.slots", topicconfig.Int, c.FetchSessions, "Fetch sessions of one agent.")
 	add("node.id", topicconfig.Int, n.id, "Id of the agent.")

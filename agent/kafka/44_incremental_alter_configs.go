@@ -81,7 +81,7 @@ func (s *Server) configurable(kind kmsg.ConfigResourceType, name string) (of con
 		return of, refused(codeInvalidRequest, "an agent has no configs of its own: set them for the cluster (--entity-default)")
 	case kind == kmsg.ConfigResourceTypeBroker:
 		s.meta.View(func(st *state.State) { of.have = st.BrokerConfigs() })
-		of.check = topicconfig.ValidateCluster
+		of.check = s.validateCluster
 		of.spec = func(name string) (*topicconfig.Spec, bool) {
 			spec, _, ok := topicconfig.LookupCluster(name)
 			return spec, ok

@@ -129,6 +129,26 @@ func TestTheSameTopicTwiceInARequest(t *testing.T) {
 	})
 }
 
+func TestPartitionsOfARequestAreBounded(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a := newCluster(t).join("a")
+		c := dial(t, server(t, a))
+		req := creation("a", 6000, 1)
+		req.Topics = append(req.Topics, creation("b", 4001, 1).Topics...)
+		for i, rt := range ask[*kmsg.CreateTopicsResponse](c, req).Topics {
+			if rt.ErrorCode != 44 || rt.ErrorMessage == nil {
+				t.Errorf("topic %d: code %d", i, rt.ErrorCode)
+			}
+		}
+		req.Topics[1].NumPartitions--
+		for i, rt := range ask[*kmsg.CreateTopicsResponse](c, req).Topics {
+			if rt.ErrorCode != 0 {
+				t.Errorf("topic %d: code %d %v", i, rt.ErrorCode, *rt.ErrorMessage)
+			}
+		}
+	})
+}
+
 func TestAnyReplicationFactorIsTaken(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		cl := newCluster(t)
@@ -423,6 +443,11 @@ func TestConfigs(t *testing.T) {
 				t.Errorf("%v %q %s: code %d, want %d", tc.kind, tc.name, tc.changes, code, tc.code)
 			}
 			expect(tc.changes, value(tc.check), tc.want)
+		}
+		alteration := kmsg.NewPtrAlterConfigsRequest()
+		alteration.Resources = []kmsg.AlterConfigsRequestResource{{ResourceType: broker, Configs: []kmsg.AlterConfigsRequestResourceConfig{{Name: "num.partitions", Value: kmsg.StringPtr("5")}}}}
+		if r := ask[*kmsg.AlterConfigsResponse](c, alteration).Resources[0]; r.ErrorCode != 40 || !strings.Contains(*r.ErrorMessage, "agents are started with it") {
+			t.Errorf("what agents are started with: %d %v", r.ErrorCode, *r.ErrorMessage)
 		}
 		if r := describe(c, topic, "absent"); r.ErrorCode != 3 {
 			t.Errorf("an absent topic: code %d", r.ErrorCode)

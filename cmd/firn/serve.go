@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/firnlog/firn/agent"
@@ -17,7 +18,6 @@ import (
 	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/metastore/log/etcdembed"
 	"github.com/firnlog/firn/metastore/log/memlog"
-	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/wal"
 	"github.com/firnlog/firn/wal/walfs"
 )
@@ -199,9 +199,14 @@ func (s *serving) run(ctx context.Context, e env, ready func(io.Writer, *agent.A
 			return err
 		}
 	}
-	if parts.Bucket, err = s.bucketInUse(ctx, logger); err != nil {
+	location, err := s.bucketURL()
+	if err != nil {
 		return err
 	}
+	if parts.Bucket, err = s.openProbed(ctx, location, logger); err != nil {
+		return err
+	}
+	parts.BucketName, _, _ = strings.Cut(location, "?") // the parameters are nobody's business
 	started.add(parts.Bucket.Close)
 
 	a, err := agent.Start(ctx, s.agent, parts)
@@ -258,16 +263,14 @@ func (s *serving) openMetastore(ctx context.Context, logger *slog.Logger, starte
 	return l, nil
 }
 
-func (s *serving) bucketInUse(ctx context.Context, logger *slog.Logger) (objstore.Bucket, error) {
+// bucketURL is the bucket asked for, or the one that firn dev brings.
+func (s *serving) bucketURL() (string, error) {
 	switch {
 	case s.bucket != "":
-		return s.openProbed(ctx, s.bucket, logger)
+		return s.bucket, nil
 	case s.memory:
-		return s.openProbed(ctx, "mem://", logger)
+		return "mem://", nil
 	}
 	path, err := filepath.Abs(filepath.Join(s.dataDir, "bucket"))
-	if err != nil {
-		return nil, err
-	}
-	return s.openProbed(ctx, "file://"+filepath.ToSlash(path), logger)
+	return "file://" + filepath.ToSlash(path), err
 }

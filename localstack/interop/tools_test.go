@@ -53,7 +53,7 @@ func TestKafkasOwnTools(t *testing.T) {
 		{"ConfigCommand", "--describe --all --entity-type brokers --entity-name 1", []string{"log.retention.hours=5 ", "node.id=1 "}},
 		{"DeleteRecordsCommand", "--offset-json-file " + deletions,
 			[]string{"tools-0\tlow_watermark: 0", "tools-1\tlow_watermark: 0", "tools-2\terror: org.apache.kafka.common.errors.OffsetOutOfRangeException"}},
-		{"LogDirsCommand", "--describe --topic-list tools", []string{`"partition":"tools-0"`, `"partition":"tools-1"`, `"partition":"tools-2"`, `"error":null`}},
+		{"LogDirsCommand", "--describe --topic-list tools", []string{`"partition":"tools-0"`, `"partition":"tools-1"`, `"partition":"tools-2"`, `"error":null`, `"logDir":"file:///`}},
 		{"GroupsCommand", "--list", []string{"GROUP"}},
 		{"BrokerApiVersionsCommand", "", []string{"DescribeTopicPartitions(75): 0 [usable: 0]", "AlterConfigs(33): 0 to 2 [usable: 2]"}},
 	} {

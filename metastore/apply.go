@@ -118,9 +118,10 @@ func (c *Client) follow(cursor log.Cursor) {
 	}
 }
 
-// permanent says that trying again cannot help.
+// permanent says that trying again cannot help. A store that refuses us for want of a right is not among it: somebody took the
+// right away and can give it back, and until then nobody is better off without this agent.
 func permanent(err error) bool {
-	return errors.Is(err, log.ErrRefused) || errors.Is(err, log.ErrClosed) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrForeign) || errors.Is(err, ErrNewer)
+	return errors.Is(err, log.ErrReplaced) || errors.Is(err, log.ErrClosed) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrForeign) || errors.Is(err, ErrNewer)
 }
 
 // watch runs one watch under a watchdog.

@@ -2,6 +2,7 @@ package metastore
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -104,11 +105,23 @@ func (c *Client) barrierLoop() {
 func (c *Client) readHead() (uint64, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, 5*time.Second)
 	defer cancel()
+	applied := c.applied.Load()
 	n, err := c.log.Head(ctx)
-	if err != nil {
-		if c.ctx.Err() == nil {
-			c.fault(err)
+	switch {
+	case err != nil && c.ctx.Err() != nil:
+		return 0, err
+	case err != nil:
+		c.fault(err)
+		if permanent(err) {
+			c.fail(fmt.Errorf("read the log's head: %w", err))
 		}
+		return 0, err
+	case n < applied:
+		// Nothing that was applied can be ahead of a linearizable head. What was acknowledged after n is not in this log, and
+		// others may already be writing different entries under the same numbers.
+		err := fmt.Errorf("%w: the log went back: its head is n=%d and this agent has applied n=%d; etcd was restored to an older state or lost writes: "+
+			"restore the metastore from the bucket", ErrForeign, n, applied)
+		c.fail(err)
 		return 0, err
 	}
 	c.contact()

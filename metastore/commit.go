@@ -29,11 +29,15 @@ const headroomBytes = 256
 // commitAttempt bounds one transaction; its outcome is then unknown and it is tried again.
 const commitAttempt = 3 * time.Second
 
+// ticket tells proposals apart by its address, so it has a size.
+type ticket struct{ _ byte }
+
 // proposal is an op on its way into an entry.
 type proposal struct {
-	op   entry.Op
-	size int // encoded bytes
-	at   time.Time
+	ticket *ticket // by which it can be withdrawn; nil where it cannot
+	op     entry.Op
+	size   int // encoded bytes
+	at     time.Time
 	// done is called once, from the applier or, with an error, from whoever ends the client.
 	done func(state.OpResult, error)
 }
@@ -104,6 +108,18 @@ func (q *queue) putBack(ps []proposal) {
 	case q.wake <- struct{}{}:
 	default:
 	}
+}
+
+// withdraw takes a proposal out that is not in an entry, and reports whether it did: then it was never committed.
+func (q *queue) withdraw(ticket *ticket) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	i := slices.IndexFunc(q.list, func(p proposal) bool { return p.ticket == ticket })
+	if i < 0 {
+		return false
+	}
+	q.list = slices.Delete(q.list, i, i+1)
+	return true
 }
 
 // drain refuses further proposals and answers those that wait.
@@ -202,31 +218,40 @@ func (s *session) drain(err error) {
 // valid during the call only), or with ErrTooLarge (never committed) or an error that wraps ErrClosed (unknown). done must
 // not block; of the client it may call Submit.
 func (c *Client) Submit(op entry.Op, done func(state.OpResult, error)) {
-	p := proposal{op: op, size: entry.OpSize(op), at: time.Now(), done: done}
+	c.submit(proposal{op: op, done: done})
+}
+
+func (c *Client) submit(p proposal) {
+	p.size, p.at = entry.OpSize(p.op), time.Now()
 	if p.size > log.MaxValueBytes-headroomBytes {
-		done(state.OpResult{}, fmt.Errorf("%w: %T of %d bytes, limit %d", ErrTooLarge, op, p.size, log.MaxValueBytes-headroomBytes))
+		p.done(state.OpResult{}, fmt.Errorf("%w: %T of %d bytes, limit %d", ErrTooLarge, p.op, p.size, log.MaxValueBytes-headroomBytes))
 		return
 	}
 	if err := c.queue.push(p); err != nil {
-		done(state.OpResult{}, err)
+		p.done(state.OpResult{}, err)
 	}
 }
 
 // Propose submits an op and waits for its result. An error that is not ErrTooLarge means that the outcome is unknown.
+//
+// Where ctx ends while the op still waits for an entry to travel in, it is withdrawn: however long the log is out, there wait
+// as many ops as there are callers, and nothing is done an hour later that nobody waits for any more.
 func (c *Client) Propose(ctx context.Context, op entry.Op) (state.OpResult, error) {
 	type answer struct {
 		r   state.OpResult
 		err error
 	}
 	ch := make(chan answer, 1)
-	c.Submit(op, func(r state.OpResult, err error) {
+	p := proposal{ticket: new(ticket), op: op, done: func(r state.OpResult, err error) {
 		r.Batches = slices.Clone(r.Batches)
 		ch <- answer{r, err}
-	})
+	}}
+	c.submit(p)
 	select {
 	case a := <-ch:
 		return a.r, a.err
 	case <-ctx.Done():
+		c.queue.withdraw(p.ticket)
 		return state.OpResult{}, context.Cause(ctx)
 	}
 }
@@ -298,7 +323,7 @@ func (c *Client) openSession() (*session, error) {
 			c.stuck.Store(nil)
 			break
 		}
-		if permanent(err) {
+		if permanent(err) || errors.Is(err, log.ErrRefused) && c.NodeID() < 0 { // at the start a person is there to read it
 			c.fail(fmt.Errorf("register: %w", err))
 			return nil, err
 		}
@@ -403,7 +428,7 @@ func (c *Client) commit(s *session, seq uint64, ps []proposal) error {
 		switch {
 		case c.ctx.Err() != nil:
 			return errEnded
-		case errors.Is(err, log.ErrTooLarge), errors.Is(err, log.ErrRefused), errors.Is(err, log.ErrClosed):
+		case errors.Is(err, log.ErrTooLarge), errors.Is(err, log.ErrClosed), permanent(err):
 			c.fail(fmt.Errorf("commit %v: %w", key, err))
 			return errEnded
 		case s.appliedSeq() >= seq:

@@ -66,6 +66,9 @@ var (
 	ErrWatchLost = errors.New("watch lost")
 	// ErrRefused: the store is one that firn does not run on (too old, another cluster's, no permission).
 	ErrRefused = errors.New("metastore refused")
+	// ErrReplaced comes with ErrRefused: in the place of the log that was known there is another one, or an older state of it.
+	// Nothing that it says may be applied, and it does not come right by itself.
+	ErrReplaced = errors.New("another log in the place of the one known")
 	// ErrConflict: a cell was changed by somebody else or its owner is gone; an incarnation was registered before.
 	ErrConflict = errors.New("changed by somebody else")
 	// ErrClosed: the log was closed by its owner.

@@ -103,7 +103,8 @@ func (l *Log) known(ctx context.Context) (log.Identity, error) {
 // meet judges what a read of the meta key returned, and remembers the first identity met.
 func (l *Log) meet(kvs []*mvccpb.KeyValue) (log.Identity, error) {
 	if len(kvs) == 0 {
-		return log.Identity{}, fmt.Errorf("%w: the log below %s has lost its identity", log.ErrRefused, l.keys.prefix)
+		return log.Identity{}, fmt.Errorf("%w: %w: the log below %s has lost its identity: another etcd answers, or its data was deleted",
+			log.ErrRefused, log.ErrReplaced, l.keys.prefix)
 	}
 	i, err := decodeIdentity(kvs[0].Value)
 	if err != nil {
@@ -111,12 +112,13 @@ func (l *Log) meet(kvs []*mvccpb.KeyValue) (log.Identity, error) {
 	}
 	if i.Cluster != l.cluster && !l.opts.Unsafe {
 		// A copy of etcd's data brought up again is a log that may have gone back in time.
-		return log.Identity{}, fmt.Errorf("%w: the log below %s was made on etcd cluster %s and this is %s: restore it as a new epoch",
-			log.ErrRefused, l.keys.prefix, i.Cluster, l.cluster)
+		return log.Identity{}, fmt.Errorf("%w: %w: the log below %s was made on etcd cluster %s and this is %s: restore it as a new epoch",
+			log.ErrRefused, log.ErrReplaced, l.keys.prefix, i.Cluster, l.cluster)
 	}
 	if !l.identity.CompareAndSwap(nil, &i) {
 		if old := *l.identity.Load(); old != i {
-			return log.Identity{}, fmt.Errorf("%w: the log below %s is now epoch %d, was epoch %d", log.ErrRefused, l.keys.prefix, i.Epoch, old.Epoch)
+			return log.Identity{}, fmt.Errorf("%w: %w: below %s there is now log %x of epoch %d, was log %x of epoch %d",
+				log.ErrRefused, log.ErrReplaced, l.keys.prefix, i.ID, i.Epoch, old.ID, old.Epoch)
 		}
 	}
 	return i, nil

@@ -10,6 +10,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap/zapcore"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/metastore/log/internal/zapslog"
@@ -123,6 +125,13 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// reconnect is how often a connection is tried again. gRPC's own pauses rise to two minutes: so long a cluster would be out
+// after etcd is back from a long outage.
+var reconnect = backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}
+
+// minConnectTime is how long an attempt may take at least.
+const minConnectTime = 5 * time.Second
+
 // connect opens one connection; endpoints choose among Options.Endpoints.
 func (o Options) connect(endpoints []string) (*clientv3.Client, error) {
 	if o.Client != nil {
@@ -136,6 +145,7 @@ func (o Options) connect(endpoints []string) (*clientv3.Client, error) {
 		DialTimeout:          o.DialTimeout,
 		DialKeepAliveTime:    o.KeepAliveTime,
 		DialKeepAliveTimeout: keepAliveTimeout,
+		DialOptions:          []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: minConnectTime})},
 		Logger:               zapslog.New(o.Logger, zapcore.ErrorLevel),
 	})
 }

@@ -44,7 +44,7 @@ func (l *Log) Read(ctx context.Context, after uint64, lastSeq map[log.Incarnatio
 		switch {
 		case after > p.head:
 			// Nothing that was ever applied can be ahead of a linearizable head.
-			return none(fmt.Errorf("%w: the log went back: its head is %d, applied is %d", log.ErrRefused, p.head, after))
+			return none(fmt.Errorf("%w: %w: the log went back: its head is %d, applied is %d", log.ErrRefused, log.ErrReplaced, p.head, after))
 		case after < p.base:
 			return none(fmt.Errorf("%w: %d is of an earlier epoch, which ended at %d", log.ErrTrimmed, after+1, p.base))
 		case after == p.head:

@@ -36,7 +36,7 @@ func (l *Log) Watch(ctx context.Context, from log.Cursor, fn func([]log.Entry) e
 	}
 	wctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	unhook := context.AfterFunc(l.ctx, cancel)
-	w := &watch{keys: l.keys, base: identity.Base, ring: ring{bytesMax: l.opts.WatchBufferBytes, ready: make(chan struct{}, 1)}}
+	w := &watch{keys: l.keys, base: identity.Base, cluster: l.cluster, seen: from.Revision, ring: ring{bytesMax: l.opts.WatchBufferBytes, ready: make(chan struct{}, 1)}}
 	var tasks sync.WaitGroup
 	tasks.Go(func() { w.ring.end(w.pump(wctx, cli, from)) })
 	tasks.Go(func() { prod(wctx, cli) })
@@ -84,10 +84,13 @@ func prod(ctx context.Context, cli *clientv3.Client) {
 
 // watch turns etcd's events into entries.
 type watch struct {
-	keys keys
-	base uint64
-	ring ring
+	keys    keys
+	base    uint64
+	cluster string // of etcd, in hex: what another one says is not of this log
+	ring    ring
 
+	// seen is the newest revision that was delivered, or the cursor's. It only rises.
+	seen int64
 	// The entry whose head has not come yet. Invariant: both are of one revision, and of one response.
 	pending  log.Entry
 	revision int64
@@ -101,6 +104,9 @@ func (w *watch) pump(ctx context.Context, cli *clientv3.Client, from log.Cursor)
 		if err := resp.Err(); err != nil {
 			return lost("watch", err)
 		}
+		if err := w.sameStore(&resp); err != nil {
+			return err
+		}
 		entries, err := w.entries(resp.Events)
 		if err != nil {
 			return err
@@ -110,6 +116,23 @@ func (w *watch) pump(ctx context.Context, cli *clientv3.Client, from log.Cursor)
 		}
 	}
 	return lost("watch", errEnded)
+}
+
+// sameStore looks at who answers. The client goes on with a watch by itself when a connection broke, at whatever answers then:
+// an etcd that was set up anew, or brought back from an old copy, would be watched from a revision that it may reach much later.
+// A member that only trails looks the same; in both cases the watch is lost, and the log read, which tells them apart.
+func (w *watch) sameStore(resp *clientv3.WatchResponse) error {
+	if got := fmt.Sprintf("%016x", resp.Header.GetClusterId()); got != w.cluster {
+		return lost("watch", fmt.Errorf("etcd cluster %s answers, not %s", got, w.cluster))
+	}
+	revision := resp.Header.GetRevision()
+	if revision < w.seen && !resp.Created {
+		return lost("watch", fmt.Errorf("etcd is at revision %d, was at %d", revision, w.seen))
+	}
+	for _, ev := range resp.Events {
+		w.seen = max(w.seen, ev.Kv.ModRevision)
+	}
+	return nil
 }
 
 var (

@@ -176,7 +176,7 @@ func (l *Log) Read(ctx context.Context, after uint64, _ map[log.Incarnation]uint
 	err = l.call(ctx, "read", func(s *Store) error {
 		switch {
 		case after > s.headLocked():
-			return fmt.Errorf("%w: the log went back: its head is %d, applied is %d", log.ErrRefused, s.headLocked(), after)
+			return fmt.Errorf("%w: %w: the log went back: its head is %d, applied is %d", log.ErrRefused, log.ErrReplaced, s.headLocked(), after)
 		case after < s.identity.Base:
 			return fmt.Errorf("%w: %d is of an earlier epoch", log.ErrTrimmed, after+1)
 		}

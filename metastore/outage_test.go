@@ -1,0 +1,218 @@
+package metastore_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/firnlog/firn/metastore"
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/log"
+	"github.com/firnlog/firn/metastore/log/memlog"
+	"github.com/firnlog/firn/metastore/state"
+)
+
+// bent is a log that answers as its fields say.
+type bent struct {
+	log.Log
+	refuse atomic.Bool   // whatever is asked
+	full   atomic.Bool   // no commit gets in
+	back   atomic.Uint64 // how far the head has gone back
+}
+
+func (b *bent) refused() error {
+	if b.refuse.Load() {
+		return fmt.Errorf("%w: etcdserver: permission denied", log.ErrRefused)
+	}
+	return nil
+}
+
+func (b *bent) Head(ctx context.Context) (uint64, error) {
+	if err := b.refused(); err != nil {
+		return 0, err
+	}
+	n, err := b.Log.Head(ctx)
+	return n - b.back.Load(), err
+}
+
+func (b *bent) Commit(ctx context.Context, i log.Identity, key log.Key, value []byte) (log.Outcome, error) {
+	if err := b.refused(); err != nil {
+		return 0, fmt.Errorf("%w: %w", log.ErrUnavailable, err)
+	}
+	if b.full.Load() {
+		return 0, fmt.Errorf("%w: %w: database space exceeded", log.ErrUnavailable, log.ErrFull)
+	}
+	return b.Log.Commit(ctx, i, key, value)
+}
+
+func (b *bent) Read(ctx context.Context, after uint64, last map[log.Incarnation]uint64, maxBytes int) ([]log.Entry, log.Cursor, bool, error) {
+	if err := b.refused(); err != nil {
+		return nil, log.Cursor{}, false, err
+	}
+	return b.Log.Read(ctx, after, last, maxBytes)
+}
+
+func (b *bent) Register(ctx context.Context, i log.Incarnation, info []byte, ttl time.Duration) (log.Registration, error) {
+	if err := b.refused(); err != nil {
+		return nil, err
+	}
+	return b.Log.Register(ctx, i, info, ttl)
+}
+
+// openBent starts a client over a bent log.
+func (c *cluster) openBent() (*metastore.Client, *bent) {
+	c.t.Helper()
+	l := c.store.Open("a")
+	b := &bent{Log: l}
+	cl, err := metastore.Open(c.t.Context(), c.config("a"), b, c.bucket)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.logs[cl] = l
+	return cl, b
+}
+
+func createTopic(name string) *entry.CreateTopic {
+	var id entry.UUID
+	copy(id[4:], name)
+	id[0] = 1
+	return &entry.CreateTopic{Name: name, ID: id, Partitions: 1}
+}
+
+func topics(c *metastore.Client) (names []string) {
+	c.View(func(st *state.State) {
+		for t := range st.Topics() {
+			names = append(names, t.Name)
+		}
+	})
+	return names
+}
+
+// etcd brought back from an older copy has a shorter log: whoever has applied more leaves service within moments, lest it apply
+// what others write under numbers that were taken.
+func TestALogThatWentBackEndsTheClient(t *testing.T) {
+	bubble(t, 70, func(t *testing.T, c *cluster) {
+		a, l := c.openBent()
+		if _, err := a.Propose(t.Context(), createTopic("t")); err != nil {
+			t.Fatal(err)
+		}
+		l.back.Store(1)
+		select {
+		case <-a.Failed():
+		case <-time.After(5 * time.Second):
+			t.Fatal("it goes on")
+		}
+		err := a.Err()
+		if !errors.Is(err, metastore.ErrForeign) || !strings.Contains(err.Error(), "went back") || !strings.Contains(err.Error(), "restore") {
+			t.Errorf("ended with %v", err)
+		}
+		if got := topics(a); len(got) != 1 {
+			t.Errorf("what was applied can no longer be read: %v", got)
+		}
+		c.close(a)
+	})
+}
+
+// A right that is taken away while agents run is an outage, not their end: when it is back, what was waiting is committed.
+func TestARightThatIsTakenAwayIsAnOutage(t *testing.T) {
+	bubble(t, 71, func(t *testing.T, c *cluster) {
+		a, l := c.openBent()
+		if _, err := a.Propose(t.Context(), createTopic("before")); err != nil {
+			t.Fatal(err)
+		}
+		l.refuse.Store(true)
+		done := make(chan error, 1)
+		a.Submit(createTopic("during"), func(_ state.OpResult, err error) { done <- err })
+		time.Sleep(time.Minute)
+		if err := a.Err(); err != nil {
+			t.Fatalf("ended with %v", err)
+		}
+		if why := a.Degraded(); !strings.Contains(why, "permission denied") {
+			t.Errorf("degraded: %q", why)
+		}
+		if err := a.Barrier(t.Context()); err == nil {
+			t.Error("a barrier without an answer of etcd's")
+		}
+		l.refuse.Store(false)
+		if err := <-done; err != nil {
+			t.Errorf("what was waiting: %v", err)
+		}
+		time.Sleep(5 * time.Second)
+		if why := a.Degraded(); why != "" {
+			t.Errorf("degraded after the end of it: %q", why)
+		}
+		if got := topics(a); len(got) != 2 {
+			t.Errorf("topics: %v", got)
+		}
+		c.close(a)
+	})
+}
+
+func TestARightThatIsMissingAtTheStartIsRefused(t *testing.T) {
+	bubble(t, 72, func(t *testing.T, c *cluster) {
+		l := c.store.Open("a")
+		b := &bent{Log: l}
+		b.refuse.Store(true)
+		_, err := metastore.Open(t.Context(), c.config("a"), b, c.bucket)
+		if !errors.Is(err, log.ErrRefused) {
+			t.Errorf("open: %v", err)
+		}
+		_ = l.Close()
+	})
+}
+
+// A store that is full answers reads and takes no writes: the client says so, and goes on by itself once there is room.
+func TestAFullStoreIsNamedAndRecovers(t *testing.T) {
+	bubble(t, 73, func(t *testing.T, c *cluster) {
+		a, l := c.openBent()
+		l.full.Store(true)
+		done := make(chan error, 1)
+		a.Submit(createTopic("t"), func(_ state.OpResult, err error) { done <- err })
+		time.Sleep(10 * time.Second)
+		if why := a.Degraded(); !strings.Contains(why, "space exceeded") {
+			t.Errorf("degraded: %q", why)
+		}
+		if err := a.Barrier(t.Context()); err != nil {
+			t.Errorf("a read: %v", err)
+		}
+		l.full.Store(false)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		time.Sleep(5 * time.Second)
+		if why := a.Degraded(); why != "" {
+			t.Errorf("degraded after the end of it: %q", why)
+		}
+		c.close(a)
+	})
+}
+
+// Callers that give up during an outage take their ops back: there wait as many as there are callers, and none is carried out
+// long after anybody cared. The one in the entry under way is the exception: its outcome is unknown.
+func TestWhoGivesUpTakesItsOpBack(t *testing.T) {
+	bubble(t, 74, func(t *testing.T, c *cluster) {
+		a := c.open("a")
+		c.logs[a].SetFaults(memlog.Faults{Partitioned: true})
+		for i := range 200 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if _, err := a.Propose(ctx, createTopic(fmt.Sprintf("t%d", i))); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("op %d: %v", i, err)
+			}
+			cancel()
+		}
+		c.logs[a].SetFaults(memlog.Faults{})
+		if _, err := a.Propose(t.Context(), createTopic("after")); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := topics(a); len(got) > 2 {
+			t.Errorf("%d topics were made, of which nobody waited for %v", len(got), got)
+		}
+		c.close(a)
+	})
+}

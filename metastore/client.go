@@ -341,7 +341,7 @@ func (c *Client) fail(err error) {
 		c.err = err
 		c.errMu.Unlock()
 		if !errors.Is(err, ErrClosed) {
-			c.cfg.Logger.Error("metastore client stopped", "error", err)
+			c.cfg.Logger.Debug("metastore client stopped", "error", err) // whoever owns it tells
 		}
 		c.cancel(err)
 		close(c.failed)
@@ -355,10 +355,16 @@ func (c *Client) Close(ctx context.Context) error {
 	c.fail(ErrClosed)
 	c.wg.Wait()
 	if s := c.session.Load(); s != nil {
+		// It lapses by itself: where the log does not answer, a drain does not wait for it.
+		ctx, cancel := context.WithTimeout(ctx, farewell)
+		defer cancel()
 		return s.registration.Close(ctx)
 	}
 	return nil
 }
+
+// farewell bounds each step of leaving: what is left undone peers do, once the registration has lapsed.
+const farewell = 2 * time.Second
 
 // leave proposes this incarnation's departure, so that peers need not wait for its registration to lapse.
 func (c *Client) leave(ctx context.Context) {
@@ -366,7 +372,7 @@ func (c *Client) leave(ctx context.Context) {
 	if s == nil || !s.joined.Load() || c.Err() != nil || ctx.Err() != nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, farewell)
 	defer cancel()
 	if _, err := c.Propose(ctx, &entry.Leave{Incarnation: s.incarnation}); err != nil && ctx.Err() == nil {
 		c.cfg.Logger.Warn("could not leave the cluster", "error", err)

@@ -14,6 +14,8 @@ import (
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/pkg/v3/featuregate"
@@ -83,7 +85,10 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 	}
 	select {
 	case <-s.etcd.Server.ReadyNotify():
-		return s, nil
+		// Nobody else has a tool at hand for an etcd inside this process: a restart is the mend.
+		if err = s.makeRoomWhereFull(ctx); err == nil {
+			return s, nil
+		}
 	case err = <-s.etcd.Err():
 	case <-s.etcd.Server.StopNotify():
 		err = errors.New("it stopped")
@@ -190,6 +195,39 @@ func (s *Server) Client() (*clientv3.Client, error) { return v3client.New(s.etcd
 
 // Err brings an error that ended serving, and is closed with the server.
 func (s *Server) Err() <-chan error { return s.etcd.Err() }
+
+// MakeRoom does what an operator does about an etcd that is full: forgets history up to now, gives free pages back, and lets writes
+// in again. Whatever firn needs of the history is in its archive.
+func (s *Server) MakeRoom(ctx context.Context) error {
+	c, err := s.Client()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	now, err := c.Get(ctx, "any")
+	if err != nil {
+		return fmt.Errorf("read etcd's revision: %w", err)
+	}
+	if _, err := c.Compact(ctx, now.Header.GetRevision(), clientv3.WithCompactPhysical()); err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
+		return fmt.Errorf("compact etcd: %w", err)
+	}
+	if err := s.etcd.Server.Backend().Defrag(); err != nil {
+		return fmt.Errorf("defragment etcd: %w", err)
+	}
+	if _, err := c.AlarmDisarm(ctx, &clientv3.AlarmMember{}); err != nil {
+		return fmt.Errorf("disarm etcd's alarms: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) makeRoomWhereFull(ctx context.Context) error {
+	for _, a := range s.etcd.Server.Alarms() {
+		if a.GetAlarm() == etcdserverpb.AlarmType_NOSPACE {
+			return s.MakeRoom(ctx)
+		}
+	}
+	return nil
+}
 
 // Close stops the member and gives up the directory. Safe twice.
 func (s *Server) Close() (err error) {

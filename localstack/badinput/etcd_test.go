@@ -29,8 +29,8 @@ import (
 	"github.com/firnlog/firn/objstore/mem"
 )
 
-// wire is a TCP proxy that can be cut, and led to another server.
-type wire struct {
+// cable is a TCP proxy that can be cut, and led to another server.
+type cable struct {
 	net.Listener
 	tasks sync.WaitGroup
 
@@ -40,13 +40,13 @@ type wire struct {
 	conns  []net.Conn
 }
 
-func newWire(t *testing.T, s *etcdembed.Server) *wire {
+func newCable(t *testing.T, s *etcdembed.Server) *cable {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &wire{Listener: l, target: strings.TrimPrefix(s.Endpoints()[0], "http://")}
+	w := &cable{Listener: l, target: strings.TrimPrefix(s.Endpoints()[0], "http://")}
 	w.tasks.Go(w.accept)
 	t.Cleanup(func() {
 		_ = l.Close()
@@ -56,7 +56,7 @@ func newWire(t *testing.T, s *etcdembed.Server) *wire {
 	return w
 }
 
-func (w *wire) accept() {
+func (w *cable) accept() {
 	for {
 		near, err := w.Accept()
 		if err != nil {
@@ -79,8 +79,8 @@ func (w *wire) accept() {
 	}
 }
 
-// set cuts the wire or mends it, and with a server leads it there. What is connected is cut off.
-func (w *wire) set(cut bool, target string) {
+// set cuts the cable or mends it, and with a server leads it there. What is connected is cut off.
+func (w *cable) set(cut bool, target string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.cut = cut
@@ -123,11 +123,11 @@ func etcdLog(t *testing.T, endpoint string) *etcdlog.Log {
 	return l
 }
 
-// overWire opens a cluster whose etcd is at the other end of a wire.
-func overWire(t *testing.T, o etcdembed.Options) (*cluster, *wire, *etcdembed.Server) {
+// overCable opens a cluster whose etcd is at the other end of a cable.
+func overCable(t *testing.T, o etcdembed.Options) (*cluster, *cable, *etcdembed.Server) {
 	t.Helper()
 	s := etcd(t, o)
-	w := newWire(t, s)
+	w := newCable(t, s)
 	return open(t, options{log: etcdLog(t, "http://"+w.Addr().String()), config: impatient}), w, s
 }
 
@@ -136,8 +136,8 @@ func impatient(cfg *agent.Config) {
 	cfg.BarrierTimeout, cfg.ProposeTimeout, cfg.ProduceTimeoutMin = time.Second, time.Second, 100*time.Millisecond
 }
 
-// ask sends a request to the agent as it is: no client retries it.
-func ask[R kmsg.Response](c *cluster, cl *kgo.Client, req kmsg.Request) R {
+// request sends a request to the agent as it is: no client retries it.
+func request[R kmsg.Response](c *cluster, cl *kgo.Client, req kmsg.Request) R {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -169,11 +169,16 @@ func (c *cluster) produceRaw(cl *kgo.Client, topic string, raw []byte, timeout t
 	req.Acks, req.TimeoutMillis = -1, int32(timeout.Milliseconds())
 	rt := kmsg.NewProduceRequestTopic()
 	rt.Topic = topic
+	c.agent.Metastore().View(func(st *state.State) {
+		if known := st.TopicByName(topic); known != nil {
+			rt.TopicID = known.ID
+		}
+	})
 	rp := kmsg.NewProduceRequestTopicPartition()
 	rp.Records = raw
 	rt.Partitions = append(rt.Partitions, rp)
 	req.Topics = append(req.Topics, rt)
-	p := ask[*kmsg.ProduceResponse](c, cl, req).Topics[0].Partitions[0]
+	p := request[*kmsg.ProduceResponse](c, cl, req).Topics[0].Partitions[0]
 	return p.ErrorCode, p.BaseOffset
 }
 
@@ -186,7 +191,7 @@ func (c *cluster) listEnd(cl *kgo.Client, topic string) (int16, int64) {
 	rp.Timestamp = -1
 	rt.Partitions = append(rt.Partitions, rp)
 	req.Topics = append(req.Topics, rt)
-	p := ask[*kmsg.ListOffsetsResponse](c, cl, req).Topics[0].Partitions[0]
+	p := request[*kmsg.ListOffsetsResponse](c, cl, req).Topics[0].Partitions[0]
 	return p.ErrorCode, p.Offset
 }
 
@@ -196,7 +201,7 @@ func (c *cluster) createCode(cl *kgo.Client, topic string) int16 {
 	rt := kmsg.NewCreateTopicsRequestTopic()
 	rt.Topic, rt.NumPartitions, rt.ReplicationFactor = topic, 1, 1
 	req.Topics = append(req.Topics, rt)
-	return ask[*kmsg.CreateTopicsResponse](c, cl, req).Topics[0].ErrorCode
+	return request[*kmsg.CreateTopicsResponse](c, cl, req).Topics[0].ErrorCode
 }
 
 // readAll reads a topic from its start with a new client.
@@ -253,7 +258,13 @@ func (c *cluster) wantLines(n int, words ...string) {
 }
 
 // retriable are the codes that clients answer by trying again.
-var retriable = map[int16]bool{5: true, 7: true, 78: true}
+var retriable = map[int16]bool{codeLeaderNotAvailable: true, codeRequestTimedOut: true, codeOffsetNotAvailable: true}
+
+const (
+	codeLeaderNotAvailable = 5
+	codeRequestTimedOut    = 7
+	codeOffsetNotAvailable = 78
+)
 
 // outage checks what an agent does while etcd takes no writes, and reads are answered or not. It returns a batch that was sent
 // meanwhile and may be in.
@@ -272,12 +283,12 @@ func (c *cluster) outage(cl *kgo.Client, reads bool, cause string) (raw []byte) 
 		t.Errorf("known records: %q", got)
 	}
 	raw = batchOf(t, 900, 0, "during")
-	if code, _ := c.produceRaw(cl, "known", raw, 200*time.Millisecond); code != 7 {
+	if code, _ := c.produceRaw(cl, "known", raw, 200*time.Millisecond); code != codeRequestTimedOut {
 		t.Errorf("a produce got code %d, want REQUEST_TIMED_OUT", code)
 	}
 	// However often it comes again, what it holds has a bound, and the connection serves on.
 	for range 3 {
-		if code, _ := c.produceRaw(cl, "known", raw, 200*time.Millisecond); code != 7 {
+		if code, _ := c.produceRaw(cl, "known", raw, 200*time.Millisecond); code != codeRequestTimedOut {
 			t.Errorf("a produce got code %d, want REQUEST_TIMED_OUT", code)
 		}
 	}
@@ -339,7 +350,7 @@ func (c *cluster) known() *kgo.Client {
 
 func TestEtcdUnreachable(t *testing.T) {
 	t.Parallel()
-	c, w, _ := overWire(t, etcdembed.Options{})
+	c, w, _ := overCable(t, etcdembed.Options{})
 	b := c.bystander(true)
 	cl := c.known()
 	w.set(true, "")
@@ -368,7 +379,7 @@ func TestEtcdSilent(t *testing.T) {
 func TestEtcdUnreachableAtTheStart(t *testing.T) {
 	t.Parallel()
 	s := etcd(t, etcdembed.Options{})
-	w := newWire(t, s)
+	w := newCable(t, s)
 	w.set(true, "")
 	endpoint := "http://" + w.Addr().String()
 	_, err := etcdlog.Open(t.Context(), etcdlog.Options{Endpoints: []string{endpoint}, DialTimeout: time.Second})
@@ -379,7 +390,7 @@ func TestEtcdUnreachableAtTheStart(t *testing.T) {
 
 func TestEtcdFull(t *testing.T) {
 	t.Parallel()
-	c, _, s := overWire(t, etcdembed.Options{QuotaBytes: 16 << 20})
+	c, _, s := overCable(t, etcdembed.Options{QuotaBytes: 16 << 20})
 	b := c.bystander(true)
 	cl := c.known()
 	// Something else that lives in this etcd fills it.
@@ -465,7 +476,7 @@ func TestEtcdOfAnotherClusterAtTheStart(t *testing.T) {
 // Another cluster's etcd in the place of ours, with entries of its own under the numbers that come next: none is applied.
 func TestEtcdSwappedWhileRunning(t *testing.T) {
 	t.Parallel()
-	c, w, _ := overWire(t, etcdembed.Options{})
+	c, w, _ := overCable(t, etcdembed.Options{})
 	cl := c.known()
 	applied := c.agent.Metastore().Applied()
 
@@ -498,7 +509,7 @@ func TestEtcdRolledBack(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := etcd(t, etcdembed.Options{Dir: dir})
-	w := newWire(t, s)
+	w := newCable(t, s)
 	c := open(t, options{log: etcdLog(t, "http://"+w.Addr().String())})
 	cl := c.known()
 
@@ -534,7 +545,7 @@ func TestEtcdRolledBack(t *testing.T) {
 // is empty but the log is not.
 func TestEtcdWithoutItsIdentity(t *testing.T) {
 	t.Parallel()
-	c, _, s := overWire(t, etcdembed.Options{})
+	c, _, s := overCable(t, etcdembed.Options{})
 	c.known()
 	other, err := s.Client()
 	if err != nil {

@@ -149,3 +149,37 @@ func TestStartGivesUpWithItsContext(t *testing.T) {
 	}
 	start(t, dir) // and has let go of the directory
 }
+
+// There is no etcdctl for an etcd inside firn: one that is full makes room when it is started again.
+func TestAFullServerMakesRoomAtItsStart(t *testing.T) {
+	opts := etcdembed.Options{Dir: t.TempDir(), UnsafeNoFsync: true, QuotaBytes: 16 << 20}
+	put := func(s *etcdembed.Server, i int) error {
+		c, err := s.Client()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_, err = c.Put(t.Context(), "k", strings.Repeat(string(rune('a'+i%26)), 1<<20))
+		return err
+	}
+	s, err := etcdembed.Start(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; err == nil && i < 64; i++ {
+		err = put(s, i)
+	}
+	if err == nil || !strings.Contains(err.Error(), "space") {
+		t.Fatalf("it is not full: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = etcdembed.Start(t.Context(), opts); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	if err := put(s, 0); err != nil {
+		t.Errorf("after a restart: %v", err)
+	}
+}

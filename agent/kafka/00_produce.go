@@ -180,61 +180,16 @@ type staging struct {
 
 // stage validates and hands on what is valid; the other partitions get their codes.
 func (s *Server) stage(ctx context.Context, r *request, req *produceRequest) error {
-	views, err := s.producedTopics(ctx, req)
-	n := 0
-	for i := range req.topics {
-		n += len(req.topics[i].partitions)
-	}
-	st := staging{parts: make([]ingest.Part, 0, n), ptrs: make([]*ingest.Part, 0, n)}
-	v := s.validators.Get().(*batch.Validator)
-	defer s.validators.Put(v)
-	release := r.frame.release
-	now := time.Now().UnixMilli()
-	for i := range req.topics {
-		t, view := &req.topics[i], &views[i]
-		var settings topicconfig.Settings
-		var lim batch.Limits
-		if view.partitions > 0 {
-			settings = s.settings.settings(view)
-			lim = limits(settings, now)
-		}
-		for j := range t.partitions {
-			p := &t.partitions[j]
-			if p.index < 0 || p.index >= view.partitions {
-				switch {
-				case err != nil:
-					p.code, p.message = codeRequestTimedOut, "the metastore does not answer"
-				case req.byID && view.partitions == 0:
-					p.code = codeUnknownTopicID
-				default:
-					p.code = codeUnknownTopicOrPartition
-				}
-				if err := r.conn.bounced.note(t.name, p.index, p.records); err != nil {
-					return err
-				}
-				continue
-			}
-			header, verr := s.checkBatch(v, r.version, p, lim)
-			if verr != nil {
-				continue
-			}
-			if r.conn.bounced.holds(t.name, p.index, header) {
-				p.code, p.message = codeRequestTimedOut, "an earlier batch of this producer was turned away and has not come again"
-				continue
-			}
-			st.parts = append(st.parts, ingest.Part{
-				Topic: view.id, Partition: p.index, Records: p.records, Header: header,
-				LogAppendTime: settings.LogAppendTime, Release: release,
-			})
-			p.part = &st.parts[len(st.parts)-1]
-			st.ptrs = append(st.ptrs, p.part)
-		}
+	st, err := s.admit(ctx, r, req)
+	if err != nil {
+		return err
 	}
 	if len(st.ptrs) == 0 {
 		return nil
 	}
 	ready := make(chan struct{})
 	held := int32(len(st.ptrs))
+	release := r.frame.release
 	r.frame.hold(held)
 	r.ready = ready
 	staging, cancel := context.WithTimeout(ctx, s.patience(req))
@@ -260,6 +215,62 @@ func (s *Server) stage(ctx context.Context, r *request, req *produceRequest) err
 		}
 	}
 	return nil
+}
+
+// admit looks the topics up and validates the batches. What it returns is valid; the other partitions have their codes. The
+// validator goes back before anybody waits: its buffers are as large as what the batches decompress to.
+func (s *Server) admit(ctx context.Context, r *request, req *produceRequest) (staging, error) {
+	views, lagging := s.producedTopics(ctx, req)
+	n := 0
+	for i := range req.topics {
+		n += len(req.topics[i].partitions)
+	}
+	st := staging{parts: make([]ingest.Part, 0, n), ptrs: make([]*ingest.Part, 0, n)}
+	v := s.validators.Get().(*batch.Validator)
+	defer s.validators.Put(v)
+	release := r.frame.release
+	now := time.Now().UnixMilli()
+	for i := range req.topics {
+		t, view := &req.topics[i], &views[i]
+		var settings topicconfig.Settings
+		var lim batch.Limits
+		if view.partitions > 0 {
+			settings = s.settings.settings(view)
+			lim = limits(settings, now)
+		}
+		for j := range t.partitions {
+			p := &t.partitions[j]
+			if p.index < 0 || p.index >= view.partitions {
+				switch {
+				case lagging != nil:
+					p.code, p.message = codeRequestTimedOut, "the metastore does not answer"
+				case req.byID && view.partitions == 0:
+					p.code = codeUnknownTopicID
+				default:
+					p.code = codeUnknownTopicOrPartition
+				}
+				if err := r.conn.bounced.note(t.name, p.index, p.records); err != nil {
+					return staging{}, err
+				}
+				continue
+			}
+			header, verr := s.checkBatch(v, r.version, p, lim)
+			if verr != nil {
+				continue
+			}
+			if r.conn.bounced.holds(t.name, p.index, header) {
+				p.code, p.message = codeRequestTimedOut, "an earlier batch of this producer was turned away and has not come again"
+				continue
+			}
+			st.parts = append(st.parts, ingest.Part{
+				Topic: view.id, Partition: p.index, Records: p.records, Header: header,
+				LogAppendTime: settings.LogAppendTime, Release: release,
+			})
+			p.part = &st.parts[len(st.parts)-1]
+			st.ptrs = append(st.ptrs, p.part)
+		}
+	}
+	return st, nil
 }
 
 // producedTopics looks up the request's topics; a missing one is a zero view. The error says that missing is not proven.

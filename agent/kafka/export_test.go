@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -241,3 +242,10 @@ func (s *Server) Handle(req kmsg.Request) (body []byte, charged int64, err error
 
 // Serving runs a connection as Serve does with what it accepts.
 func (s *Server) Serving(nc net.Conn) { s.start(nc) }
+
+// CountValidators counts the validators that the pool makes from now on.
+func (s *Server) CountValidators() *atomic.Int64 {
+	made, fresh := &atomic.Int64{}, s.validators.New
+	s.validators.New = func() any { made.Add(1); return fresh() }
+	return made
+}

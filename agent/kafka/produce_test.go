@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/agent/ingest"
+	"github.com/firnlog/firn/agent/kafka"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/objstore/batch"
 )
@@ -250,6 +252,45 @@ func TestAClosedPipelineIsAnsweredWithRetry(t *testing.T) {
 		if p := outcome(ask[*kmsg.ProduceResponse](c, produceRequest(9, "t", 0, records(t, batch.BuildOptions{}, "a")))); p.ErrorCode != 7 {
 			t.Errorf("code %d", p.ErrorCode)
 		}
+	})
+}
+
+// full is a produce path without room.
+type full struct {
+	*agent
+	room chan struct{}
+}
+
+func (f full) Stage(ctx context.Context, _ []*ingest.Part, _ func()) error {
+	select {
+	case <-f.room:
+	case <-ctx.Done():
+	}
+	return ingest.ErrClosed
+}
+
+// What waits for room in the produce path holds no decompressor: ten thousand connections may wait.
+func TestWaitingForRoomHoldsNoValidator(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a := newCluster(t).join("a")
+		a.topic("t", 1)
+		f := full{a, make(chan struct{})}
+		s, err := kafka.New(kafka.Config{Listener: "kafka"}, a, f, a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		made := s.CountValidators()
+		t.Cleanup(s.Close)
+		const connections = 100
+		for range connections {
+			dial(t, s).send(produceRequest(9, "t", 0, records(t, batch.BuildOptions{Codec: batch.CodecZstd}, "a")))
+		}
+		synctest.Wait()
+		// Some are made all the same: one for each that validates at the same time, and a pool may forget what it holds.
+		if n := made.Load(); n > connections*6/10 {
+			t.Errorf("%d validators for %d requests that wait", n, connections)
+		}
+		close(f.room)
 	})
 }
 

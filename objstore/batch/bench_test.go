@@ -73,3 +73,45 @@ func BenchmarkSplit(b *testing.B) {
 		}
 	}
 }
+
+// What walking into compressed batches costs beside what has to be done anyway: header and CRC. Records are 200 bytes of
+// words, which compress as log lines do.
+func BenchmarkValidated(b *testing.B) {
+	for _, size := range []struct {
+		name  string
+		bytes int
+	}{{"16KiB", 16 << 10}, {"1MiB", 1 << 20}} {
+		for _, variant := range variants {
+			records := make([]record, size.bytes/200)
+			for i := range records {
+				line := fmt.Sprintf(`{"time":%d,"level":"info","msg":"request served","path":"/items/%d","status":200,"took_us":%d,"user":"u%d"}`,
+					now+i, i*7919%10_000, i*104_729%100_000, i*31%977)
+				records[i] = record{timestamp: now + int64(i), key: fmt.Appendf(nil, "u%d", i*31%977), value: append([]byte(line), line[:200-len(line)]...)}
+			}
+			raw := build(b, variant.opts, records...)
+			name := fmt.Sprintf("size=%s/codec=%s", size.name, variant.name)
+			b.Run(name+"/what=crc", func(b *testing.B) {
+				b.SetBytes(int64(size.bytes))
+				for b.Loop() {
+					if _, err := batch.ParseHeader(raw); err != nil {
+						b.Fatal(err)
+					}
+					if err := batch.VerifyCRC(raw); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+			b.Run(name+"/what=validated", func(b *testing.B) {
+				v := batch.NewValidator()
+				lim := batch.Limits{MaxBatchBytes: 16 << 20, Now: now, TimestampBeforeMax: 1 << 40, TimestampAfterMax: 1 << 40, RequireKeys: true}
+				b.SetBytes(int64(size.bytes))
+				b.ReportMetric(float64(len(raw))/float64(size.bytes), "compressed/raw")
+				for b.Loop() {
+					if _, err := v.Validate(raw, lim); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}

@@ -87,6 +87,9 @@ func (c *Client) archiveOnce(s *session, a *archivist) *archivist {
 		c.cfg.Metrics.archiveErrors.Inc()
 		c.cfg.Logger.Warn("archiving interrupted", "error", err)
 	}
+	if errors.Is(err, errGivenUp) {
+		c.fail(err)
+	}
 	if errors.Is(err, ErrDiverged) {
 		// Who is wrong, the live state or what the bucket gives, peers tell (see peers). If it is the bucket, ending
 		// this agent would only hand the same to the next one: stop archiving, keep the log whole, and say so.
@@ -263,6 +266,9 @@ func (a *archivist) archive(ctx context.Context, entries []log.Entry) error {
 	}
 	sealed.after = a.shadow.ChainHash()
 	if err := a.compareLive(ctx, sealed.last(), sealed.after); err != nil {
+		return err
+	}
+	if err := checkSuperseded(ctx, a.c.bucket, a.c.identity); err != nil {
 		return err
 	}
 	key := archiveKey(a.c.identity.Epoch, sealed.first(), sealed.last(), a.writer)

@@ -169,9 +169,9 @@ func Open(ctx context.Context, cfg Config, l log.Log, bucket objstore.Bucket) (*
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	identity, err := l.Identity(ctx)
+	identity, err := Identify(ctx, l, bucket)
 	if err != nil {
-		return nil, fmt.Errorf("read the log's identity: %w", err)
+		return nil, err
 	}
 	if err := checkMarker(ctx, bucket, identity, true); err != nil {
 		return nil, err

@@ -196,11 +196,16 @@ func (v *replayer) archive(ctx context.Context, l log.Log, bucket objstore.Bucke
 		keys = append(keys, key)
 		key = a.previous
 	}
-	for _, key := range slices.Backward(keys) {
+	for i, key := range slices.Backward(keys) {
 		a, err := readRange(ctx, bucket, identity, key)
 		if err != nil {
 			v.problem("%v", err)
 			return nil
+		}
+		if i == len(keys)-1 {
+			if st := before(a); st != nil {
+				v.st = st
+			}
 		}
 		if a.first() != v.st.N()+1 {
 			v.problem("archive object %s starts at n=%d, the one before ends at n=%d", key, a.first(), v.st.N())

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/objstore"
@@ -14,40 +15,81 @@ import (
 // MarkerKey names the object that says whose bucket this is.
 const MarkerKey = "firn-cluster.json"
 
-// markerFormat is the layout of the bucket that this build reads and writes.
-const markerFormat = 1
+// markerFormat is the newest layout of the bucket that this build reads. Buckets are of the first until their log is restored.
+const (
+	markerFormat      = 2
+	firstMarkerFormat = 1
+)
 
 type marker struct {
 	Format int    `json:"format"`
 	LogID  string `json:"log_id"`
+	// Epochs are the log epochs that restores opened, ascending (format 2). What the archive holds of an earlier epoch
+	// beyond a later one's base was written by agents of a log that had been given up.
+	Epochs []markedEpoch `json:"epochs,omitempty"`
+}
+
+// markedEpoch is one restore.
+type markedEpoch struct {
+	Epoch uint64 `json:"epoch"`
+	Base  uint64 `json:"base"` // n of the last entry before it
+	Hash  string `json:"hash"` // chain hash there, hex
+}
+
+// newest is the log epoch that the bucket's log is in, 0 where it was never restored.
+func (m *marker) newest() uint64 {
+	if len(m.Epochs) == 0 {
+		return 0
+	}
+	return m.Epochs[len(m.Epochs)-1].Epoch
+}
+
+// end is the n of the last entry that counts of a log epoch: where the next restore found the archive's end.
+func (m *marker) end(epoch uint64) uint64 {
+	end := uint64(math.MaxUint64)
+	for _, later := range m.Epochs {
+		if later.Epoch > epoch {
+			end = min(end, later.Base)
+		}
+	}
+	return end
+}
+
+// readMarker wraps objstore.ErrNotFound where the bucket has none.
+func readMarker(ctx context.Context, bucket objstore.Bucket) (*marker, error) {
+	body, err := bucket.Get(ctx, MarkerKey)
+	if err != nil {
+		return nil, fmt.Errorf("read the bucket's marker %s: %w", MarkerKey, err)
+	}
+	var m marker
+	if err := json.Unmarshal(body, &m); err != nil {
+		return nil, fmt.Errorf("%w: object %s in the bucket is not a firn marker: %w", ErrForeign, MarkerKey, err)
+	}
+	if m.Format > markerFormat {
+		return nil, fmt.Errorf("%w: the bucket has layout %d, this firn knows up to %d; run a newer firn", ErrNewer, m.Format, markerFormat)
+	}
+	return &m, nil
 }
 
 // checkMarker makes sure that bucket and log belong together, and with claim takes an unclaimed bucket. Two clusters in one bucket
 // would collect each other's objects.
 func checkMarker(ctx context.Context, bucket objstore.Bucket, identity log.Identity, claim bool) error {
-	mine := marker{Format: markerFormat, LogID: hex.EncodeToString(identity.ID[:])}
+	mine := marker{Format: firstMarkerFormat, LogID: hex.EncodeToString(identity.ID[:])}
 	for range 3 {
-		body, err := bucket.Get(ctx, MarkerKey)
+		found, err := readMarker(ctx, bucket)
 		switch {
 		case err == nil:
-			var found marker
-			if err := json.Unmarshal(body, &found); err != nil {
-				return fmt.Errorf("%w: object %s in the bucket is not a firn marker: %w", ErrForeign, MarkerKey, err)
-			}
-			if found.Format > markerFormat {
-				return fmt.Errorf("%w: the bucket has layout %d, this firn knows up to %d; run a newer firn", ErrNewer, found.Format, markerFormat)
-			}
 			if found.LogID != mine.LogID {
 				return fmt.Errorf("%w: the bucket belongs to log %s, the metastore holds log %s; "+
 					"use the bucket and the metastore of one cluster, or an empty prefix", ErrForeign, found.LogID, mine.LogID)
 			}
-			return nil
+			return found.supersedes(identity)
 		case !errors.Is(err, objstore.ErrNotFound):
-			return fmt.Errorf("read the bucket's marker %s: %w", MarkerKey, err)
+			return err
 		case !claim:
 			return fmt.Errorf("%w: the bucket holds no firn cluster (no object %s)", ErrForeign, MarkerKey)
 		}
-		body, err = json.Marshal(mine)
+		body, err := json.Marshal(mine)
 		if err != nil {
 			return err
 		}
@@ -56,4 +98,48 @@ func checkMarker(ctx context.Context, bucket objstore.Bucket, identity log.Ident
 		}
 	}
 	return fmt.Errorf("%w: marker %s was written but cannot be read back", objstore.ErrUnavailable, MarkerKey)
+}
+
+// errGivenUp: another log was restored from the bucket since this one was used.
+var errGivenUp = errors.New("a log that was given up")
+
+// supersedes refuses a log that was given up: another one was restored from the bucket since.
+func (m *marker) supersedes(identity log.Identity) error {
+	if newest := m.newest(); newest > identity.Epoch {
+		return fmt.Errorf("%w: %w: the bucket's was restored into epoch %d, this metastore holds epoch %d; "+
+			"use the etcd that was restored to, and take this one away", ErrForeign, errGivenUp, newest, identity.Epoch)
+	}
+	return nil
+}
+
+// checkSuperseded is checkMarker for a log that is in use: only a newer epoch ends it, whatever else became of the marker.
+func checkSuperseded(ctx context.Context, bucket objstore.Bucket, identity log.Identity) error {
+	m, err := readMarker(ctx, bucket)
+	if err != nil || m.LogID != hex.EncodeToString(identity.ID[:]) {
+		return nil //nolint:nilerr // a marker that cannot be read says nothing
+	}
+	return m.supersedes(identity)
+}
+
+// mark notes in the marker that a log epoch was opened, unless it says so already.
+func mark(ctx context.Context, bucket objstore.Bucket, id [16]byte, epoch markedEpoch) error {
+	m, err := readMarker(ctx, bucket)
+	switch {
+	case errors.Is(err, objstore.ErrNotFound):
+		m = &marker{LogID: hex.EncodeToString(id[:])}
+	case err != nil:
+		return err
+	}
+	if m.newest() >= epoch.Epoch {
+		return nil
+	}
+	m.Format, m.Epochs = markerFormat, append(m.Epochs, epoch)
+	body, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	if err := bucket.Put(ctx, MarkerKey, body, objstore.PutOptions{}); err != nil {
+		return fmt.Errorf("write the bucket's marker %s: %w", MarkerKey, err)
+	}
+	return nil
 }

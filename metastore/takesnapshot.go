@@ -52,9 +52,9 @@ const snapshotAttempts = 10
 // An agent compares a snapshot with its own state. Here what agents say of their states in their entries is compared
 // instead: a replay that differs from any of them is ErrDiverged.
 func TakeSnapshot(ctx context.Context, l log.Log, bucket objstore.Bucket) (*SnapshotReport, error) {
-	identity, err := l.Identity(ctx)
+	identity, err := Identify(ctx, l, bucket)
 	if err != nil {
-		return nil, fmt.Errorf("read the log's identity: %w", err)
+		return nil, err
 	}
 	if err := checkMarker(ctx, bucket, identity, false); err != nil {
 		return nil, err

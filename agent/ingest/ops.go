@@ -116,27 +116,7 @@ func appendIntended(b []byte, id entry.ObjectID, subs []*submission) []byte {
 
 // ParseIntended reads the intended ops of a segment's footer, in order. size is the object's, which the ops in it lack.
 func ParseIntended(b []byte, size uint64) ([]*entry.Append, error) {
-	var ops []*entry.Append
-	for len(b) > 0 {
-		if len(b) < 4 || uint64(binary.BigEndian.Uint32(b)) > uint64(len(b)-4) {
-			return nil, fmt.Errorf("intended ops: cut short: %w", entry.ErrCorrupt)
-		}
-		n := 4 + int(binary.BigEndian.Uint32(b))
-		e, err := entry.Parse(b[4:n])
-		if err != nil {
-			return nil, fmt.Errorf("intended ops: %w", err)
-		}
-		for _, op := range e.Ops {
-			a, ok := op.(*entry.Append)
-			if !ok {
-				return nil, fmt.Errorf("intended ops: %T: %w", op, entry.ErrCorrupt)
-			}
-			a.ObjectSize = size
-			ops = append(ops, a)
-		}
-		b = b[n:]
-	}
-	return ops, nil
+	return entry.ParseIntended(b, size)
 }
 
 // applied takes the result of the op, on the applier's goroutine.

@@ -3,7 +3,6 @@ package ingest
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -147,7 +146,7 @@ func (w *worker) build(f *flight) error {
 			w.builder.Add(part.Topic, part.Partition, part.Records, part.span(), part.Header.MaxTimestamp)
 		}
 		f.subs = w.p.plan(f.subs, f.id, f.order, w.p.cfg.OpBytes)
-		w.id = appendObjectID(w.id[:0], f.id)
+		w.id = entry.AppendObjectID(w.id[:0], f.id)
 		w.ops = appendIntended(w.ops[:0], f.id, f.subs)
 		var err error
 		if f.body, _, err = w.builder.Finish(nil, w.id, w.ops); err != nil {
@@ -170,13 +169,6 @@ func (w *worker) build(f *flight) error {
 	}
 	f.subs = f.subs[:0]
 	return nil
-}
-
-// appendObjectID writes an id as footers carry it: incarnation (16 bytes), seq and collection epoch (8 each, big endian).
-func appendObjectID(b []byte, id entry.ObjectID) []byte {
-	b = append(b, id.Incarnation[:]...)
-	b = binary.BigEndian.AppendUint64(b, id.Seq)
-	return binary.BigEndian.AppendUint64(b, id.CollectionEpoch)
 }
 
 // damaged returns the parts whose bytes in the body do not match their own CRC. Compressed chunks are not looked at: their

@@ -51,6 +51,7 @@ pointer names and with the chain hashes that the archive recorded. Changes nothi
 		},
 	})
 	cmd.AddCommand(newMetastoreSnapshot(e, &flags))
+	cmd.AddCommand(newMetastoreRestore(e, &flags))
 	return cmd
 }
 

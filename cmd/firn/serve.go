@@ -15,6 +15,7 @@ import (
 
 	"github.com/firnlog/firn/agent"
 	"github.com/firnlog/firn/cmd/firn/settings"
+	"github.com/firnlog/firn/metastore"
 	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/metastore/log/etcdembed"
 	"github.com/firnlog/firn/metastore/log/memlog"
@@ -190,15 +191,6 @@ func (s *serving) run(ctx context.Context, e env, ready func(io.Writer, *agent.A
 	if parts.Log, err = s.openMetastore(ctx, logger, &started); err != nil {
 		return err
 	}
-	if dir != nil {
-		identity, err := parts.Log.Identity(ctx)
-		if err != nil {
-			return err
-		}
-		if err := dir.Claim(fmt.Sprintf("%x", identity.ID)); err != nil {
-			return err
-		}
-	}
 	location, err := s.bucketURL()
 	if err != nil {
 		return err
@@ -208,6 +200,15 @@ func (s *serving) run(ctx context.Context, e env, ready func(io.Writer, *agent.A
 	}
 	parts.BucketName, _, _ = strings.Cut(location, "?") // the parameters are nobody's business
 	started.add(parts.Bucket.Close)
+	if dir != nil {
+		identity, err := metastore.Identify(ctx, parts.Log, parts.Bucket)
+		if err != nil {
+			return err
+		}
+		if err := dir.Claim(fmt.Sprintf("%x", identity.ID)); err != nil {
+			return err
+		}
+	}
 
 	a, err := agent.Start(ctx, s.agent, parts)
 	if err != nil {

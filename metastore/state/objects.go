@@ -2,6 +2,7 @@ package state
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 
 	"github.com/firnlog/firn/metastore/entry"
@@ -142,3 +143,14 @@ func (s *State) Named(id entry.ObjectID) bool {
 
 // ObjectCount is the number of objects that rows name, and how many of them are still in a WAL.
 func (s *State) ObjectCount() (live, pending int) { return len(s.objects.byID), len(s.objects.pending) }
+
+// Objects yields the objects that rows name, in no order that means anything.
+func (s *State) Objects() iter.Seq[entry.ObjectID] {
+	return func(yield func(entry.ObjectID) bool) {
+		for slot := range s.objects.slots {
+			if s.objects.slots[slot].refs > 0 && !yield(s.objects.slots[slot].id) {
+				return
+			}
+		}
+	}
+}

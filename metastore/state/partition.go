@@ -69,6 +69,15 @@ func (p *Partition) Rows(offset int64, most int, dst []Row) []Row {
 	return dst
 }
 
+// LastRows appends some of the newest rows to dst, in order: all where there are few.
+func (p *Partition) LastRows(dst []Row) []Row {
+	const pages = 8
+	for c := (cursor{pages: p.rows.pages[max(0, len(p.rows.pages)-pages):]}); c.next(); {
+		dst = append(dst, p.resolve(&c.row))
+	}
+	return dst
+}
+
 // RowByTimestamp is the first row that holds a record with this timestamp or a later one.
 func (p *Partition) RowByTimestamp(timestamp int64) (Row, bool) {
 	for i := range p.rows.pages {

@@ -116,3 +116,10 @@ func TestLogInProcess(t *testing.T) {
 		return func(string) (log.Log, error) { return etcdlog.Open(t.Context(), o) }
 	})
 }
+
+func TestFounding(t *testing.T) {
+	logtest.RunFounding(t, func(t *testing.T) logtest.Opener {
+		o := far()
+		return func(string) (log.Log, error) { return etcdlog.Open(t.Context(), o) }
+	})
+}

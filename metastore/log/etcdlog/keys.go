@@ -12,6 +12,7 @@ import (
 // keys names everything below one prefix; doc.go has the table.
 type keys struct{ prefix string }
 
+func (k keys) all() string                       { return k.prefix + "/" }
 func (k keys) meta() string                      { return k.prefix + "/meta" }
 func (k keys) head() string                      { return k.prefix + "/log/~n" }
 func (k keys) log() string                       { return k.prefix + "/log/" }

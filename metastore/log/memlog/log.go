@@ -122,7 +122,13 @@ func (l *Log) call(ctx context.Context, what string, step func(s *Store) error) 
 
 // Identity implements log.Log.
 func (l *Log) Identity(ctx context.Context) (i log.Identity, err error) {
-	err = l.call(ctx, "identity", func(s *Store) error { i = s.identity; return nil })
+	err = l.call(ctx, "identity", func(s *Store) error {
+		if s.identity.Epoch == 0 {
+			s.createLocked()
+		}
+		i = s.identity
+		return nil
+	})
 	return i, err
 }
 

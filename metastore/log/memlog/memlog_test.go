@@ -23,3 +23,15 @@ func TestLog(t *testing.T) {
 		return func(agent string) (log.Log, error) { return s.Open(agent), nil }
 	})
 }
+
+func TestFounding(t *testing.T) {
+	logtest.RunFounding(t, func(t *testing.T) logtest.Opener {
+		s := memlog.NewStore(memlog.Config{Empty: true})
+		t.Cleanup(func() {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		return func(agent string) (log.Log, error) { return s.Open(agent), nil }
+	})
+}

@@ -17,6 +17,8 @@ type Config struct {
 	Rand *rand.Rand
 	// Genesis is the identity of the log. Default: an ID drawn from Rand, epoch 1, base 0.
 	Genesis *log.Identity
+	// Empty: there is no log until somebody asks for its identity, or founds it. Genesis is not used.
+	Empty bool
 	// Faults are what agents start with.
 	Faults Faults
 }
@@ -27,8 +29,8 @@ type Store struct {
 
 	mu            sync.Mutex // guards everything below, and is held for no longer than a step takes
 	rand          *rand.Rand
-	identity      log.Identity
-	faults        Faults // of agents opened from now on
+	identity      log.Identity // Epoch 0: there is no log yet
+	faults        Faults       // of agents opened from now on
 	agents        []*Log
 	closed        bool
 	changed       chan struct{} // closed and replaced whenever a watch may have something to do
@@ -72,16 +74,26 @@ func NewStore(cfg Config) *Store {
 	if s.rand == nil {
 		s.rand = rand.New(rand.NewPCG(1, 1))
 	}
-	if cfg.Genesis != nil {
+	switch {
+	case cfg.Empty:
+	case cfg.Genesis != nil:
 		s.identity = *cfg.Genesis
-	} else {
-		s.identity.Epoch = 1
-		for i := range s.identity.ID {
-			s.identity.ID[i] = byte(s.rand.Uint32())
-		}
+		s.identity.Cluster = cluster
+	default:
+		s.createLocked()
 	}
-	s.identity.Cluster = "memlog"
 	return s
+}
+
+// cluster is what identities say of the store.
+const cluster = "memlog"
+
+// createLocked makes the log's identity.
+func (s *Store) createLocked() {
+	s.identity = log.Identity{Epoch: 1, Cluster: cluster}
+	for i := range s.identity.ID {
+		s.identity.ID[i] = byte(s.rand.Uint32())
+	}
 }
 
 // Open is an agent's way to the store. The name is for people.

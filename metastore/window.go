@@ -1,0 +1,152 @@
+package metastore
+
+import (
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/state"
+)
+
+// window is what a replay saw of who committed what, so that a restore can tell a segment whose ops were lost from one that
+// nobody was ever going to commit. An agent names its objects 1, 2, 3 … and submits their ops in that order, so below the
+// highest object that an incarnation has committed nothing is missing.
+type window struct {
+	names   map[[16]byte]string // of joined incarnations
+	latest  map[string][16]byte // by name, the incarnation that joined last
+	over    map[[16]byte]bool   // incarnations whose uncommitted objects were settled or abandoned
+	last    map[[16]byte]lastObject
+	deleted map[entry.UUID]bool // topics
+	// parked are batches that were refused for a sequence before theirs that was missing. Agents propose them again when it
+	// has come, which may have happened in what was lost; Apply refuses them where it has not.
+	parked map[entry.ObjectID]map[place]bool
+}
+
+// place is where a batch begins in its object.
+type place struct {
+	block    uint32
+	position uint64
+}
+
+// lastObject is the highest object of an incarnation that an op named, and which parts of it ops asked offsets for.
+type lastObject struct {
+	seq   uint64
+	parts []span
+}
+
+// span is a stretch of raw bytes of a block.
+type span struct {
+	block    uint32
+	from, to uint64
+}
+
+func newWindow(st *state.State) *window {
+	w := &window{
+		names: make(map[[16]byte]string), latest: make(map[string][16]byte), over: make(map[[16]byte]bool),
+		last: make(map[[16]byte]lastObject), deleted: make(map[entry.UUID]bool), parked: make(map[entry.ObjectID]map[place]bool),
+	}
+	for _, inc := range st.Departed() {
+		w.over[inc] = true
+	}
+	for _, a := range st.Agents() {
+		w.join(a.Incarnation, a.Name)
+	}
+	for id := range st.Objects() {
+		w.raise(id)
+	}
+	return w
+}
+
+func (w *window) join(inc [16]byte, name string) {
+	w.names[inc] = name
+	w.latest[name] = inc
+}
+
+func (w *window) raise(id entry.ObjectID) {
+	if id.Seq > w.last[id.Incarnation].seq {
+		w.last[id.Incarnation] = lastObject{seq: id.Seq}
+	}
+}
+
+// see takes an entry that was applied.
+func (w *window) see(e *entry.Entry, r *state.Results) {
+	if r.EntryCode != state.OK {
+		return
+	}
+	for i, op := range e.Ops {
+		switch op := op.(type) {
+		case *entry.Join:
+			if r.Ops[i].Code == state.OK {
+				w.join(e.Incarnation, op.Name)
+			}
+		case *entry.DeleteTopic:
+			w.deleted[op.ID] = true
+		case *entry.NewLogEpoch:
+			for inc := range w.names {
+				if inc != e.Incarnation {
+					w.over[inc] = true
+				}
+			}
+		case *entry.Append:
+			w.append(e.Incarnation, op)
+			w.park(op, r.Ops[i].Batches)
+		}
+	}
+}
+
+// append notes what an op named. An agent that joined anew first commits what its earlier incarnation had uploaded; once it
+// commits an object of its own, nothing is left of the earlier one. That one ended otherwise if its process did.
+func (w *window) append(proposer [16]byte, op *entry.Append) {
+	w.raise(op.Object)
+	if o := w.last[op.Object.Incarnation]; o.seq == op.Object.Seq {
+		for i := range op.Blocks {
+			b := &op.Blocks[i]
+			s := span{block: b.Index, from: b.FirstPosition, to: b.FirstPosition}
+			for _, size := range b.Sizes {
+				s.to += size
+			}
+			o.parts = append(o.parts, s)
+		}
+		w.last[op.Object.Incarnation] = o
+	}
+	if op.Object.Incarnation != proposer {
+		return
+	}
+	name := w.names[proposer]
+	for inc, other := range w.names {
+		if other == name && inc != proposer {
+			w.over[inc] = true
+			delete(w.names, inc)
+		}
+	}
+}
+
+// proposed reports whether an op asked for the offset of a batch of the incarnation's last object.
+func (o lastObject) proposed(block uint32, position uint64) bool {
+	for _, s := range o.parts {
+		if s.block == block && s.from <= position && position < s.to {
+			return true
+		}
+	}
+	return false
+}
+
+// park notes which batches wait for their predecessor.
+func (w *window) park(op *entry.Append, results []state.BatchResult) {
+	for i := range op.Blocks {
+		b := &op.Blocks[i]
+		at := place{block: b.Index, position: b.FirstPosition}
+		for _, size := range b.Sizes {
+			switch code := results[0].Code; {
+			case code == state.OutOfOrderSequence:
+				if w.parked[op.Object] == nil {
+					w.parked[op.Object] = make(map[place]bool)
+				}
+				w.parked[op.Object][at] = true
+			case len(w.parked) > 0:
+				if delete(w.parked[op.Object], at); len(w.parked[op.Object]) == 0 {
+					delete(w.parked, op.Object)
+				}
+			}
+			results = results[1:]
+			at.position += size
+		}
+	}
+}

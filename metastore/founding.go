@@ -18,7 +18,7 @@ var ErrNeedsRestore = errors.New("the metastore's log needs a restore")
 // Why the bucket is asked first: an etcd that has lost its data looks like a new one. An agent that took it for one would
 // found another log beside the cluster's bucket, and leave the etcd unfit for the restore that it needs.
 func Identify(ctx context.Context, l log.Log, bucket objstore.Bucket) (log.Identity, error) {
-	if f, ok := l.(log.Founder); ok {
+	if f, ok := log.FounderOf(l); ok {
 		standing, err := f.Standing(ctx)
 		if err != nil {
 			return log.Identity{}, fmt.Errorf("look at the metastore: %w", err)
@@ -27,8 +27,8 @@ func Identify(ctx context.Context, l log.Log, bucket objstore.Bucket) (log.Ident
 			m, err := readMarker(ctx, bucket)
 			switch {
 			case err == nil:
-				return log.Identity{}, fmt.Errorf("%w: etcd holds no log and the bucket is that of log %s; if etcd has lost its data run firn metastore restore, "+
-					"else point at the cluster's etcd and prefix", ErrNeedsRestore, m.LogID)
+				return log.Identity{}, fmt.Errorf("%w: the bucket belongs to log %s, and etcd holds none; use the bucket and the etcd of one cluster, "+
+					"or an empty prefix; where etcd has lost its data run firn metastore restore", ErrNeedsRestore, m.LogID)
 			case !errors.Is(err, objstore.ErrNotFound):
 				return log.Identity{}, err
 			}

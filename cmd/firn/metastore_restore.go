@@ -29,7 +29,7 @@ docs/operations.md has the whole procedure. Exit code 3 where the bucket's histo
 		Args: arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			err := flags.run(cmd.Context(), e, func(ctx context.Context, l log.Log, bucket objstore.Bucket) (finding, error) {
-				founder, ok := l.(log.Founder)
+				founder, ok := log.FounderOf(l)
 				if !ok {
 					return nil, fmt.Errorf("a log in %T cannot be restored to", l)
 				}

@@ -18,3 +18,18 @@ type Founder interface {
 	// Cluster. An error that wraps ErrUnavailable may have founded: Standing tells.
 	Found(ctx context.Context, identity Identity, cells map[string][]byte) (Identity, error)
 }
+
+// FounderOf finds the Founder that l is, or wraps: a wrapper says what it wraps by a method Unwrap.
+func FounderOf(l Log) (Founder, bool) {
+	for l != nil {
+		if f, ok := l.(Founder); ok {
+			return f, true
+		}
+		w, ok := l.(interface{ Unwrap() Log })
+		if !ok {
+			return nil, false
+		}
+		l = w.Unwrap()
+	}
+	return nil, false
+}

@@ -96,6 +96,9 @@ var _ log.Log = (*Log)(nil)
 // New decorates inner; Close closes inner.
 func New(inner log.Log, observer Observer) *Log { return &Log{inner: inner, observer: observer} }
 
+// Unwrap is for log.FounderOf.
+func (l *Log) Unwrap() log.Log { return l.inner }
+
 func (l *Log) observe(op Op, start time.Time, err error) {
 	l.observer.Observe(op, OutcomeOf(err), time.Since(start))
 }

@@ -38,8 +38,13 @@ type Options struct {
 	Listen string
 	// QuotaBytes is the size at which etcd stops taking writes. Default 8 GiB, the most that etcd recommends.
 	QuotaBytes int64
+	// PasswordCost is bcrypt's cost of passwords, where it has users. Default etcd's, 10.
+	PasswordCost uint
 	// UnsafeNoFsync gives up durability: for tests, and for data that need not survive a crash of the machine.
 	UnsafeNoFsync bool
+	// CertFile and KeyFile make it speak TLS to other processes; with ClientCAFile they must show a certificate that
+	// one of its authorities has signed.
+	CertFile, KeyFile, ClientCAFile string
 	// Logger gets etcd's errors. Default: silent.
 	Logger *slog.Logger
 }
@@ -114,12 +119,20 @@ func config(opts Options) (*embed.Config, error) {
 		listen = defaultListen
 	}
 	client := url.URL{Scheme: "http", Host: listen}
+	if opts.CertFile != "" {
+		client.Scheme = "https"
+	}
 	peer := url.URL{Scheme: "http", Host: "127.0.0.1:0"}
 
 	cfg := embed.NewConfig()
 	cfg.Name = memberName
 	cfg.Dir = opts.Dir
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
+	if opts.PasswordCost > 0 {
+		cfg.BcryptCost = opts.PasswordCost
+	}
+	cfg.ClientTLSInfo.CertFile, cfg.ClientTLSInfo.KeyFile = opts.CertFile, opts.KeyFile
+	cfg.ClientTLSInfo.TrustedCAFile, cfg.ClientTLSInfo.ClientCertAuth = opts.ClientCAFile, opts.ClientCAFile != ""
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = nil, []url.URL{peer} // no peers: nothing to listen for
 	cfg.InitialCluster = cfg.InitialClusterFromName(memberName)
 	// etcd derives the cluster id from this, once. Random, so that two directories are never taken for one another.
@@ -185,7 +198,7 @@ func probe(db string) error {
 func (s *Server) Endpoints() []string {
 	out := make([]string, len(s.etcd.Clients))
 	for i, l := range s.etcd.Clients {
-		out[i] = "http://" + l.Addr().String()
+		out[i] = s.etcd.Config().ListenClientUrls[0].Scheme + "://" + l.Addr().String()
 	}
 	return out
 }

@@ -48,14 +48,25 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 	opts = opts.withDefaults()
 	cli, err := opts.connect(opts.Endpoints)
 	if err != nil {
-		return nil, fail("connect", err)
+		return nil, opts.explain(ctx, opts.fail("connect", err))
 	}
 	l := &Log{opts: opts, keys: keys{opts.Prefix}, cli: cli, registered: map[log.Incarnation]struct{}{}, compactedAt: time.Now()}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	if err := l.checkEndpoints(ctx); err != nil {
-		return nil, errors.Join(err, l.Close())
+		return nil, errors.Join(opts.explain(ctx, err), l.Close())
 	}
 	return l, nil
+}
+
+// explain replaces an error that no endpoint answers by why, where that can be found out.
+func (o Options) explain(ctx context.Context, err error) error {
+	if !errors.Is(err, log.ErrUnavailable) {
+		return err
+	}
+	if found := o.diagnose(ctx); found != nil {
+		return found
+	}
+	return err
 }
 
 // Close ends watches, keepalives and connections. Calls under way return ErrUnavailable, later ones ErrClosed.
@@ -76,21 +87,29 @@ func (l *Log) open() error {
 	return nil
 }
 
-func (l *Log) fail(what string, err error) error { return fail(what, err) }
+func (l *Log) fail(what string, err error) error { return l.opts.fail(what, err) }
 
 // fail sorts an error of etcd by what the caller can do. Whatever is not known to be permanent is unavailable, and what was
 // asked may still happen: etcd reports even NOSPACE for proposals that it then applies.
-func fail(what string, err error) error {
+func (o Options) fail(what string, err error) error {
+	mend := ""
 	switch {
-	case errors.Is(err, rpctypes.ErrPermissionDenied), errors.Is(err, rpctypes.ErrAuthFailed),
-		errors.Is(err, rpctypes.ErrUserEmpty), errors.Is(err, rpctypes.ErrUserNotFound):
-		return fmt.Errorf("%w: etcd: %s: %w", log.ErrRefused, what, err)
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		return fmt.Errorf("%w: %w: etcd: %s: %w; make room: etcdctl compact, defrag, then alarm disarm, or raise --quota-backend-bytes (docs/operations.md)",
 			log.ErrUnavailable, log.ErrFull, what, err)
+	case errors.Is(err, rpctypes.ErrPermissionDenied):
+		mend = fmt.Sprintf("; grant the role of user %q readwrite on every key below %s/", o.Username, o.Prefix)
+		if o.Username == "" {
+			mend = fmt.Sprintf("; grant the role of this certificate's user readwrite on every key below %s/", o.Prefix)
+		}
+	case errors.Is(err, rpctypes.ErrAuthFailed), errors.Is(err, rpctypes.ErrUserNotFound):
+		mend = fmt.Sprintf("; check user %q and its password: --etcd-username, --etcd-password-file or FIRN_ETCD_PASSWORD", o.Username)
+	case errors.Is(err, rpctypes.ErrUserEmpty):
+		mend = "; this etcd asks for a user: give --etcd-username and its password, or a client certificate whose common name is a user"
 	default:
 		return fmt.Errorf("%w: etcd: %s: %w", log.ErrUnavailable, what, err)
 	}
+	return fmt.Errorf("%w: etcd: %s: %w%s", log.ErrRefused, what, err, mend)
 }
 
 // place is a linearizable look at the log.

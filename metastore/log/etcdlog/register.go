@@ -45,6 +45,9 @@ func (l *Log) Register(ctx context.Context, incarnation log.Incarnation, info []
 	if again {
 		return nil, fmt.Errorf("%w: incarnation %s was registered before", log.ErrConflict, incarnation)
 	}
+	if err := l.mayWrite(ctx, incarnation); err != nil {
+		return nil, err
+	}
 	grant, err := l.cli.Grant(ctx, int64((ttl+time.Second-1)/time.Second))
 	if err != nil {
 		return nil, l.fail("grant a lease", err)
@@ -66,6 +69,23 @@ func (l *Log) Register(ctx context.Context, incarnation log.Incarnation, info []
 	kctx, r.stop = context.WithCancel(l.ctx)
 	l.tasks.Go(func() { r.keep(kctx) })
 	return r, nil
+}
+
+// mayWrite asks whether our user may write what an agent writes. A commit cannot tell, for its outcome is unknown whatever
+// etcd answers; here nothing is under way. etcd checks the permissions for every op of a transaction, also of a branch that it does
+// not take, and this one's condition never holds.
+func (l *Log) mayWrite(ctx context.Context, incarnation log.Incarnation) error {
+	_, err := l.cli.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(l.keys.meta()), "<", 0)).Then(
+		clientv3.OpPut(l.keys.entry(log.Key{Incarnation: incarnation, Seq: 1}), ""),
+		clientv3.OpPut(l.keys.head(), ""),
+		clientv3.OpPut(l.keys.agent(incarnation), ""),
+		clientv3.OpPut(l.keys.cell("permission"), ""),
+		clientv3.OpGet(l.keys.prefix+"/", clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(1)),
+	).Commit()
+	if err != nil {
+		return l.fail("ask for permission to write", err)
+	}
+	return nil
 }
 
 // keep runs until the registration is closed or known to be gone. etcd's client renews the lease in the background; when it

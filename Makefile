@@ -11,7 +11,7 @@ RACED   := ./agent/... ./metastore ./metastore/log/... ./objstore/... ./wal/...
 # How many seeds the simulator runs. One seed is one cluster's life; a failure prints its seed and how to run it again.
 SEEDS   ?= 2000
 
-.PHONY: run build test race lint fuzz bench sim interop nightly check clean
+.PHONY: run build test race lint fuzz bench generate sim interop nightly check clean
 
 run: build ## a whole firn in one process, data in ./firn-data
 	$(BIN) dev
@@ -38,6 +38,9 @@ fuzz: ## every fuzz target for FUZZTIME
 	    echo "== $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg; \
 	  done; \
 	done
+
+generate: build ## the pages that follow from the program
+	$(BIN) docs configuration > docs/configuration.md
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...

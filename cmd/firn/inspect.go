@@ -20,9 +20,7 @@ import (
 
 // inspectFlags say where the bytes come from and how they are printed.
 type inspectFlags struct {
-	stores
-	set    *settings.Set
-	output string
+	serving // an agent's settings, so that they take an agent's configuration file
 
 	fromBucket bool // --bucket is on the command line: the argument is a key
 }
@@ -45,8 +43,7 @@ Exit codes: 0 sound, 3 damage found, 1 the input cannot be read or is of a newer
 
 // flags declares what the commands have in common.
 func (f *inspectFlags) flags(cmd *cobra.Command, groups ...string) {
-	f.set = settings.New()
-	f.declare(f.set)
+	f.set = f.declare()
 	f.set.Flags(cmd.Flags(), append(groups, groupBucket)...)
 	outputFlag(cmd, &f.output)
 }
@@ -257,7 +254,7 @@ func (f *inspectFlags) liveEntry(cmd *cobra.Command, e env, n uint64) (err error
 	if err := f.resolve(cmd, e); err != nil {
 		return err
 	}
-	if problems := f.required(f.set); len(problems) > 0 {
+	if problems := append(f.required(f.set), f.stores.validate(f.set)...); len(problems) > 0 {
 		return fmt.Errorf("%w: %w", client.ErrUsage, settings.Join(problems))
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), 10*time.Minute)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -60,7 +61,7 @@ type finding interface{ Lines() []string }
 
 // run opens the metastore and the bucket for do, and prints what it reports, also where it comes with an error.
 func (m *metastoreFlags) run(ctx context.Context, e env, do func(context.Context, log.Log, objstore.Bucket) (finding, error)) error {
-	if problems := append(resolve(m.set, e), m.required(m.set)...); len(problems) > 0 {
+	if problems := slices.Concat(resolve(m.set, e), m.required(m.set), m.stores.validate(m.set)); len(problems) > 0 {
 		return fmt.Errorf("%w: %w", client.ErrUsage, errors.Join(problems...))
 	}
 	if m.output != "text" && m.output != "json" {

@@ -51,7 +51,7 @@ They find it by --brokers, or by a context, see firn context --help.
 	root.SetIn(e.Stdin)
 	root.SetOut(e.Stdout)
 	root.SetErr(e.Stderr)
-	root.SetArgs(e.Args)
+	root.SetArgs(append([]string{}, e.Args...)) // nil would be the process's own
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, err) })
 	root.AddCommand(newDev(e))
 	root.AddCommand(newAgent(e))
@@ -67,6 +67,7 @@ They find it by --brokers, or by a context, see firn context --help.
 	root.AddCommand(newVerify(e))
 	root.AddCommand(newBench(e))
 	root.AddCommand(newVersion(e))
+	root.AddCommand(newDocs(e))
 	return root
 }
 

@@ -84,7 +84,7 @@ func numbers(set *settings.Set, c *agent.Config) {
 // validate is what the single values do not tell: what goes together, and what is missing.
 func (s *serving) validate() []error {
 	var problems []error
-	if s.agent.Advertise == "" {
+	if !s.set.Given("advertise") {
 		if host, _, err := net.SplitHostPort(s.kafka); err == nil {
 			if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 				problems = append(problems, s.set.Missing("advertise", fmt.Sprintf("--kafka %s is every address of this host, and clients must be sent to one", s.kafka)))
@@ -98,6 +98,7 @@ func (s *serving) validate() []error {
 			}
 		}
 	}
+	problems = append(problems, s.stores.validate(s.set)...)
 	// The agent's own rules, with what it gets only at the start filled in.
 	c := s.agent
 	c.Name, c.Advertise = cmp.Or(c.Name, "unnamed"), cmp.Or(c.Advertise, "unnamed:1")

@@ -74,7 +74,10 @@ func (s *Set) Resolve(env Environment) (warnings []string, problems []error) {
 		apply, err := x.parse(a.values)
 		if err != nil {
 			value := a.text()
-			if x.Secret {
+			if element := (elementError{}); errors.As(err, &element) {
+				value = element.value
+			}
+			if x.Secret || x.worded {
 				value = ""
 			}
 			problems = append(problems, problem(a.where, value, err))

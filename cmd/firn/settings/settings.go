@@ -2,6 +2,7 @@ package settings
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -31,8 +32,9 @@ type Setting struct {
 	Secret  bool
 	Source  Source // once resolved
 
-	list  bool
-	where string // of the value in force, for problems
+	list   bool
+	worded bool
+	where  string // of the value in force, for problems
 	// parse judges a value; apply takes it over.
 	parse func(values []string) (apply func(), err error)
 	show  func() string
@@ -74,13 +76,28 @@ func (s *Setting) Check(rule func(string) error) *Setting {
 		}
 		for _, v := range values {
 			if err := rule(v); err != nil {
-				return nil, err
+				return nil, elementError{v, err}
 			}
 		}
 		return apply, nil
 	}
 	return s
 }
+
+// Worded says that the errors of Check name the value themselves.
+func (s *Setting) Worded() *Setting {
+	s.worded = true
+	return s
+}
+
+// elementError is about one element of a list, or the one value.
+type elementError struct {
+	value string
+	err   error
+}
+
+func (e elementError) Error() string { return e.err.Error() }
+func (e elementError) Unwrap() error { return e.err }
 
 // Set is the settings of one command. It is not safe for concurrent use.
 type Set struct {
@@ -160,8 +177,12 @@ func (s *Set) Missing(name, why string) error {
 	return fmt.Errorf("%s is not set: %s; give --%s, %s in the environment, or %s in the file that --config names", name, why, name, x.Env(), name)
 }
 
+// credentials are what may stand in front of the host of a URL. They do not belong there, and are not printed when they do.
+var credentials = regexp.MustCompile(`://.*@`)
+
 // problem words every problem the same way.
 func problem(where, value string, err error) error {
+	value = credentials.ReplaceAllString(value, "://…@")
 	if value == "" {
 		return fmt.Errorf("%s: %w", where, err)
 	}

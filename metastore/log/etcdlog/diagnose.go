@@ -55,7 +55,7 @@ func (o Options) look(ctx context.Context, endpoint string) error {
 	if err != nil {
 		return fmt.Errorf("%w: etcd endpoint %s: %w; is etcd running there?", log.ErrUnavailable, endpoint, err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if deadline, ok := ctx.Deadline(); ok {
 		_ = conn.SetDeadline(deadline)
 	}
@@ -69,7 +69,7 @@ func (o Options) look(ctx context.Context, endpoint string) error {
 		if err != nil {
 			return nil
 		}
-		defer again.Close()
+		defer func() { _ = again.Close() }()
 		if tls.Client(again, &tls.Config{InsecureSkipVerify: true, ServerName: host, NextProtos: []string{"h2"}}).HandshakeContext(ctx) == nil {
 			return refused("it speaks TLS; write https://%s, and name its authority with --etcd-ca-file where the system does not know it", address)
 		}
@@ -120,7 +120,7 @@ func greets(ctx context.Context, address string) bool {
 	if err != nil {
 		return false
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if deadline, ok := ctx.Deadline(); ok {
 		_ = conn.SetDeadline(deadline)
 	}

@@ -92,7 +92,7 @@ func (l *Log) fail(what string, err error) error { return l.opts.fail(what, err)
 // fail sorts an error of etcd by what the caller can do. Whatever is not known to be permanent is unavailable, and what was
 // asked may still happen: etcd reports even NOSPACE for proposals that it then applies.
 func (o Options) fail(what string, err error) error {
-	mend := ""
+	var mend string
 	switch {
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		return fmt.Errorf("%w: %w: etcd: %s: %w; make room: etcdctl compact, defrag, then alarm disarm, or raise --quota-backend-bytes (docs/operations.md)",

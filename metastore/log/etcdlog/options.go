@@ -25,7 +25,8 @@ type Options struct {
 	Cluster string
 	// Prefix starts every key; no slash at its end. Default "/firn/<cluster>".
 	Prefix string
-	// TLS is for https endpoints; nil for the system's roots and no client certificate.
+	// TLS is for https endpoints, and for those without a scheme; nil for the system's roots and no client certificate. Its
+	// ServerName is ignored by gRPC; TLS.Config makes one that is not.
 	TLS *tls.Config
 	// Username and Password are for etcd's authentication; both or none.
 	Username, Password string
@@ -53,15 +54,17 @@ type Options struct {
 	Client func() (*clientv3.Client, error)
 }
 
-// DefaultDialTimeout is Options.DialTimeout's.
-const DefaultDialTimeout = 5 * time.Second
+// Defaults of Options that operators may set.
+const (
+	DefaultDialTimeout      = 5 * time.Second
+	DefaultWatchBufferBytes = 64 << 20
+	DefaultCompactInterval  = 30 * time.Second
+)
 
 const (
-	minKeepAliveTime        = 5 * time.Second // etcd's enforcement policy
-	keepAliveTimeout        = 3 * time.Second
-	defaultWatchBufferBytes = 64 << 20
-	defaultWatchSilence     = 3 * time.Second
-	defaultCompactInterval  = 30 * time.Second
+	minKeepAliveTime    = 5 * time.Second // etcd's enforcement policy
+	keepAliveTimeout    = 3 * time.Second
+	defaultWatchSilence = 3 * time.Second
 )
 
 // Validate returns every problem at once.
@@ -109,9 +112,9 @@ func (o Options) withDefaults() Options {
 	or(&o.DialTimeout, DefaultDialTimeout)
 	or(&o.KeepAliveTime, minKeepAliveTime)
 	or(&o.WatchSilence, defaultWatchSilence)
-	or(&o.CompactInterval, defaultCompactInterval)
+	or(&o.CompactInterval, DefaultCompactInterval)
 	if o.WatchBufferBytes == 0 {
-		o.WatchBufferBytes = defaultWatchBufferBytes
+		o.WatchBufferBytes = DefaultWatchBufferBytes
 	}
 	if o.Cluster == "" {
 		o.Cluster = "main"

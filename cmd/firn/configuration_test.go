@@ -326,7 +326,7 @@ func TestHelpHasEveryFlagInItsGroup(t *testing.T) {
 			t.Errorf("%q is not in the help", want)
 		}
 	}
-	if strings.Contains(r.out, "--etcd-password ") || strings.Contains(r.out, "--memory") {
+	if strings.Contains(r.out, "--etcd-password ") || strings.Contains(r.out, "--memory ") {
 		t.Error("flags that should not be there")
 	}
 }
@@ -391,7 +391,7 @@ func TestAgentOnASecuredEtcd(t *testing.T) {
 		"another name of it": {[]string{"--etcd-server-name", "etcd.example"}, "--etcd-server-name"},
 	} {
 		code, _, stderr := once(t, "", append([]string{"agent", "--config", config, "--etcd-dial-timeout", "1s"}, tt.args...)...)
-		if code != exitFailure || !strings.Contains(stderr, tt.want) || !strings.Contains(stderr, "metastore refused") {
+		if code != exitDenied || !strings.Contains(stderr, tt.want) || !strings.Contains(stderr, "metastore refused") {
 			t.Errorf("%s: exit code %d: %s", name, code, stderr)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/firnlog/firn/cmd/firn/client"
+	"github.com/firnlog/firn/metastore/log"
 )
 
 // Exit codes; exitHelp and docs/cli.md document them.
@@ -51,7 +52,7 @@ func exitCode(err error) int {
 		return exitCheck
 	case errors.Is(err, client.ErrUsage):
 		return exitUsage
-	case client.Denied(err):
+	case client.Denied(err), errors.Is(err, log.ErrDenied):
 		return exitDenied
 	case client.NotFound(err):
 		return exitNotFound

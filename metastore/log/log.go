@@ -66,6 +66,8 @@ var (
 	ErrWatchLost = errors.New("watch lost")
 	// ErrRefused: the store is one that firn does not run on (too old, another cluster's, no permission).
 	ErrRefused = errors.New("metastore refused")
+	// ErrDenied: refused for who we are: user, password, certificate or permission. It is an ErrRefused.
+	ErrDenied = fmt.Errorf("%w: not allowed", ErrRefused)
 	// ErrReplaced comes with ErrRefused: in the place of the log that was known there is another one, or an older state of it.
 	// Nothing that it says may be applied, and it does not come right by itself.
 	ErrReplaced = errors.New("another log in the place of the one known")

@@ -47,8 +47,8 @@ func (o Options) look(ctx context.Context, endpoint string) error {
 	}
 	address = strings.TrimSuffix(address, "/")
 	secure := scheme == "https" || scheme == "" && o.TLS != nil
-	refused := func(format string, args ...any) error {
-		return fmt.Errorf("%w: etcd endpoint %s: %w", log.ErrRefused, endpoint, fmt.Errorf(format, args...))
+	because := func(class error, format string, args ...any) error {
+		return fmt.Errorf("%w: etcd endpoint %s: %w", class, endpoint, fmt.Errorf(format, args...))
 	}
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "tcp", address)
@@ -71,7 +71,7 @@ func (o Options) look(ctx context.Context, endpoint string) error {
 		}
 		defer func() { _ = again.Close() }()
 		if tls.Client(again, &tls.Config{InsecureSkipVerify: true, ServerName: host, NextProtos: []string{"h2"}}).HandshakeContext(ctx) == nil {
-			return refused("it speaks TLS; write https://%s, and name its authority with --etcd-ca-file where the system does not know it", address)
+			return because(log.ErrRefused, "it speaks TLS; write https://%s, and name its authority with --etcd-ca-file where the system does not know it", address)
 		}
 		return nil
 	}
@@ -100,15 +100,15 @@ func (o Options) look(ctx context.Context, endpoint string) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &authority):
-		return refused("its certificate is signed by an authority that is not trusted: %w; name the right one with --etcd-ca-file", err)
+		return because(log.ErrDenied, "its certificate is signed by an authority that is not trusted: %w; name the right one with --etcd-ca-file", err)
 	case errors.As(err, &name):
-		return refused("its certificate is for another name: %w; use that name in --etcd, or say which to expect with --etcd-server-name", err)
+		return because(log.ErrDenied, "its certificate is for another name: %w; use that name in --etcd, or say which to expect with --etcd-server-name", err)
 	case errors.As(err, &invalid):
-		return refused("its certificate cannot be used: %w", err)
+		return because(log.ErrDenied, "its certificate cannot be used: %w", err)
 	case errors.As(err, &alert) || strings.Contains(err.Error(), "remote error: tls"):
-		return refused("it does not accept our certificate: %w; give it one that its --trusted-ca-file has signed, with --etcd-cert-file and --etcd-key-file", err)
+		return because(log.ErrDenied, "it does not accept our certificate: %w; give it one that its --trusted-ca-file has signed, with --etcd-cert-file and --etcd-key-file", err)
 	case errors.As(err, &record) || greets(ctx, address):
-		return refused("it speaks no TLS; write http://%s, or turn TLS on there", address)
+		return because(log.ErrRefused, "it speaks no TLS; write http://%s, or turn TLS on there", address)
 	}
 	return nil
 }

@@ -109,7 +109,7 @@ func (o Options) fail(what string, err error) error {
 	default:
 		return fmt.Errorf("%w: etcd: %s: %w", log.ErrUnavailable, what, err)
 	}
-	return fmt.Errorf("%w: etcd: %s: %w%s", log.ErrRefused, what, err, mend)
+	return fmt.Errorf("%w: etcd: %s: %w%s", log.ErrDenied, what, err, mend)
 }
 
 // place is a linearizable look at the log.

@@ -2,7 +2,6 @@ package agent_test
 
 import (
 	"context"
-	"encoding/json"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -93,16 +92,6 @@ func (n *node) get(path string) (int, string) {
 		n.t.Fatal(err)
 	}
 	return resp.StatusCode, string(body)
-}
-
-// health is what /readyz says, and its status.
-func (n *node) health() (h agent.Health, status int) {
-	n.t.Helper()
-	status, body := n.get("/readyz")
-	if err := json.Unmarshal([]byte(body), &h); err != nil {
-		n.t.Fatalf("%s: %v", body, err)
-	}
-	return h, status
 }
 
 // await waits until ok says so.

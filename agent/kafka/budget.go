@@ -13,6 +13,8 @@ type budget struct {
 	size  int64
 	sem   *semaphore.Weighted
 	gauge gauge // what is handed out; may be nil
+	// waited, where not nil, adds up the seconds that somebody waited.
+	waited gauge
 	// pressed, where not nil, is called for as long as somebody waits, every pressedEvery.
 	pressed func()
 }
@@ -35,7 +37,12 @@ func (b *budget) take(ctx context.Context, n int64) error {
 		if b.pressed != nil {
 			defer b.press()()
 		}
-		if err := b.sem.Acquire(ctx, n); err != nil {
+		since := time.Now()
+		err := b.sem.Acquire(ctx, n)
+		if b.waited != nil {
+			b.waited.Add(time.Since(since).Seconds())
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -18,10 +18,17 @@ type Metrics struct {
 	inFlightLimit  prometheus.Gauge
 	fetchBytes     prometheus.Gauge
 	fetchLimit     prometheus.Gauge
+	queuedBytes    prometheus.Gauge
+	queuedLimit    prometheus.Gauge
+	workBytes      prometheus.Gauge
+	workLimit      prometheus.Gauge
+	budgetWait     *prometheus.CounterVec
 	connections    prometheus.Gauge
 	connLimit      prometheus.Gauge
 	accepted       prometheus.Counter
-	refused        prometheus.Counter
+	refused        *prometheus.CounterVec
+	displaced      prometheus.Counter
+	paced          prometheus.Counter
 	faulty         *prometheus.CounterVec
 	produceLate    prometheus.Counter
 	fetchSessions  prometheus.Gauge
@@ -50,7 +57,16 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		connections:   gauge("connections", "Open connections."),
 		connLimit:     gauge("connections_limit", "Bound of firn_kafka_connections; more are closed at once."),
 		accepted:      prometheus.NewCounter(counter("connections_accepted_total", "Connections that were let in.")),
-		refused:       prometheus.NewCounter(counter("connections_refused_total", "Connections closed because there were too many.")),
+		queuedBytes:   gauge("queued_bytes", "Bytes of small requests that were read and not given back."),
+		queuedLimit:   gauge("queued_limit_bytes", "Bound of firn_kafka_queued_bytes."),
+		workBytes:     gauge("work_bytes", "Bytes of what is made of requests until they are answered, records apart."),
+		workLimit:     gauge("work_limit_bytes", "Bound of firn_kafka_work_bytes."),
+		budgetWait: prometheus.NewCounterVec(counter("budget_wait_seconds_total",
+			"Time that requests waited for one of the budgets of memory: clients are throttled."), []string{"budget"}),
+		refused: prometheus.NewCounterVec(counter("connections_refused_total",
+			"Connections closed at once: too many in all, too many of one address, or the agent is draining."), []string{"reason"}),
+		displaced: prometheus.NewCounter(counter("connections_displaced_total", "Connections that never asked for anything, closed to make room for others.")),
+		paced:     prometheus.NewCounter(counter("connections_paced_total", "Connections that were let in later because their address makes too many.")),
 		faulty: prometheus.NewCounterVec(counter("connections_faulty_total",
 			"Connections closed for what the client did: foreign protocol, malformed request, size out of bounds, slow, other."), []string{"reason"}),
 		produceLate: prometheus.NewCounter(counter("produce_timeouts_total",
@@ -60,7 +76,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	if reg != nil {
 		reg.MustRegister(m.requests, m.requestSeconds, m.errors, m.inFlightBytes, m.inFlightLimit, m.fetchBytes, m.fetchLimit,
+			m.queuedBytes, m.queuedLimit, m.workBytes, m.workLimit, m.budgetWait, m.displaced, m.paced,
 			m.connections, m.connLimit, m.accepted, m.refused, m.faulty, m.produceLate, m.fetchSessions, m.evicted)
+	}
+	for _, reason := range []string{refusedFull, refusedAddress, refusedDraining} {
+		m.refused.WithLabelValues(reason)
 	}
 	for _, reason := range faultReasons {
 		m.faulty.WithLabelValues(reason)
@@ -82,6 +102,13 @@ func (m *Metrics) failed(key int16, code errorCode) {
 	}
 	m.errors.WithLabelValues(apiName(key), name).Inc()
 }
+
+// Label values of firn_kafka_connections_refused_total.
+const (
+	refusedFull     = "full"
+	refusedAddress  = "address"
+	refusedDraining = "draining"
+)
 
 // labelOther is the label value of whatever has no name of its own: what clients send must not make series.
 const labelOther = "other"

@@ -55,13 +55,15 @@ func New(cfg Config, meta Metastore, producer Producer, log Log) (*Server, error
 	}
 	cfg.Metrics.inFlightLimit.Set(float64(cfg.InFlightBytes))
 	cfg.Metrics.fetchLimit.Set(float64(cfg.FetchInFlightBytes))
+	cfg.Metrics.queuedLimit.Set(float64(cfg.QueuedBytes))
+	cfg.Metrics.workLimit.Set(float64(cfg.WorkBytes))
 	cfg.Metrics.connLimit.Set(float64(cfg.Connections))
 	s := &Server{
 		cfg: cfg, meta: meta, producer: producer, log: log,
 		shapes:     shapes(),
 		inFlight:   newBudget(cfg.InFlightBytes, cfg.Metrics.inFlightBytes),
-		queued:     newBudget(cfg.QueuedBytes, nil),
-		work:       newBudget(cfg.WorkBytes, nil),
+		queued:     newBudget(cfg.QueuedBytes, cfg.Metrics.queuedBytes),
+		work:       newBudget(cfg.WorkBytes, cfg.Metrics.workBytes),
 		answers:    newBudget(cfg.FetchInFlightBytes, cfg.Metrics.fetchBytes),
 		admission:  newAdmission(cfg.ConnectionsPerAddress, cfg.AcceptsPerSecond),
 		sessions:   newSessions(cfg.FetchSessions, cfg.FetchSessionBytes, cfg.Metrics),
@@ -71,8 +73,9 @@ func New(cfg Config, meta Metastore, producer Producer, log Log) (*Server, error
 		listeners:  make(map[net.Listener]struct{}),
 		conns:      make(map[*conn]struct{}),
 	}
-	for _, b := range []*budget{s.inFlight, s.queued, s.work, s.answers} {
+	for name, b := range map[string]*budget{"in_flight": s.inFlight, "queued": s.queued, "work": s.work, "fetch": s.answers} {
 		b.pressed = s.relieve
+		b.waited = cfg.Metrics.budgetWait.WithLabelValues(name)
 	}
 	return s, nil
 }
@@ -159,17 +162,25 @@ func (s *Server) start(nc net.Conn) {
 	if len(s.conns) >= s.cfg.Connections && welcome && !s.closing {
 		displaced = s.displaceLocked(c.at)
 	}
-	refused := s.closing || !welcome || len(s.conns) >= s.cfg.Connections
-	if !refused {
+	refused := ""
+	switch {
+	case s.closing:
+		refused = refusedDraining
+	case !welcome:
+		refused = refusedAddress
+	case len(s.conns) >= s.cfg.Connections:
+		refused = refusedFull
+	default:
 		s.conns[c] = struct{}{}
 		s.wg.Add(1)
 	}
 	s.mu.Unlock()
 	if displaced != nil {
+		s.cfg.Metrics.displaced.Inc()
 		displaced.fail(errDisplaced)
 	}
-	if refused {
-		s.cfg.Metrics.refused.Inc()
+	if refused != "" {
+		s.cfg.Metrics.refused.WithLabelValues(refused).Inc()
 		if welcome {
 			s.admission.leave(c.from, c.at)
 		}
@@ -183,6 +194,7 @@ func (s *Server) start(nc net.Conn) {
 		defer s.cfg.Metrics.connections.Dec()
 		defer func() { s.admission.leave(c.from, time.Now()) }()
 		if wait > 0 {
+			s.cfg.Metrics.paced.Inc()
 			pause(c.ctx, wait, nil, s.drained)
 		}
 		c.run()

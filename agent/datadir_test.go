@@ -34,6 +34,13 @@ func TestDataDirRefusals(t *testing.T) {
 	}{
 		{"newer format", `{"format":99,"agent":"a"}`, "", "newer firn"},
 		{"not ours", `hello`, "", "not firn's"},
+		{"empty", "", "", "damaged"},
+		{"cut", `{"format":1,"ag`, "", "damaged"},
+		{"null", `null`, "", "names no format"},
+		{"no agent", `{"format":1}`, "", "names no format or no agent"},
+		{"no format", `{"agent":"a"}`, "", "names no format"},
+		{"a format below any", `{"format":-1,"agent":"a"}`, "", "names no format"},
+		{"of the wrong kind", `{"format":"1","agent":"a"}`, "", "damaged"},
 		{"another agent's", `{"format":1,"agent":"a"}`, "b", `belongs to agent "a"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

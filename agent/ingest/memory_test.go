@@ -234,7 +234,7 @@ func TestSpilledBatchesThatCannotBeReadBack(t *testing.T) {
 		out.end()
 		kept.offset(t)
 		<-spilled.done
-		if !errors.Is(spilled.parts[0].Err, errDisk) {
+		if err := spilled.parts[0].Err; !errors.Is(err, errDisk) || !errors.Is(err, ingest.ErrSpillLost) {
 			t.Fatal(spilled.parts[0].Err)
 		}
 		if d.inUse() != 0 {

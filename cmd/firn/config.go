@@ -88,7 +88,9 @@ func configViewOf(c kadm.Config) configView {
 		v.Default = c.Value
 	}
 	for _, s := range c.Synonyms {
-		if s.Source == kmsg.ConfigSourceDefaultConfig {
+		// Apache Kafka gives the default of retention.ms as that of log.retention.hours, in hours.
+		otherUnit := strings.HasSuffix(s.Key, ".hours") || strings.HasSuffix(s.Key, ".minutes")
+		if s.Source == kmsg.ConfigSourceDefaultConfig && s.Value != nil && !otherUnit {
 			v.Default = s.Value
 		}
 	}
@@ -121,7 +123,7 @@ func describeConfigs(ctx context.Context, adm *kadm.Client, res resource) ([]con
 		answer, err = adm.DescribeBrokerConfigs(ctx, res.broker()...)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("describe the settings of %s: %w", res, err)
+		return nil, fmt.Errorf("describe the settings of %s: %w", res, findBroker(ctx, adm, res, err))
 	}
 	views := []configView{}
 	for _, r := range answer {
@@ -134,6 +136,18 @@ func describeConfigs(ctx context.Context, adm *kadm.Client, res resource) ([]con
 	}
 	slices.SortFunc(views, func(a, b configView) int { return strings.Compare(a.Key, b.Key) })
 	return views, nil
+}
+
+// findBroker returns err, or, where that is because a broker with this id is not there, an error that says so.
+func findBroker(ctx context.Context, adm *kadm.Client, res resource, err error) error {
+	if res.kind != "broker" {
+		return err
+	}
+	brokers, listErr := adm.ListBrokers(ctx)
+	if listErr != nil || slices.Contains(brokers.NodeIDs(), res.broker()[0]) {
+		return err
+	}
+	return fmt.Errorf("%w; see firn cluster describe", client.ErrNotFound)
 }
 
 // resourceError words a broker's answer about a resource.
@@ -310,7 +324,7 @@ func alterConfigs(ctx context.Context, adm *kadm.Client, res resource, changes [
 		answers, err = adm.AlterBrokerConfigs(ctx, alter, res.broker()...)
 	}
 	if err != nil {
-		return fmt.Errorf("change the settings of %s: %w", res, err)
+		return fmt.Errorf("change the settings of %s: %w", res, findBroker(ctx, adm, res, err))
 	}
 	for _, answer := range answers {
 		if answer.Err != nil {

@@ -192,16 +192,22 @@ func TestPositionIn(t *testing.T) {
 
 func TestFormat(t *testing.T) {
 	r := &kgo.Record{
-		Topic: "t", Partition: 3, Offset: 42, Timestamp: time.UnixMilli(1700000000123), Key: []byte("k"), Value: []byte("v"),
+		Topic: "t", Partition: 3, Offset: 42, LeaderEpoch: 5, Timestamp: time.UnixMilli(1700000000123), Key: []byte("k"), Value: []byte("v"),
 		Headers: []kgo.RecordHeader{{Key: "a", Value: []byte("1")}, {Key: "b"}},
 	}
 	good := map[string]string{
-		"":                       "",
-		"plain":                  "plain",
-		`%k %v %o %p %t %T %h`:   "k v 42 3 t 1700000000123 a=1,b=",
-		`%%k\\n\n\t\r\x00\x7e%v`: "%k\\n\n\t\r\x00~v",
-		`%v%v`:                   "vv",
-		`é%k`:                    "ék",
+		"":                                    "",
+		"plain":                               "plain",
+		`%k %v %o %p %t %T %h`:                "k v 42 3 t 1700000000123 a=1,b=",
+		`%%k\\n\n\t\r\x00\x7e%v`:              "%k\\n\n\t\r\x00~v",
+		`%v%v`:                                "vv",
+		`é%k`:                                 "ék",
+		`%K %V %H %e`:                         "1 1 2 5",
+		`%k{hex}%v{base64}`:                   "6bdg==",
+		`%v{json} `:                           `"v" `,
+		`%h{a} %h{b} %h{c} %h{a:hex} %h{x:y}`: "1   31 ",
+		`%T{s} %T{rfc3339} %T{15:04}`:         "1700000000 2023-11-14T22:13:20.123Z 22:13",
+		`%o{x} %%{}`:                          "42{x} %{}",
 	}
 	for layout, want := range good {
 		f, err := parseFormat(layout)
@@ -218,6 +224,7 @@ func TestFormat(t *testing.T) {
 	}
 	bad := map[string]string{
 		"%": "byte 1", "a%": "byte 2", "%z": "byte 2", `\`: "byte 1", `\q`: "byte 2", `\x`: "byte 2", `\x1`: "byte 2", `\xzz`: "byte 2",
+		"%k{": "without a }", "%k{}": "nothing between", "%v{rot13}": "does not take {rot13}", "%T{now}": "does not take {now}", "%T{}": "nothing between",
 	}
 	for layout, want := range bad {
 		if _, err := parseFormat(layout); !errors.Is(err, client.ErrUsage) || !strings.Contains(err.Error(), want) {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -35,7 +36,7 @@ type brokerView struct {
 	Host    string    `json:"host"`
 	Port    int32     `json:"port"`
 	Rack    *string   `json:"rack"`
-	Version string    `json:"version"` // a guess by its APIs; empty where it did not answer
+	Version string    `json:"version"` // of the Apache Kafka whose APIs it has; empty where it has those of none
 	APIs    []apiView `json:"apis"`
 	err     error     // why it has none
 }
@@ -54,7 +55,7 @@ func newClusterDescribe(e env) *cobra.Command {
 		Use:   "describe",
 		Short: "Show brokers, controller, cluster id and the versions of the APIs that brokers speak",
 		Long: `Show brokers, controller, cluster id and, with --apis, the versions of the APIs that each broker speaks. The version of a
-broker is the Apache Kafka that its APIs resemble most. -o json always has the APIs.`,
+broker is that of the Apache Kafka which has the same APIs, if there is one. -o json always has the APIs.`,
 		Example: "  firn cluster describe --apis",
 		Args:    arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -98,7 +99,9 @@ func describeCluster(ctx context.Context, adm *kadm.Client) (clusterView, error)
 			broker.err = client.ErrNotFound
 		}
 		if broker.err == nil {
-			broker.Version = known.VersionGuess()
+			if guess := known.VersionGuess(); !strings.HasPrefix(guess, "between") && !strings.HasPrefix(guess, "unknown") && !strings.HasPrefix(guess, "not") {
+				broker.Version = guess // those that are not kept serve a part of some version's APIs
+			}
 			known.EachKeySorted(func(key, lowest, highest int16) {
 				broker.APIs = append(broker.APIs, apiView{key, kmsg.NameForKey(key), lowest, highest})
 			})
@@ -131,7 +134,7 @@ func (v clusterView) print(e env, apis bool) error {
 			rack = *b.Rack
 		}
 		if b.err == nil {
-			version = cmp.Or(b.Version, "unknown")
+			version = cmp.Or(b.Version, "-")
 		}
 		_, _ = fmt.Fprintf(w, "%d\t%s\t%s\t%s\n", b.ID, b.address(), rack, version)
 	}

@@ -155,10 +155,7 @@ func resourceError(step string, res resource, err error, detail string) error {
 	if res.kind == "topic" {
 		return client.TopicError(step, res.name, err, detail)
 	}
-	if detail != "" {
-		detail = ": " + detail
-	}
-	return fmt.Errorf("%s %s: %w%s", step, res, err, detail)
+	return fmt.Errorf("%s %s: %w", step, res, client.Answer{Err: err, Detail: detail})
 }
 
 // writeConfigs prints settings as a table.

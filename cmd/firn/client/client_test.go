@@ -92,3 +92,19 @@ func TestCreateTopics(t *testing.T) {
 		t.Errorf("creation with an ended context: %v", err)
 	}
 }
+
+func TestTopicErrorsSayWhatTheBrokerSaid(t *testing.T) {
+	for want, err := range map[string]error{
+		`alter topic "t": INVALID_CONFIG: no such thing`: client.TopicError("alter", "t", kerr.InvalidConfig, "no such thing."),
+		`alter topic "t": INVALID_CONFIG: Config`:        client.TopicError("alter", "t", kerr.InvalidConfig, ""),
+		`alter topic "t": context canceled`:              client.TopicError("alter", "t", context.Canceled, "of no use"),
+		"gains more":                                     client.TopicError("alter", "t", kerr.InvalidPartitions, "x"),
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q, want %q", err, want)
+		}
+	}
+	if err := client.TopicError("find", "t", kerr.UnknownTopicOrPartition, "gone"); !client.NotFound(err) || !errors.Is(err, kerr.UnknownTopicOrPartition) {
+		t.Errorf("%v", err)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -87,6 +88,23 @@ func ConnectError(brokers string, err error) error {
 	return fmt.Errorf("%w at %s: %w; %s", ErrNoAnswer, brokers, err, mendConnection(err))
 }
 
+// Answer is a broker's error in the broker's own words: its code, and what it says to it, or, where it says nothing, what
+// the protocol says of the code.
+type Answer struct {
+	Err    error
+	Detail string
+}
+
+func (a Answer) Error() string {
+	var code *kerr.Error
+	if a.Detail == "" || !errors.As(a.Err, &code) {
+		return a.Err.Error()
+	}
+	return code.Message + ": " + strings.TrimSuffix(a.Detail, ".")
+}
+
+func (a Answer) Unwrap() error { return a.Err }
+
 // TopicError words a broker's answer about one topic, with what would mend the common ones.
 func TopicError(step, topic string, err error, detail string) error {
 	mend := ""
@@ -102,8 +120,5 @@ func TopicError(step, topic string, err error, detail string) error {
 	case errors.Is(err, kerr.InvalidReplicationFactor):
 		mend = "; there may be fewer brokers than --replication-factor"
 	}
-	if detail != "" {
-		detail = ": " + detail
-	}
-	return fmt.Errorf("%s topic %q: %w%s%s", step, topic, err, detail, mend)
+	return fmt.Errorf("%s topic %q: %w%s", step, topic, Answer{err, detail}, mend)
 }

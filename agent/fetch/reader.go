@@ -52,13 +52,17 @@ type Reader struct {
 	metrics    *Metrics
 	validators sync.Pool // *batch.Validator
 	plans      sync.Pool // *plan
+	walks      chan struct{}
 	recent     trails
 	lines      sparse.Lines
 }
 
+// walksMax is how many batches are decompressed at a time to look a time up. Each can take as much as its largest record.
+const walksMax = 4
+
 // NewReader makes a Reader over cache. Rows that are not in the bucket yet are ErrUnavailable; see WithWAL.
 func NewReader(meta Metastore, cache *Cache) *Reader {
-	r := &Reader{meta: meta, cache: cache, metrics: cache.cfg.Metrics}
+	r := &Reader{meta: meta, cache: cache, metrics: cache.cfg.Metrics, walks: make(chan struct{}, walksMax)}
 	r.plans.New = func() any { return new(plan) }
 	r.recent.seed = maphash.MakeSeed()
 	r.validators.New = func() any { return batch.NewValidator() }

@@ -147,7 +147,7 @@ const scanRows = 64
 func (r *Reader) firstRecord(ctx context.Context, topic entry.UUID, partition int32, row *state.Row, start, ts int64) (found, error) {
 	at := nothing
 	err := r.batches(ctx, topic, partition, row, start, ts, func(raw []byte, h batch.Header, base int64) error {
-		err := r.records(raw, base, start, row, func(f found) error {
+		err := r.records(ctx, raw, base, start, row, func(f found) error {
 			if f.timestamp < ts {
 				return nil
 			}
@@ -169,7 +169,7 @@ func (r *Reader) lastRecord(ctx context.Context, topic entry.UUID, partition int
 		if best.offset >= 0 && h.MaxTimestamp <= best.timestamp && !row.LogAppendTime {
 			return nil
 		}
-		return r.records(raw, base, start, row, func(f found) error {
+		return r.records(ctx, raw, base, start, row, func(f found) error {
 			if best.offset < 0 || f.timestamp > best.timestamp {
 				best = f
 			}
@@ -237,8 +237,14 @@ func (r *Reader) batches(
 }
 
 // records calls fn for each record of a batch at or behind start, until fn returns an error. Decompression is bounded by
-// batch.Limits' defaults and done in a window.
-func (r *Reader) records(raw []byte, base, start int64, row *state.Row, fn func(found) error) error {
+// batch.Limits' defaults and done in a window, a few batches at a time.
+func (r *Reader) records(ctx context.Context, raw []byte, base, start int64, row *state.Row, fn func(found) error) error {
+	select {
+	case r.walks <- struct{}{}:
+		defer func() { <-r.walks }()
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
+	}
 	v := r.validators.Get().(*batch.Validator)
 	defer r.validators.Put(v)
 	err := v.Walk(raw, batch.Limits{}, func(record batch.Record) error {

@@ -178,6 +178,13 @@ type staging struct {
 	ptrs  []*ingest.Part
 }
 
+// What all batches of one request may decompress to, beside what batch bounds each to: a request of very many very small ones
+// must not keep a processor busy for minutes.
+const (
+	decompressedFactor = 64
+	decompressedSlack  = 64 << 20
+)
+
 // stage validates and hands on what is valid; the other partitions get their codes.
 func (s *Server) stage(ctx context.Context, r *request, req *produceRequest) error {
 	st, err := s.admit(ctx, r, req)
@@ -223,12 +230,17 @@ func (s *Server) admit(ctx context.Context, r *request, req *produceRequest) (st
 	views, lagging := s.producedTopics(ctx, req)
 	n := 0
 	for i := range req.topics {
-		n += len(req.topics[i].partitions)
+		for j := range req.topics[i].partitions {
+			if len(req.topics[i].partitions[j].records) >= batch.HeaderSize { // nothing is made for what is no batch
+				n++
+			}
+		}
 	}
 	st := staging{parts: make([]ingest.Part, 0, n), ptrs: make([]*ingest.Part, 0, n)}
 	v := s.validators.Get().(*batch.Validator)
 	defer s.validators.Put(v)
 	release := r.frame.release
+	left := int64(decompressedSlack + decompressedFactor*len(r.body)) // that may still come out of the request's batches
 	now := time.Now().UnixMilli()
 	for i := range req.topics {
 		t, view := &req.topics[i], &views[i]
@@ -254,7 +266,16 @@ func (s *Server) admit(ctx context.Context, r *request, req *produceRequest) (st
 				}
 				continue
 			}
+			lim.MaxDecompressedBytes = max(min(left, batch.DefaultMaxDecompressedBytes), 1)
+			room := s.decompress.clip(batch.DecompressRoom(p.records, lim))
+			if room > 0 {
+				if err := s.decompress.take(ctx, room); err != nil {
+					return staging{}, context.Cause(ctx)
+				}
+			}
 			header, verr := s.checkBatch(v, r.version, p, lim)
+			s.decompress.give(room)
+			left -= v.Decompressed()
 			if verr != nil {
 				continue
 			}

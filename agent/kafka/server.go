@@ -29,6 +29,7 @@ type Server struct {
 	queued     *budget // other requests
 	work       *budget // what is made of requests until they are answered, records apart
 	answers    *budget // records of Fetch answers until they are written
+	decompress *budget // what checking compressed batches takes, while it does
 	admission  *admission
 	lines      sparse.Lines
 	sessions   *sessions
@@ -65,6 +66,7 @@ func New(cfg Config, meta Metastore, producer Producer, log Log) (*Server, error
 		queued:     newBudget(cfg.QueuedBytes, cfg.Metrics.queuedBytes),
 		work:       newBudget(cfg.WorkBytes, cfg.Metrics.workBytes),
 		answers:    newBudget(cfg.FetchInFlightBytes, cfg.Metrics.fetchBytes),
+		decompress: newBudget(cfg.DecompressBytes, nil),
 		admission:  newAdmission(cfg.ConnectionsPerAddress, cfg.AcceptsPerSecond),
 		sessions:   newSessions(cfg.FetchSessions, cfg.FetchSessionBytes, cfg.Metrics),
 		validators: sync.Pool{New: func() any { return batch.NewValidator() }},

@@ -140,17 +140,13 @@ func (c *codecs) close(s *stream) {
 	}
 }
 
-// openZstd prepares the streaming decoder, or returns the whole output where the first frame declares a window beyond
+// openZstd prepares the streaming decoder, or returns the whole output where a frame declares a window beyond
 // zstdWindowMax: a streaming decoder would allocate that window at once, while decoding whole needs what comes out. Such
 // windows are those of levels 20 to 22, and of one-shot encoders given more than 8 MiB.
 func (c *codecs) openZstd(payload []byte, limit int64) ([]byte, error) {
-	var frame zstd.Header
-	if err := frame.Decode(payload); err != nil {
+	window, err := zstdWindow(payload)
+	if err != nil {
 		return nil, err
-	}
-	window := frame.WindowSize
-	if frame.SingleSegment {
-		window = frame.FrameContentSize
 	}
 	if window > zstdWindowMax {
 		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(limit)))

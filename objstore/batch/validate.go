@@ -77,9 +77,10 @@ func (l Limits) timestampBounds() (lo, hi int64) {
 // Validator checks and walks batches. It keeps its decoders and buffers between batches, so pool it; not safe for
 // concurrent use. The package documentation says what it holds at most.
 type Validator struct {
-	codecs codecs
-	stream stream
-	record Record
+	codecs       codecs
+	decompressed int64 // of the last batch validated
+	stream       stream
+	record       Record
 	// maxRecord bounds the next record; 0: not.
 	maxRecord int
 }
@@ -94,6 +95,7 @@ func NewValidator() *Validator { return &Validator{} }
 // ErrUnsupportedMagic; a *RecordError where a record is malformed, RecordErrors where well-formed ones break a rule.
 func (v *Validator) Validate(raw []byte, lim Limits) (Header, error) {
 	lim = lim.withDefaults()
+	v.decompressed = 0
 	h, err := ParseHeader(raw)
 	if err != nil {
 		return Header{}, err
@@ -102,7 +104,7 @@ func (v *Validator) Validate(raw []byte, lim Limits) (Header, error) {
 		return Header{}, err
 	}
 	defer v.release()
-	if err := v.codecs.open(&v.stream, h.Codec(), raw[HeaderSize:], lim.MaxDecompressedBytes); err != nil {
+	if err := v.codecs.open(&v.stream, h.Codec(), raw[HeaderSize:], decompressedMax(len(raw)-HeaderSize, lim.MaxDecompressedBytes)); err != nil {
 		return Header{}, err
 	}
 	maxTimestamp := int64(NoTimestamp)
@@ -228,7 +230,17 @@ func (v *Validator) finish() error {
 	return nil
 }
 
+// Decompressed is how many bytes came out of the last batch that was validated; 0 where it was not compressed.
+func (v *Validator) Decompressed() int64 { return v.decompressed }
+
 func (v *Validator) release() {
+	switch s := &v.stream; {
+	case s.codec == CodecNone:
+	case s.r != nil:
+		v.decompressed = s.total
+	default:
+		v.decompressed = int64(len(s.buf))
+	}
 	v.record, v.maxRecord = Record{}, 0
 	v.codecs.close(&v.stream)
 }

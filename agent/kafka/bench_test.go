@@ -2,9 +2,11 @@ package kafka_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -82,6 +84,39 @@ func BenchmarkProduce(b *testing.B) {
 			raw := records(b, batch.BuildOptions{}, string(make([]byte, size)))
 			loop(b, produceRequest(9, "t", 0, raw), i, int64(len(raw)))
 		})
+	}
+}
+
+// What validation costs of a request: batches of 200 byte log lines, and beside each a batch of as many bytes that is one
+// uncompressed record, so that there is nothing to walk.
+func BenchmarkProduceCompressed(b *testing.B) {
+	for _, size := range []struct {
+		name  string
+		bytes int
+	}{{"16KiB", 16 << 10}, {"1MiB", 1 << 20}} {
+		for codec := batch.CodecNone; codec.Valid(); codec++ {
+			b.Run(fmt.Sprintf("size=%s/codec=%s", size.name, codec), func(b *testing.B) {
+				i := &instant{agent: newCluster(b).join("a")}
+				i.topic("t", 1, entry.Config{Name: "max.message.bytes", Value: "16777216"})
+				build := batch.NewBuilder(batch.BuildOptions{Codec: codec})
+				for n := range size.bytes / 200 {
+					line := fmt.Sprintf(`{"time":%d,"level":"info","msg":"request served","path":"/items/%d","status":200,"took_us":%d,"user":"u%d"}`,
+						n, n*7919%10_000, n*104_729%100_000, n*31%977)
+					build.Add(time.Now().UnixMilli(), nil, append([]byte(line), line[:200-len(line)]...))
+				}
+				raw, err := build.Build(nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.Run("what=walked", func(b *testing.B) { loop(b, produceRequest(9, "t", 0, raw), i, int64(size.bytes)) })
+				one := batch.NewBuilder(batch.BuildOptions{})
+				one.Add(time.Now().UnixMilli(), nil, make([]byte, len(raw)-80))
+				if raw, err = one.Build(nil); err != nil {
+					b.Fatal(err)
+				}
+				b.Run("what=not", func(b *testing.B) { loop(b, produceRequest(9, "t", 0, raw), i, int64(size.bytes)) })
+			})
+		}
 	}
 }
 

@@ -64,5 +64,6 @@
 // the window (at most 8 MiB; a frame that declares more is decoded whole, and refused where the window alone is beyond
 // MaxDecompressedBytes), snappy one block, whose declared size must be one that its input could produce. Walk also holds
 // the largest record. Validate also bounds what comes out by what went in: 16 MiB and 1024 times the compressed size.
-// DecompressRoom says beforehand what a batch will take, so that a caller can bound many at a time. Buffers beyond 1 MiB are dropped with the batch that needed them.
+// DecompressRoom says beforehand what a batch will take, so that a caller can bound many at a time. Buffers
+// beyond 4 MiB are dropped with the batch that needed them.
 package batch

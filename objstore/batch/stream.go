@@ -7,7 +7,7 @@ import (
 
 const (
 	windowSize = 64 << 10 // buffered of a decompressed stream; records larger than this are skipped through it
-	retainMax  = 1 << 20  // larger buffers are dropped after the batch that needed them
+	retainMax  = 4 << 20  // larger buffers are dropped after the batch that needed them
 )
 
 // stream is the records section of a batch, decompressed: either all in memory (r is nil) or seen through a window.

@@ -284,3 +284,21 @@ func TestNumbersReadAsTheyAreWritten(t *testing.T) {
 		}
 	}
 }
+
+// Whatever stands in a file, it is refused or taken, with the file named in every problem; nothing panics.
+func FuzzFile(f *testing.F) {
+	for _, seed := range []string{
+		"count: 1\nlist: [a, b]\n", "a: &x 1\nb: *x\n", "? [a]\n: b\n", "<<: {count: 1}\n", "--- !!map\ncount: !!int 5\n", "- a\n", "{", "\t", "count:\n  - 1\n",
+		"# only a comment\n---\n...\n", "\xff\xfe", "every: 1s # one\nevery: 2s\n", "on: !foo true\n",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, body string) {
+		var v values
+		for _, err := range declare(&v).CheckFile("firn.yaml", []byte(body)) {
+			if !strings.HasPrefix(err.Error(), "firn.yaml") {
+				t.Errorf("%v", err)
+			}
+		}
+	})
+}

@@ -41,7 +41,7 @@ something that firn needs does not work.`,
 	probing.RunE = func(cmd *cobra.Command, _ []string) error {
 		problems := resolve(s.set, e)
 		if !s.set.Given("bucket") {
-			problems = append(problems, s.set.Missing("bucket", "there is nothing to probe without it"))
+			problems = append(problems, s.set.Missing("bucket", "there is nothing to probe without it")...)
 		}
 		if len(problems) > 0 {
 			return fmt.Errorf("%w: %w", client.ErrUsage, errors.Join(problems...))

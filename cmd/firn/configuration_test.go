@@ -319,6 +319,38 @@ func TestRulesAcrossSettings(t *testing.T) {
 	}
 }
 
+// A file that cannot be read is one problem: what it may have said is not called missing.
+func TestAnUnreadableFileIsOneProblem(t *testing.T) {
+	broken := filepath.Join(t.TempDir(), "firn.yaml")
+	if err := os.WriteFile(broken, []byte("kafka: 0.0.0.0:9092\n\tbucket: mem://\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{broken: broken + ":2: is not YAML", "/does/not/exist": "--config: open /does/not/exist"} {
+		if r := with(t, nil, "agent", "--config", path); r.code != exitUsage || strings.Count(r.errOut, "\n") != 1 || !strings.Contains(r.errOut, want) {
+			t.Errorf("%s: want one line with %q: %+v", path, want, r)
+		}
+	}
+}
+
+func TestLogFormat(t *testing.T) {
+	f := dev(t, "--memory", "--log-format", "json")
+	f.ready()
+	if code := f.stop(); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
+	count := 0
+	for line := range strings.Lines(f.errs.String()) {
+		var fields map[string]any
+		if err := json.Unmarshal([]byte(line), &fields); err != nil || fields["msg"] == nil {
+			t.Errorf("%v: %s", err, line)
+		}
+		count++
+	}
+	if count == 0 {
+		t.Error("nothing was logged")
+	}
+}
+
 func TestHelpHasEveryFlagInItsGroup(t *testing.T) {
 	r := execute(t.Context(), "", "", "agent", "--help")
 	for _, want := range []string{"\nProducing:\n", "--flush-interval duration", "(default 250ms)", "--segment-bytes bytes", "(default 8MiB)", "\nOther flags:\n", "--check-config"} {

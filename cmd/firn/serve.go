@@ -87,7 +87,7 @@ func (s *serving) validate() []error {
 	if !s.set.Given("advertise") {
 		if host, _, err := net.SplitHostPort(s.kafka); err == nil {
 			if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-				problems = append(problems, s.set.Missing("advertise", fmt.Sprintf("--kafka %s is every address of this host, and clients must be sent to one", s.kafka)))
+				problems = append(problems, s.set.Missing("advertise", fmt.Sprintf("--kafka %s is every address of this host, and clients must be sent to one", s.kafka))...)
 			}
 		}
 	}

@@ -62,7 +62,7 @@ func (s *stores) declare(set *settings.Set) {
 	set.Flag(&s.tls.InsecureSkipVerify, "etcd-insecure-skip-verify", "take any certificate of etcd: whoever is on the way can read and change everything")
 	set.Text(&s.username, "etcd-username", "user of etcd; its role needs readwrite on every key of the cluster")
 	set.Secret(&s.password, "etcd-password", "the user's password")
-	set.Path(&s.passwordFile, "etcd-password-file", "file that holds the user's password")
+	set.Path(&s.passwordFile, "etcd-password-file", "file that holds the user's password; or set FIRN_ETCD_PASSWORD")
 	set.Flag(&s.unsafe, "unsafe-etcd", "run on an etcd version with known bugs in watches or leases")
 	set.Group(groupBucket)
 	set.Text(&s.bucket, "bucket", "bucket URL: s3://BUCKET/PREFIX?PARAMETERS, minio:// likewise, file://PATH or mem://; credentials are never part of it").
@@ -73,10 +73,10 @@ func (s *stores) declare(set *settings.Set) {
 func (s *stores) required(set *settings.Set) []error {
 	var problems []error
 	if !set.Given("bucket") {
-		problems = append(problems, set.Missing("bucket", "firn keeps its data there"))
+		problems = append(problems, set.Missing("bucket", "firn keeps its data there")...)
 	}
 	if !set.Given("etcd") {
-		problems = append(problems, set.Missing("etcd", "it orders what is produced"))
+		problems = append(problems, set.Missing("etcd", "it orders what is produced")...)
 	}
 	return problems
 }
@@ -212,6 +212,9 @@ func (s *stores) openLog(ctx context.Context, opts etcdlog.Options) (log.Log, er
 		if opts.Password != "" && opts.TLS == nil && !strings.HasPrefix(s.etcd[0], "https://") {
 			opts.Logger.Warn("the password for etcd travels unencrypted; use https endpoints")
 		}
+	}
+	if s.tls.InsecureSkipVerify {
+		opts.Logger.Warn("etcd's certificate is not verified; name its authority with --etcd-ca-file instead of --etcd-insecure-skip-verify")
 	}
 	ctx, cancel := context.WithTimeout(ctx, max(30*time.Second, s.dial))
 	defer cancel()

@@ -102,6 +102,7 @@ func (s *Set) Resolve(env Environment) (warnings []string, problems []error) {
 	if s.config != "" {
 		var errs []error
 		if file, errs = s.readFile(s.config); len(errs) > 0 {
+			s.unread = file == nil
 			for _, err := range errs {
 				if len(file) == 0 && len(errs) == 1 && !strings.HasPrefix(err.Error(), s.config) {
 					err = problem(s.file.where, "", err)

@@ -106,6 +106,7 @@ type Set struct {
 	group  string
 	config string // path of the file; a setting itself
 	file   *Setting
+	unread bool // the file could not be read as a whole
 }
 
 // New returns a set that has one setting: which file to read.
@@ -171,10 +172,13 @@ func (s *Set) Problem(name, format string, args ...any) error {
 	return problem(where, "", fmt.Errorf(format, args...))
 }
 
-// Missing is an error about a setting that has to be given.
-func (s *Set) Missing(name, why string) error {
+// Missing is the problem of a setting that has to be given; none where the file could not be read, for it may stand there.
+func (s *Set) Missing(name, why string) []error {
+	if s.unread {
+		return nil
+	}
 	x := s.byName[name]
-	return fmt.Errorf("%s is not set: %s; give --%s, %s in the environment, or %s in the file that --config names", name, why, name, x.Env(), name)
+	return []error{fmt.Errorf("%s is not set: %s; give --%s, %s in the environment, or %s in the file that --config names", name, why, name, x.Env(), name)}
 }
 
 // credentials are what may stand in front of the host of a URL. They do not belong there, and are not printed when they do.

@@ -54,6 +54,11 @@ func TestKafkasOwnTools(t *testing.T) {
 		{"DeleteRecordsCommand", "--offset-json-file " + deletions,
 			[]string{"tools-0\tlow_watermark: 0", "tools-1\tlow_watermark: 0", "tools-2\terror: org.apache.kafka.common.errors.OffsetOutOfRangeException"}},
 		{"LogDirsCommand", "--describe --topic-list tools", []string{`"partition":"tools-0"`, `"partition":"tools-1"`, `"partition":"tools-2"`, `"error":null`, `"logDir":"file:///`}},
+		// Kafka's own producer and consumer, which speak the newest versions: topics by id.
+		{"TopicCommand", "--create --topic traffic --partitions 2", []string{"Created topic traffic."}},
+		{"ProducerPerformance", "--topic traffic --num-records 2000 --record-size 300 --throughput -1 --command-property acks=all compression.type=zstd", []string{"2000 records sent"}},
+		{"GetOffsetShell", "--topic traffic --time -1", []string{"traffic:0:", "traffic:1:"}},
+		{"consumer.ConsoleConsumer", "--topic traffic --partition 0 --offset earliest --max-messages 100 --timeout-ms 30000 --formatter-property print.offset=true", []string{"Offset:0\t", "Offset:99\t"}},
 		{"GroupsCommand", "--list", []string{"GROUP"}},
 		{"BrokerApiVersionsCommand", "", []string{"DescribeTopicPartitions(75): 0 [usable: 0]", "AlterConfigs(33): 0 to 2 [usable: 2]"}},
 	} {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -80,7 +81,7 @@ func (h *bucketHealth) saw(op metered.Op, outcome metered.Outcome, took time.Dur
 		if took >= slowFailure {
 			n = failuresMax
 		}
-		s.fail(n, string(outcome), took)
+		s.fail(n, cmp.Or(s.last, string(outcome)), took) // why has been here before, where there was more to say
 	default:
 		*s = streak{}
 	}

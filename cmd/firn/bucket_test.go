@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -107,5 +108,35 @@ func TestAnUnfitBucketStopsTheStart(t *testing.T) {
 	f.ready()
 	if code := f.stop(); code != exitOK {
 		t.Errorf("exit code %d: %s", code, f.errs)
+	}
+}
+
+// An agent whose bucket does not answer says so and ends, and starts once it answers.
+func TestAStartWithoutABucketThatAnswers(t *testing.T) {
+	endpoint, _ := s3Server(t, nil)
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := nobody.Addr().String()
+	if err := nobody.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, driver := range []string{"s3", "minio"} {
+		f := dev(t, "--data-dir", dir, "--bucket", driver+"://logs/firn?path_style=true&endpoint=http://"+addr)
+		if code := <-f.code; code != exitFailure {
+			t.Errorf("%s: exit code %d", driver, code)
+		}
+		for _, part := range []string{"--bucket", addr, "put: unavailable", "connection refused", "Look at the endpoint"} {
+			if !strings.Contains(f.errs.String(), part) {
+				t.Errorf("%s: it does not say %q:\n%s", driver, part, f.errs.String())
+			}
+		}
+		f = dev(t, "--data-dir", dir, "--bucket", driver+"://logs/firn?path_style=true&endpoint="+endpoint)
+		f.ready()
+		if code := f.stop(); code != exitOK {
+			t.Errorf("%s: exit code %d: %s", driver, code, f.errs)
+		}
 	}
 }

@@ -205,6 +205,9 @@ func (a *Agent) Health() Health {
 		}
 		h.Degraded += c.part + ": " + c.cause
 	}
+	if err := a.Err(); err != nil {
+		h.Error = err.Error()
+	}
 	h.Applied, h.Head = a.meta.Applied(), a.meta.Head()
 	h.Ready = a.state.Load() == serving && a.Err() == nil && h.Head-h.Applied <= behindEntries
 	return h

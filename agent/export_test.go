@@ -1,15 +1,31 @@
 package agent
 
 import (
+	"log/slog"
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/objstore/metered"
 )
 
 // Rooms are what the rooms get of a configuration.
 func (c *Config) Rooms() []any {
 	in, cache, srv, meta := c.ingest(), c.fetch(), c.kafka(), c.metastore()
 	return []any{&in, &cache, &srv, &meta}
+}
+
+// Look tells the log what has changed of a part; cause is "" where it is well.
+func Look(logger *slog.Logger) func(cause string, now time.Time) {
+	var o outage
+	return func(cause string, now time.Time) { o.look(logger, condition{"etcd", cause}, now) }
+}
+
+// BucketHealth judges a bucket by its requests: those that read and those that write.
+func BucketHealth() (saw func(metered.Op, metered.Outcome, time.Duration), causes func() (read, write string)) {
+	var h bucketHealth
+	return h.saw, h.causes
 }
 
 // RegisterTopicMetrics makes a collector of its own over a state.

@@ -17,6 +17,7 @@ type Health struct {
 	Ready    bool   `json:"ready"`
 	State    string `json:"state"`              // starting, serving, draining, stopped
 	Degraded string `json:"degraded,omitempty"` // what is wrong and shared by all agents: does not take this one out of service
+	Error    string `json:"error,omitempty"`    // why this agent can serve no more
 	Agent    string `json:"agent"`
 	NodeID   int32  `json:"node_id"`
 	Cluster  string `json:"cluster_id"`

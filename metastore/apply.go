@@ -305,7 +305,9 @@ func (p *peers) compare(c *Client, e *entry.Entry, ours [32]byte) error {
 	differs := binary.BigEndian.Uint64(ours[:8]) != e.SeenHash
 	if differs {
 		c.cfg.Metrics.hashMismatches.Inc()
-		c.cfg.Logger.Error("chain hash differs from a peer's", "n", e.SeenN, "peer", log.Incarnation(e.Incarnation))
+		if !p.differs[e.Incarnation] { // every entry of it will differ from here on
+			c.cfg.Logger.Error("chain hash differs from a peer's", "n", e.SeenN, "peer", log.Incarnation(e.Incarnation))
+		}
 	}
 	p.differs[e.Incarnation] = differs
 	if !differs {

@@ -64,6 +64,7 @@ func (c *Client) archiveOnce(s *session, a *archivist) *archivist {
 	}
 	if !bytes.Equal(holder.Value, s.incarnation[:]) {
 		c.duty.ours.Store(false)
+		c.duty.trouble.Store(nil)
 		return nil
 	}
 	if !c.duty.ours.Load() {
@@ -72,8 +73,7 @@ func (c *Client) archiveOnce(s *session, a *archivist) *archivist {
 	}
 	if a == nil || a.writer != s.incarnation {
 		if a, err = c.newArchivist(ctx, s.incarnation); err != nil {
-			c.cfg.Metrics.archiveErrors.Inc()
-			c.cfg.Logger.Warn("cannot take up archiving", "error", err)
+			c.archiveFailed("cannot take up archiving", err)
 			return nil
 		}
 	}
@@ -81,11 +81,11 @@ func (c *Client) archiveOnce(s *session, a *archivist) *archivist {
 	a.note()
 	if err == nil {
 		c.duty.caughtUp.Store(c.clockNow().UnixNano())
+		c.duty.trouble.Store(nil)
 		return a
 	}
 	if c.ctx.Err() == nil && !errors.Is(err, log.ErrConflict) {
-		c.cfg.Metrics.archiveErrors.Inc()
-		c.cfg.Logger.Warn("archiving interrupted", "error", err)
+		c.archiveFailed("archiving interrupted", err)
 	}
 	if errors.Is(err, errGivenUp) {
 		c.fail(err)
@@ -100,6 +100,20 @@ func (c *Client) archiveOnce(s *session, a *archivist) *archivist {
 	}
 	return nil
 }
+
+// archiveFailed records a run in vain. It is tried again every few seconds, and told of by ArchiveFault.
+func (c *Client) archiveFailed(what string, err error) {
+	c.cfg.Metrics.archiveErrors.Inc()
+	c.cfg.Logger.Debug(what, "error", err)
+	now := &stuck{what: what, since: c.clockNow(), err: err}
+	if before := c.duty.trouble.Load(); before != nil {
+		now.since = before.since
+	}
+	c.duty.trouble.Store(now)
+}
+
+// archiveRunsMissed is how many runs in vain are no more than a hiccup.
+const archiveRunsMissed = 10
 
 // archivist archives the log, replays it from the bucket alone into a shadow state, and makes snapshots of the shadow. So
 // what a restore would do is done all day, by code that never looks at a live state but to compare with it.
@@ -200,9 +214,10 @@ func (a *archivist) note() {
 // dutyProgress is what the archiving agent tells of its duty.
 type dutyProgress struct {
 	ours                        atomic.Bool
-	archived, snapshot, trimmed atomic.Uint64 // n
-	snapshotMs                  atomic.Int64  // log time of the snapshot, 0 where there is none
-	caughtUp                    atomic.Int64  // Unix nanoseconds of when nothing was left to archive
+	archived, snapshot, trimmed atomic.Uint64         // n
+	snapshotMs                  atomic.Int64          // log time of the snapshot, 0 where there is none
+	trouble                     atomic.Pointer[stuck] // since when archiving fails; nil where it does not
+	caughtUp                    atomic.Int64          // Unix nanoseconds of when nothing was left to archive
 }
 
 // gauge sets what changes with time alone.

@@ -297,10 +297,18 @@ func (c *Client) Degraded() string {
 	return ""
 }
 
-// ArchiveFault says why this agent no longer archives the log, or "". Only an operator mends that.
+// ArchiveFault says why this agent, whose duty it is, does not archive the log, or "".
 func (c *Client) ArchiveFault() string {
 	if why := c.archiveFault.Load(); why != nil {
 		return *why
+	}
+	t := c.duty.trouble.Load()
+	if t == nil {
+		return ""
+	}
+	lasted := c.clockNow().Sub(t.since)
+	if errors.Is(t.err, ErrCorrupt) || errors.Is(t.err, ErrForeign) || errors.Is(t.err, ErrNewer) || lasted > archiveRunsMissed*c.cfg.ArchiveInterval {
+		return fmt.Sprintf("%s for %v: %v", t.what, lasted.Round(time.Second), t.err)
 	}
 	return ""
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/firnlog/firn/agent/sparse"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/segment"
@@ -119,6 +120,7 @@ type Cache struct {
 	bucket objstore.Bucket
 	ctx    context.Context
 	cancel context.CancelFunc
+	lines  sparse.Lines
 	wg     sync.WaitGroup // loads; Add only under mu while not closed
 
 	mu     sync.Mutex // guards the rest

@@ -124,7 +124,9 @@ func (c *Cache) open(o object, body []byte) (*segment.Footer, error) {
 		return nil, err
 	}
 	if err := segment.ParseHeader(body); err != nil {
-		c.cfg.Logger.Warn("the header of a segment is damaged, what is in it is not", "segment", o.id.Key(), "error", err)
+		if leftOut, write := c.lines.Take(o.id.Key()); write {
+			c.cfg.Logger.Warn("the header of a segment is damaged, what is in it is not", "segment", o.id.Key(), "error", err, "left_out", leftOut)
+		}
 	}
 	return segment.ParseFooter(t, body[t.FooterPosition:t.FooterPosition+t.FooterSize])
 }

@@ -462,7 +462,9 @@ func TestEtcdOfAnotherClusterAtTheStart(t *testing.T) {
 	c := open(t, options{log: etcdLog(t, etcd(t, etcdembed.Options{}).Endpoints()[0]), bucket: bucket})
 	mine := c.agent.Metastore().Identity()
 	c.stop()
-	c.options.log = etcdLog(t, etcd(t, etcdembed.Options{}).Endpoints()[0])
+	theirs := etcd(t, etcdembed.Options{}).Endpoints()[0]
+	open(t, options{log: etcdLog(t, theirs)})
+	c.options.log = etcdLog(t, theirs)
 	err := c.start()
 	if !errors.Is(err, metastore.ErrForeign) || !strings.Contains(err.Error(), fmt.Sprintf("%x", mine.ID)) {
 		t.Fatalf("start: %v", err)

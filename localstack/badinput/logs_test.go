@@ -4,16 +4,18 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/firnlog/firn/metastore"
 	"github.com/firnlog/firn/objstore/faulty"
 )
 
 // A bucket that fails everything is told of once, and its recovery once, however many requests fail.
 func TestAnOutageOfTheBucketIsTwoLines(t *testing.T) {
 	t.Parallel()
-	c := open(t, options{})
+	c := open(t, options{tune: func(m *metastore.Config) { m.ArchiveInterval = 20 * time.Millisecond }})
 	b := c.bystander(true)
 	if err := c.bucket.SetConfig(faulty.Config{Unavailable: 1}); err != nil {
 		t.Fatal(err)
@@ -25,6 +27,7 @@ func TestAnOutageOfTheBucketIsTwoLines(t *testing.T) {
 	}
 	until(t, "the outage is told", func() bool { return len(c.logs.with("msg=degraded", "part=bucket_write")) > 0 })
 	until(t, "retries go on", func() bool { return c.gauge("firn_ingest_upload_retries_total") >= 5 })
+	until(t, "archiving fails again and again", func() bool { return c.gauge("firn_metastore_archive_errors_total") >= 30 })
 	if h := c.health(); !h.Ready || h.Degraded == "" {
 		t.Errorf("health: %+v", h)
 	}

@@ -27,6 +27,7 @@ type Log struct {
 	tasks   sync.WaitGroup // keepalives
 	closed  sync.Once
 	foreign sync.Once // a foreign key was told of
+	scanned sync.Once // a scan was told of
 
 	identity atomic.Pointer[log.Identity] // as first read; another one later is refused
 	watches  atomic.Uint64                // counts watches, to rotate endpoints

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -52,7 +53,9 @@ func (l *Log) Read(ctx context.Context, after uint64, lastSeq map[log.Incarnatio
 		}
 		kvs, err := l.readRanges(ctx, p, after, lastSeq, maxBytes)
 		if errors.Is(err, errUnordered) {
-			l.opts.Logger.Warn("reading the metastore's log by a scan", "after", after, "head", p.head)
+			level := slog.LevelDebug
+			l.scanned.Do(func() { level = slog.LevelWarn }) // what makes it necessary does not go away
+			l.opts.Logger.Log(ctx, level, "reading the metastore's log by a scan", "after", after, "head", p.head)
 			kvs, err = l.readScan(ctx, p, after, maxBytes)
 		}
 		switch {

@@ -189,6 +189,43 @@ func TestAReaderMayNotRegister(t *testing.T) {
 	}
 }
 
+// A permission that is taken away from a running agent ends what it does with a reason, but for a commit, whose outcome stays
+// unknown; and given again it is enough to begin anew.
+func TestPermissionTakenAwayAndGivenAgain(t *testing.T) {
+	t.Parallel()
+	s := secure(t)
+	ctx := t.Context()
+	a := join(t, open(t, s.options(t, "firn", s.tls())), 1)
+	a.mustCommit(t, 1)
+	_, cursor := readAll(t, a.Log, 0)
+	if _, err := s.admin.UserRevokeRole(ctx, "firn", "firn"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Head(ctx); !errors.Is(err, log.ErrDenied) {
+		t.Errorf("head: %v", err)
+	}
+	if err := watchTo(ctx, a.Log, cursor, 1, 2); !errors.Is(err, log.ErrWatchLost) { // what follows is a read, which says why
+		t.Errorf("watch: %v", err)
+	}
+	if _, _, _, err := a.Read(ctx, 0, nil, 1); !errors.Is(err, log.ErrDenied) {
+		t.Errorf("read: %v", err)
+	}
+	if _, err := a.Register(ctx, log.Incarnation{2}, nil, time.Minute); !errors.Is(err, log.ErrDenied) {
+		t.Errorf("register: %v", err)
+	}
+	if _, err := a.commit(ctx, nil); !errors.Is(err, log.ErrUnavailable) {
+		t.Errorf("commit: %v", err)
+	}
+	a.key.Seq--
+	if _, err := s.admin.UserGrantRole(ctx, "firn", "firn"); err != nil {
+		t.Fatal(err)
+	}
+	a.mustCommit(t, 1)
+	if err := watchTo(ctx, a.Log, cursor, 1, 2); err != nil {
+		t.Error(err)
+	}
+}
+
 // A certificate whose common name is a user needs no password, and its host may be known by another name.
 func TestUserByCertificate(t *testing.T) {
 	t.Parallel()

@@ -36,7 +36,9 @@ directory can be written. It connects to nothing. Exit code 2 comes with the pro
 - Lists are written with commas, or as a sequence in the file.
 - Secrets come from the environment or from a file of their own, never from a flag or the configuration file, and are never printed.
 - The bucket's credentials are not settings of firn: see [buckets.md](buckets.md).
-- ` + "`firn metastore`" + ` and ` + "`firn inspect`" + ` take the settings of etcd and the bucket from the same places, and accept an agent's file.
+- Defaults of topic configs (retention.ms and the like) are the cluster's, not an agent's: they live in the metastore and are changed with
+  ` + "`firn config set cluster`" + ` or any Kafka tool; see [topic-configs.md](topic-configs.md).
+- ` + "`firn metastore`, `firn bucket`" + ` and ` + "`firn inspect`" + ` take the settings of etcd and the bucket from the same places, and accept an agent's file.
 
 ## etcd with TLS and users
 

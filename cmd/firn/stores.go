@@ -29,6 +29,7 @@ type stores struct {
 	dial    time.Duration
 	watch   int64
 	compact time.Duration
+	ping    time.Duration
 
 	tls                              etcdlog.TLS
 	username, password, passwordFile string
@@ -44,12 +45,13 @@ const (
 
 // declare adds the settings.
 func (s *stores) declare(set *settings.Set) {
-	s.cluster, s.dial, s.compact = "default", etcdlog.DefaultDialTimeout, etcdlog.DefaultCompactInterval
+	s.cluster, s.dial, s.compact, s.ping = "default", etcdlog.DefaultDialTimeout, etcdlog.DefaultCompactInterval, etcdlog.DefaultKeepAliveTime
 	set.Group(groupEtcd)
 	set.List(&s.etcd, "etcd", "etcd endpoints, host:port or https://host:port").Check(checkEndpoint)
 	set.Text(&s.cluster, "cluster", "name of the cluster; its keys in etcd lie below /firn/NAME").Check(checkCluster)
 	set.Text(&s.prefix, "etcd-prefix", "where the cluster's keys lie instead").Check(checkPrefix)
 	set.Period(&s.dial, "etcd-dial-timeout", 100*time.Millisecond, 5*time.Minute, "longest that connecting to etcd may take at the start")
+	set.Period(&s.ping, "etcd-keepalive-interval", etcdlog.DefaultKeepAliveTime, time.Hour, "how long a connection to etcd is silent before it is asked whether it is still there")
 	set.Number(settings.Number{
 		Name: "etcd-watch-buffer-bytes", Help: "what a watch holds for a slow agent before it is made anew", Kind: settings.Bytes,
 		Default: etcdlog.DefaultWatchBufferBytes, Min: 1 << 20, Max: 4 << 30, Get: func() int64 { return s.watch }, Set: func(v int64) { s.watch = v },
@@ -193,7 +195,7 @@ func (s *stores) secret() (string, error) {
 func (s *stores) options(logger *slog.Logger) etcdlog.Options {
 	return etcdlog.Options{
 		Endpoints: s.etcd, Cluster: s.cluster, Prefix: s.prefix, DialTimeout: s.dial, Unsafe: s.unsafe, Logger: logger,
-		WatchBufferBytes: int(s.watch), CompactInterval: s.compact, Username: s.username,
+		WatchBufferBytes: int(s.watch), CompactInterval: s.compact, KeepAliveTime: s.ping, Username: s.username,
 	}
 }
 

@@ -59,6 +59,7 @@ const (
 	DefaultDialTimeout      = 5 * time.Second
 	DefaultWatchBufferBytes = 64 << 20
 	DefaultCompactInterval  = 30 * time.Second
+	DefaultKeepAliveTime    = minKeepAliveTime
 )
 
 const (
@@ -110,7 +111,7 @@ func (o Options) withDefaults() Options {
 		}
 	}
 	or(&o.DialTimeout, DefaultDialTimeout)
-	or(&o.KeepAliveTime, minKeepAliveTime)
+	or(&o.KeepAliveTime, DefaultKeepAliveTime)
 	or(&o.WatchSilence, defaultWatchSilence)
 	or(&o.CompactInterval, DefaultCompactInterval)
 	if o.WatchBufferBytes == 0 {

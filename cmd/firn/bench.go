@@ -15,6 +15,7 @@ func newBench(e env) *cobra.Command {
 	rate := cfg.Rate.String()
 	var settings []string
 	var asJSON bool
+	var output string
 	var target *remote
 	cmd := &cobra.Command{
 		Use:   "bench",
@@ -42,7 +43,7 @@ Latencies are in milliseconds, MB are 10^6 bytes of keys and values. Replay read
 			cfg.Version, cfg.Log = thisBuild().Commit, e.Log
 			r, err := bench.Run(cmd.Context(), cfg)
 			if len(r.Phases) > 0 { // what was measured before an error is worth showing
-				if asJSON {
+				if asJSON || output == "json" {
 					err = errors.Join(err, writeJSONLine(e.Stdout, r))
 				} else {
 					err = errors.Join(err, r.WriteText(e.Stdout))
@@ -81,6 +82,7 @@ Latencies are in milliseconds, MB are 10^6 bytes of keys and values. Replay read
 	f.IntVar(&cfg.ReplicationFactor, "replication-factor", cfg.ReplicationFactor, "replicas of each partition, -1 for the broker's default")
 	f.StringArrayVar(&settings, "config", nil, "setting of the topic that is made as key=value, may be repeated")
 	f.Uint64Var(&cfg.Seed, "seed", cfg.Seed, "seed of keys and payload")
-	f.BoolVar(&asJSON, "json", false, "print the result as one line of JSON")
+	outputFlag(cmd, &output)
+	f.BoolVar(&asJSON, "json", false, "the same as -o json")
 	return cmd
 }

@@ -91,21 +91,25 @@ func newContextList(e env) *cobra.Command {
 }
 
 func newContextUse(e env) *cobra.Command {
-	return &cobra.Command{
+	var output string
+	cmd := &cobra.Command{
 		Use:               "use NAME",
 		Short:             "Make a context the current one",
 		Args:              arguments(cobra.ExactArgs(1)),
 		ValidArgsFunction: first(completeContexts(e)),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return changeContexts(e, func(contexts *client.Contexts) (string, error) {
-				if _, err := contexts.Get(args[0]); err != nil {
-					return "", err
+			return changeContexts(e, output, func(contexts *client.Contexts) (string, any, error) {
+				chosen, err := contexts.Get(args[0])
+				if err != nil {
+					return "", nil, err
 				}
 				contexts.Current = args[0]
-				return "using context " + args[0], nil
+				return "using context " + args[0], contextView{args[0], true, chosen}, nil
 			})
 		},
 	}
+	outputFlag(cmd, &output)
+	return cmd
 }
 
 func newContextShow(e env) *cobra.Command {
@@ -168,6 +172,7 @@ func (v contextView) print(e env) error {
 func newContextSet(e env) *cobra.Command {
 	var brokers []string
 	var useTLS, noSASL bool
+	var output string
 	var tls client.TLS
 	var sasl client.SASL
 	cmd := &cobra.Command{
@@ -187,27 +192,27 @@ Any --tls-… flag implies --tls, any --sasl-… flag a user; --tls=false and --
 				return err
 			}
 			given := cmd.Flags().Changed
-			return changeContexts(e, func(contexts *client.Contexts) (string, error) {
+			return changeContexts(e, output, func(contexts *client.Contexts) (string, any, error) {
 				c, existed := contexts.Contexts[name]
 				if given("brokers") {
 					c.Brokers = brokers
 				} else if !existed {
-					return "", fmt.Errorf("%w: --brokers: a new context needs them", client.ErrUsage)
+					return "", nil, fmt.Errorf("%w: --brokers: a new context needs them", client.ErrUsage)
 				}
 				if err := setTLS(&c, given, useTLS, tls); err != nil {
-					return "", err
+					return "", nil, err
 				}
 				if err := setSASL(&c, given, noSASL, sasl); err != nil {
-					return "", err
+					return "", nil, err
 				}
 				if err := c.Validate(); err != nil {
-					return "", err
+					return "", nil, err
 				}
 				contexts.Contexts[name] = c
 				if len(contexts.Contexts) == 1 {
 					contexts.Current = name
 				}
-				return "set context " + name, nil
+				return "set context " + name, contextView{name, name == contexts.Current, c}, nil
 			})
 		},
 	}
@@ -223,6 +228,7 @@ Any --tls-… flag implies --tls, any --sasl-… flag a user; --tls=false and --
 	f.StringVar(&sasl.PasswordEnv, "sasl-password-env", "", "environment variable that holds the password")
 	f.StringVar(&sasl.PasswordFile, "sasl-password-file", "", "file that holds the password")
 	f.BoolVar(&noSASL, "no-sasl", false, "use no user")
+	outputFlag(cmd, &output)
 	cmd.MarkFlagsMutuallyExclusive("sasl-password-env", "sasl-password-file")
 	for _, flag := range []string{"sasl-mechanism", "sasl-user", "sasl-password-env", "sasl-password-file"} {
 		cmd.MarkFlagsMutuallyExclusive("no-sasl", flag)
@@ -308,20 +314,21 @@ func setSASL(c *client.Context, given func(string) bool, none bool, flags client
 }
 
 func newContextDelete(e env) *cobra.Command {
-	return &cobra.Command{
+	var output string
+	cmd := &cobra.Command{
 		Use:               "delete NAME...",
 		Short:             "Forget contexts",
 		Args:              arguments(cobra.MinimumNArgs(1)),
 		ValidArgsFunction: completeContexts(e),
 		RunE: func(_ *cobra.Command, names []string) error {
-			return changeContexts(e, func(contexts *client.Contexts) (string, error) {
+			return changeContexts(e, output, func(contexts *client.Contexts) (string, any, error) {
 				var errs []error
 				for _, name := range names {
 					_, err := contexts.Get(name)
 					errs = append(errs, err)
 				}
 				if err := errors.Join(errs...); err != nil {
-					return "", err
+					return "", nil, err
 				}
 				for _, name := range names {
 					delete(contexts.Contexts, name)
@@ -329,25 +336,30 @@ func newContextDelete(e env) *cobra.Command {
 						contexts.Current = ""
 					}
 				}
-				return "deleted context " + strings.Join(names, ", "), nil
+				return "deleted context " + strings.Join(names, ", "), map[string][]string{"deleted": names}, nil
 			})
 		},
 	}
+	outputFlag(cmd, &output)
+	return cmd
 }
 
-// changeContexts reads the contexts, has them changed, writes them and says what happened.
-func changeContexts(e env, change func(*client.Contexts) (said string, err error)) error {
+// changeContexts reads the contexts, has them changed, writes them and says what happened, as text or as JSON.
+func changeContexts(e env, output string, change func(*client.Contexts) (said string, view any, err error)) error {
 	path := client.ContextsPath(e.Getenv)
 	contexts, err := client.LoadContexts(path)
 	if err != nil {
 		return err
 	}
-	said, err := change(&contexts)
+	said, view, err := change(&contexts)
 	if err != nil {
 		return err
 	}
 	if err := contexts.Save(path); err != nil {
 		return err
+	}
+	if output == "json" {
+		return writeJSON(e.Stdout, view)
 	}
 	_, err = fmt.Fprintln(e.Stdout, said)
 	return err

@@ -97,6 +97,15 @@ func TestContexts(t *testing.T) {
 	if out := h.must("__complete", "topic", "list", "--context", ""); !strings.Contains(out, "local\nprod\n") {
 		t.Errorf("completion of the flag: %q", out)
 	}
+	if err := json.Unmarshal([]byte(h.must("context", "use", "local", "-o", "json")), &v); err != nil || v.Name != "local" || !v.Current {
+		t.Errorf("use: %+v, %v", v, err)
+	}
+	if err := json.Unmarshal([]byte(h.must("context", "set", "third", "--brokers", "x:1", "-o", "json")), &v); err != nil || v.Name != "third" || v.Current {
+		t.Errorf("set: %+v, %v", v, err)
+	}
+	if out := h.must("context", "delete", "third", "-o", "json"); out != "{\n  \"deleted\": [\n    \"third\"\n  ]\n}\n" {
+		t.Errorf("delete: %s", out)
+	}
 	if out := h.must("context", "delete", "prod", "local"); out != "deleted context prod, local\n" {
 		t.Errorf("delete: %q", out)
 	}

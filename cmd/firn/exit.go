@@ -83,7 +83,7 @@ func problemLines(err error) []string {
 }
 
 // output is standard output that remembers whether its reader has gone, as head does once it has its lines: that ends a
-// command quietly and is no failure.
+// command quietly and is no failure, unless there is worse to say.
 type output struct {
 	w      io.Writer
 	closed bool

@@ -372,6 +372,19 @@ func TestBrokenPipeIsQuiet(t *testing.T) {
 	}
 }
 
+// A reader that has gone does not hide what the exit code has to say.
+func TestBrokenPipeHidesNothing(t *testing.T) {
+	s := newShell(t)
+	code := run(t.Context(), env{
+		Stdin: strings.NewReader(""), Stdout: &brokenPipe{err: syscall.EPIPE}, Stderr: io.Discard,
+		Args:   []string{"topic", "delete", "missing", "--yes", "-o", "json", "--brokers", s.brokers},
+		Getenv: func(string) string { return "" }, Log: slog.New(slog.DiscardHandler),
+	})
+	if code != exitNotFound {
+		t.Errorf("exit code %d", code)
+	}
+}
+
 func TestConsumeRanges(t *testing.T) {
 	s := newShell(t)
 	s.must("", "topic", "create", "t", "u", "empty", "--partitions", "1")

@@ -80,9 +80,9 @@ func run(ctx context.Context, e env) int {
 	markStart(root, &started)
 	cmd, err := root.ExecuteContextC(ctx)
 	switch {
-	case out.closed:
-		return exitOK // whoever read had enough
 	case err == nil:
+	case out.closed && exitCode(err) == exitFailure:
+		return exitOK // whoever read had enough
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		err = fmt.Errorf("%w: %w", errInterrupted, err)
 	case !started && !errors.Is(err, client.ErrUsage):

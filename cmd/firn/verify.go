@@ -13,6 +13,7 @@ func newVerify(e env) *cobra.Command {
 	cfg := verify.DefaultConfig()
 	var settings []string
 	var asJSON bool
+	var output string
 	var target *remote
 	cmd := &cobra.Command{
 		Use:   "verify",
@@ -37,7 +38,7 @@ was found; 1 if the run could not be carried out. Topics are deleted after a cle
 			if err != nil {
 				return err
 			}
-			if asJSON {
+			if asJSON || output == "json" {
 				err = writeJSONLine(e.Stdout, s)
 			} else {
 				err = s.WriteText(e.Stdout)
@@ -71,7 +72,8 @@ was found; 1 if the run could not be carried out. Topics are deleted after a cle
 	f.Uint64Var(&cfg.Seed, "seed", cfg.Seed, "seed of every random choice but the run's id")
 	f.BoolVar(&cfg.BehindProxy, "behind-proxy", cfg.BehindProxy, "the addresses lead to many brokers behind one; judge watermarks over all of them only")
 	f.BoolVar(&cfg.Keep, "keep", cfg.Keep, "keep the topics after a clean run too")
-	f.BoolVar(&asJSON, "json", false, "print the result as one line of JSON")
+	outputFlag(cmd, &output)
+	f.BoolVar(&asJSON, "json", false, "the same as -o json")
 	f.StringVar(&cfg.Plant, "plant", "", "falsify the history with a known bug; the check must fail")
 	cobra.CheckErr(f.MarkHidden("plant"))
 	return cmd

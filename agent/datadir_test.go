@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -81,6 +82,34 @@ func TestDataDirRefusals(t *testing.T) {
 		}
 		if err := again.Claim("log-2"); !errors.Is(err, agent.ErrDataDir) {
 			t.Fatalf("got %v", err)
+		}
+	})
+}
+
+// FuzzIdentity: whatever stands in firn.json, the directory is taken with a name and a format that we know, or refused by name.
+func FuzzIdentity(f *testing.F) {
+	f.Add([]byte(`{"format":1,"agent":"a","log_id":"00","wal_id":"00"}`))
+	f.Add([]byte(`{"format":1}`))
+	f.Add([]byte(`{"format":9,"agent":"a"}`))
+	f.Add([]byte(`null`))
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, body []byte) {
+		path := filepath.Join(dir, "firn.json")
+		if err := os.WriteFile(path, body, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		name, err := agent.CheckDataDir(dir, "")
+		runtime.ReadMemStats(&after)
+		if got := after.TotalAlloc - before.TotalAlloc; got > uint64(1<<20+4*len(body)) {
+			t.Fatalf("allocated %d bytes for a file of %d", got, len(body))
+		}
+		if err != nil && !errors.Is(err, agent.ErrDataDir) {
+			t.Fatal(err)
+		}
+		if err == nil && name == "" {
+			t.Fatalf("%q was taken without a name", body)
 		}
 	})
 }

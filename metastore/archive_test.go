@@ -2,13 +2,20 @@ package metastore
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"flag"
+	"hash/crc32"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/firnlog/firn/metastore/log"
+	"github.com/firnlog/firn/objstore"
+	"github.com/firnlog/firn/objstore/mem"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write golden files anew")
@@ -78,15 +85,111 @@ func TestArchiveDamageIsNamed(t *testing.T) {
 
 func FuzzParseArchive(f *testing.F) {
 	f.Add(sampleRange().encode())
+	f.Add(binary.BigEndian.AppendUint64(bytes.Clone(sampleRange().encode()[:archiveHeaderSize]), 1<<27)) // 128 MiB, it says
 	f.Fuzz(func(t *testing.T, body []byte) {
-		a, err := parseArchive("k", body)
-		if err != nil {
-			return
+		// As it is, and under a checksum that holds.
+		for _, body := range [][]byte{body, binary.BigEndian.AppendUint32(bytes.Clone(body), crc32.Checksum(body, castagnoli))} {
+			fuzzArchive(t, body)
 		}
-		again, err := parseArchive("k", a.encode())
-		if err != nil {
+	})
+}
+
+func fuzzArchive(t *testing.T, body []byte) {
+	var a *archiveRange
+	var err error
+	// What the header says of the entries' size counts as input only where the frame says the same.
+	raw := 0
+	got := allocated(func() { a, err = parseArchive("k", body) })
+	if err == nil {
+		for _, e := range a.entries {
+			raw += len(e.Value) + 32
+		}
+	}
+	if limit := uint64(archiveFuzzBase + 4*(len(body)+raw)); got > limit && (err == nil || declared(body) < got/4) {
+		t.Fatalf("allocated %d bytes for %d, %d at most: %v", got, len(body), limit, err)
+	}
+	if err != nil {
+		if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrNewer) {
+			t.Fatalf("unclassified error: %v", err)
+		}
+		return
+	}
+	again, err := parseArchive("k", a.encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameRange(t, a, again)
+}
+
+// archiveFuzzBase is what a zstd decoder takes, whatever it decodes, and a MiB.
+const archiveFuzzBase = 12 << 20
+
+// declared is the size that both header and frame give the entries.
+func declared(body []byte) uint64 {
+	if len(body) < archiveHeaderSize {
+		return 0
+	}
+	at := archiveHeaderSize + int(binary.BigEndian.Uint16(body[archiveHeaderSize-2:]))
+	if len(body) < at+8 {
+		return 0
+	}
+	var frame zstd.Header
+	if frame.Decode(body[at+8:]) != nil || !frame.HasFCS {
+		return 0
+	}
+	return frame.FrameContentSize
+}
+
+func allocated(do func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	do()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+// FuzzPointer: the value of the snapshot cell is a pointer, or refused by name.
+func FuzzPointer(f *testing.F) {
+	f.Add([]byte(`{"format":1,"n":7,"object":"metastore/snapshot/x","sha256":"00","trimmed":3,"deleted":2,"trim_revision":9,"archive":"y"}`))
+	f.Add([]byte(`{"format":2}`))
+	f.Add([]byte(`{"format":1,"n":-1}`))
+	f.Add([]byte(`{"format":1,"n":1e30}`))
+	f.Fuzz(func(t *testing.T, value []byte) {
+		var p pointer
+		var err error
+		if got := allocated(func() { p, err = parsePointer(value) }); got > uint64(1<<20+4*len(value)) {
+			t.Fatalf("allocated %d bytes for %d", got, len(value))
+		}
+		if err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrNewer) {
+			t.Fatalf("unclassified error: %v", err)
+		}
+		if err == nil && (p.Format < 1 || p.Format > pointerFormat || p.Object == "" || p.Trimmed > p.N || p.Deleted > p.Trimmed) {
+			t.Fatalf("taken: %+v", p)
+		}
+	})
+}
+
+// FuzzMarker: the marker of a bucket is ours, or refused by name; it is never overwritten.
+func FuzzMarker(f *testing.F) {
+	identity := log.Identity{ID: [16]byte{1}}
+	f.Add([]byte(`{"format":1,"log_id":"01000000000000000000000000000000"}`))
+	f.Add([]byte(`{"format":2,"log_id":"01000000000000000000000000000000"}`))
+	f.Add([]byte(`{"format":1,"log_id":"02"}`))
+	f.Add([]byte(`null`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		bucket := mem.New()
+		if err := bucket.Put(t.Context(), MarkerKey, body, objstore.PutOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		sameRange(t, a, again)
+		var err error
+		if got := allocated(func() { err = checkMarker(t.Context(), bucket, identity, true) }); got > uint64(1<<20+4*len(body)) {
+			t.Fatalf("allocated %d bytes for %d", got, len(body))
+		}
+		if err != nil && !errors.Is(err, ErrForeign) && !errors.Is(err, ErrNewer) {
+			t.Fatalf("unclassified error: %v", err)
+		}
+		if after, getErr := bucket.Get(t.Context(), MarkerKey); getErr != nil || !bytes.Equal(after, body) {
+			t.Fatalf("the marker is now %q, %v", after, getErr)
+		}
 	})
 }

@@ -49,14 +49,24 @@ func loadPointer(ctx context.Context, l log.Log) (pointer, log.Cell, error) {
 	if cell.Version == 0 {
 		return pointer{}, cell, nil
 	}
+	p, err := parsePointer(cell.Value)
+	return p, cell, err
+}
+
+// parsePointer reads the value of snapshotCell and checks what its writers keep to.
+func parsePointer(value []byte) (pointer, error) {
 	var p pointer
-	if err := json.Unmarshal(cell.Value, &p); err != nil {
-		return p, cell, fmt.Errorf("%w: snapshot pointer: %w", ErrCorrupt, err)
+	if err := json.Unmarshal(value, &p); err != nil {
+		return p, fmt.Errorf("%w: snapshot pointer, cell %q of the metastore: %w", ErrCorrupt, snapshotCell, err)
 	}
-	if p.Format > pointerFormat {
-		return p, cell, fmt.Errorf("%w: snapshot pointer has format %d, this firn knows up to %d", ErrNewer, p.Format, pointerFormat)
+	switch {
+	case p.Format > pointerFormat:
+		return p, fmt.Errorf("%w: snapshot pointer has format %d, this firn knows up to %d; run a newer firn", ErrNewer, p.Format, pointerFormat)
+	case p.Format < 1 || p.Object == "" || p.Trimmed > p.N || p.Deleted > p.Trimmed:
+		return p, fmt.Errorf("%w: snapshot pointer, cell %q of the metastore: format %d, object %q, n=%d, trimmed to n=%d, deleted to n=%d", ErrCorrupt, snapshotCell,
+			p.Format, p.Object, p.N, p.Trimmed, p.Deleted)
 	}
-	return p, cell, nil
+	return p, nil
 }
 
 // loadNewest returns the state of the newest snapshot, or an empty one where there is none.

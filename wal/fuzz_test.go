@@ -44,7 +44,7 @@ func FuzzRecover(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, mode byte, b []byte, at uint16) {
 		if len(b) > 1<<16 {
-			t.Skip("large")
+			return
 		}
 		var file []byte
 		switch mode % 4 {
@@ -63,10 +63,20 @@ func FuzzRecover(f *testing.F) {
 		fsys := disk(file)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
+		seen, inspectErr := wal.InspectDir(t.Context(), mapDir(map[string][]byte{"0000000000000005.wal": file}), nil)
+		runtime.ReadMemStats(&after)
+		if got, bound := after.TotalAlloc-before.TotalAlloc, uint64(1<<20+4*len(file)); got > bound || inspectErr != nil {
+			t.Fatalf("allocated %d bytes to inspect a file of %d: %v", got, len(file), inspectErr)
+		}
+		runtime.ReadMemStats(&before)
 		l, err := wal.Open(t.Context(), fsys, small())
 		runtime.ReadMemStats(&after)
+		// The disk is in memory too, and allocates what the log writes to it.
 		if got, bound := after.TotalAlloc-before.TotalAlloc, uint64(1<<20+32*len(file)); got > bound {
 			t.Fatalf("allocated %d bytes for a file of %d", got, len(file))
+		}
+		if (seen.Err == nil) != (err == nil) {
+			t.Fatalf("inspected: %v; opened: %v", seen.Err, err)
 		}
 		if err != nil {
 			if !errors.Is(err, wal.ErrCorrupt) && !errors.Is(err, wal.ErrVersion) && !errors.Is(err, wal.ErrVolume) {
@@ -92,4 +102,27 @@ func list(t *testing.T, l *wal.Log) (s string) {
 		s += fmt.Sprintf("%+v %x %x\n", f.Ref, f.Tag, f.Payload)
 	}
 	return s
+}
+
+// FuzzVolume: the file VOLUME is one of ours or refused by name.
+func FuzzVolume(f *testing.F) {
+	f.Add(wal.BuildVolume(testID))
+	f.Add([]byte("firn wal volume 2\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		fsys := newFS(1)
+		fsys.WriteFile(dir+"/VOLUME", b)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		id, ok, err := wal.VolumeID(fsys, dir)
+		runtime.ReadMemStats(&after)
+		if got := after.TotalAlloc - before.TotalAlloc; got > uint64(1<<20+4*len(b)) {
+			t.Fatalf("allocated %d bytes for a file of %d", got, len(b))
+		}
+		switch {
+		case err == nil && (!ok || string(wal.BuildVolume(id)) != string(b)):
+			t.Fatalf("%q is taken for %x", b, id)
+		case err != nil && !errors.Is(err, wal.ErrCorrupt) && !errors.Is(err, wal.ErrVersion):
+			t.Fatal(err)
+		}
+	})
 }

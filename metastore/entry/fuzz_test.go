@@ -2,6 +2,7 @@ package entry_test
 
 import (
 	"errors"
+	"runtime"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -9,14 +10,29 @@ import (
 	"github.com/firnlog/firn/metastore/entry"
 )
 
-// FuzzParse: any bytes are an entry or one of three errors, and an entry survives being encoded and decoded.
+// bounded fails where do allocates more than limit bytes.
+func bounded(t *testing.T, limit int, do func()) {
+	t.Helper()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	do()
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > uint64(limit) {
+		t.Fatalf("allocated %d bytes, %d expected at most", got, limit)
+	}
+}
+
+// FuzzParse: any bytes are an entry or one of three errors, and an entry survives being encoded and decoded. A column's value
+// takes a byte in the entry and eight in memory, and the columns grow by doubling: hence the bound, 32 MiB for the largest entry.
 func FuzzParse(f *testing.F) {
 	for _, e := range goldens() {
 		f.Add(e.AppendTo(nil))
 	}
 	var d entry.Decoder
 	f.Fuzz(func(t *testing.T, b []byte) {
-		e, err := entry.Parse(b)
+		var e *entry.Entry
+		var err error
+		bounded(t, 1<<20+32*len(b), func() { e, err = entry.Parse(b) })
 		if err != nil {
 			if !errors.Is(err, entry.ErrCorrupt) && !errors.Is(err, entry.ErrUnknownOp) && !errors.Is(err, entry.ErrNewerFormat) {
 				t.Fatalf("an error of no kind: %v", err)
@@ -34,5 +50,18 @@ func FuzzParse(f *testing.F) {
 		if string(again.AppendTo(nil)) != string(canonical) {
 			t.Fatal("encoding is not stable")
 		}
+	})
+}
+
+// FuzzParseObjectKey: what is taken as a key is the key of what it is taken for.
+func FuzzParseObjectKey(f *testing.F) {
+	f.Add(entry.ObjectID{Incarnation: [16]byte{1, 2}, Seq: 3, CollectionEpoch: 4}.Key())
+	f.Add("data/00/0000000000000000/00000000000000000000000000000000-0000000000000000")
+	f.Fuzz(func(t *testing.T, key string) {
+		bounded(t, 1<<20+4*len(key), func() {
+			if id, err := entry.ParseObjectKey(key); err == nil && id.Key() != key {
+				t.Fatalf("%q is %q", key, id.Key())
+			}
+		})
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math"
+	"runtime"
 	"testing"
 
 	"github.com/firnlog/firn/metastore/entry"
@@ -119,6 +120,10 @@ func readAll(s *state.State) {
 	}
 }
 
+// loadBytes is how many bytes Load may allocate for each of the snapshot: a partition takes five bytes there at least, and one
+// with a row and a producer about forty times that in memory.
+const loadBytes = 64
+
 // FuzzLoad: any bytes behind a right checksum are refused or are the snapshot of what they load to.
 func FuzzLoad(f *testing.F) {
 	b := full(f).s.AppendSnapshot(nil)
@@ -126,6 +131,14 @@ func FuzzLoad(f *testing.F) {
 	b = state.New(identity).AppendSnapshot(nil)
 	f.Add(b[:len(b)-4])
 	f.Fuzz(func(t *testing.T, body []byte) {
+		b := sealed(body)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, _ = state.Load(b)
+		runtime.ReadMemStats(&after)
+		if got := after.TotalAlloc - before.TotalAlloc; got > uint64(1<<20+loadBytes*len(b)) {
+			t.Fatalf("allocated %d bytes for a snapshot of %d", got, len(b))
+		}
 		if s := loadSealed(t, body); s != nil {
 			readAll(s)
 		}

@@ -32,7 +32,14 @@ func FuzzReadFooter(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		// As an object, and as a footer whose checksums hold.
 		for _, body := range [][]byte{b, withFooter(frame, b)} {
-			bounded(t, 1<<20+uint64(len(b))*16, func() {
+			bounded(t, 1<<20+uint64(len(body))*4, func() {
+				if whole, err := segment.Open(body); err == nil && len(whole.Blocks) > 0 && segment.ParseHeader(body) != nil {
+					t.Fatal("opened under a header that does not parse")
+				} else if err != nil && !errors.Is(err, segment.ErrCorrupt) && !errors.Is(err, segment.ErrVersion) {
+					t.Fatalf("unclassified error: %v", err)
+				}
+			})
+			bounded(t, 1<<20+uint64(len(body))*4, func() {
 				footer, err := segment.ReadFooter(bytes.NewReader(body), int64(len(body)))
 				if err != nil {
 					if !errors.Is(err, segment.ErrCorrupt) && !errors.Is(err, segment.ErrVersion) {

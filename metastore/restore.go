@@ -700,12 +700,30 @@ func (r *restorer) take(e log.Entry) error {
 // refusedMax bounds how many refused batches the report names.
 const refusedMax = 50
 
-// count adds up what became of every batch.
+// count adds up what became of every batch. One that was refused is there all the same where the producer sent it again
+// and that copy was accepted.
 func (r *restorer) count() {
+	type copies struct {
+		lineKey
+		epoch    int16
+		sequence int32
+	}
+	of := func(x numbered) copies {
+		return copies{lineKey{x.topic, x.partition, x.producer.ID}, x.producer.Epoch, x.producer.BaseSequence}
+	}
+	there := make(map[copies]bool)
+	for _, x := range r.order {
+		if code, known := r.outcomes[ref{x.segment, x.place}]; known && code == state.OK && x.producer.ID >= 0 {
+			there[of(x)] = true
+		}
+	}
 	for _, x := range r.order {
 		code, known := r.outcomes[ref{x.segment, x.place}]
-		if !known {
+		switch {
+		case !known:
 			code = state.InvalidRequest
+		case code != state.OK && x.producer.ID >= 0 && there[of(x)]:
+			code = state.Duplicate
 		}
 		r.report.Batches.add(code, 1)
 		r.report.Records.add(code, int64(x.span))

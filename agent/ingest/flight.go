@@ -20,6 +20,7 @@ type flight struct {
 	open     int
 	raw      int64     // bytes of all parts ever added
 	resident int64     // bytes counted in Pipeline.resident for it
+	readBack int64     // bytes of it that were spilled and are in memory again, counted in Pipeline.readBack
 	since    time.Time // when the first part was staged
 	reason   flushReason
 	ended    bool // the worker is through: submit it, or forget it where subs is empty

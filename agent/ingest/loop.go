@@ -76,7 +76,11 @@ func (p *Pipeline) decideLocked(t *turn, keys gapKeys, epoch uint64, now time.Ti
 	t.next = time.Time{}
 	p.unparkLocked(t, keys, now)
 	p.submitLocked(t, epoch)
+	p.crowded = false
 	for p.uploading < p.cfg.UploadSlots {
+		if p.crowded = p.crowdedLocked(); p.crowded {
+			break
+		}
 		f := p.takeLocked(now)
 		if f == nil {
 			break
@@ -86,7 +90,7 @@ func (p *Pipeline) decideLocked(t *turn, keys gapKeys, epoch uint64, now time.Ti
 		t.start = append(t.start, f)
 	}
 	p.uploaded = false
-	if p.open != nil && p.uploading < p.cfg.UploadSlots {
+	if p.open != nil && p.uploading < p.cfg.UploadSlots && !p.crowded {
 		t.wakeAt(p.open.since.Add(p.cfg.FlushInterval))
 	}
 }
@@ -157,6 +161,26 @@ func (t *turn) wakeAt(at time.Time) {
 	}
 }
 
+// readBackMax is how much of what was spilled may be in memory again: what all slots are working on.
+func (p *Pipeline) readBackMax() int64 { return int64(p.cfg.UploadSlots) * int64(p.cfg.TargetBytes) }
+
+// crowdedLocked reports whether the next segment must stay in the spill, because enough of what was spilled is in memory again and
+// is not answered. One may always go on, and so may what was refused: its bytes are in memory already.
+func (p *Pipeline) crowdedLocked() bool {
+	f := p.open
+	switch {
+	case len(p.urgent) > 0 && p.ahead == nil && p.submitted == 0:
+		return false
+	case len(p.queue) > 0:
+		f = p.queue[0]
+	}
+	if f == nil || p.readBack == 0 {
+		return false
+	}
+	more := f.raw - f.resident
+	return more > 0 && p.readBack+more > p.readBackMax()
+}
+
 // takeLocked gives the next segment to upload, nil where none is to be uploaded now. See "When a segment is closed" in the
 // package doc.
 func (p *Pipeline) takeLocked(now time.Time) *flight {
@@ -196,6 +220,8 @@ func (p *Pipeline) takeLocked(now time.Time) *flight {
 func (p *Pipeline) startLocked(f *flight) {
 	if more := f.raw - f.resident; more > 0 {
 		f.resident += more
+		f.readBack += more
+		p.readBack += more
 		p.addResidentLocked(more)
 	}
 	f.inLine = true

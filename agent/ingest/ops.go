@@ -152,7 +152,7 @@ func (s *submission) applied(r state.OpResult, err error) {
 			p.judgedLocked(part, &r.Batches[i], now, &tell)
 		}
 	}
-	wake := len(p.urgent) > 0 || p.gaps.moved || p.held && p.submitted == 0
+	wake := len(p.urgent) > 0 || p.gaps.moved || p.held && p.submitted == 0 || p.crowded
 	p.mu.Unlock()
 	tell.tell()
 	if wake {

@@ -71,6 +71,10 @@ type Pipeline struct {
 	// resident is the bytes of parts in memory that are not answered. Invariant: the sum of all flights' resident, and of
 	// the reservations of callers that are inside Stage.
 	resident int64
+	// readBack is the part of resident that was spilled once. Bounded by readBackMax: what was uploaded stays in memory until it is
+	// answered, so where nothing commits the rest stays in the spill. crowded: the next segment waits for that.
+	readBack int64
+	crowded  bool
 	parts    int    // staged and not answered
 	live     flight // ring of all flights with unanswered parts; the sentinel
 	free     []*flight
@@ -370,6 +374,8 @@ func (p *Pipeline) leaveLocked(part *Part) {
 		return
 	}
 	p.addResidentLocked(-f.resident)
+	p.readBack -= f.readBack
+	f.readBack = 0
 	p.recycleLocked(f)
 }
 

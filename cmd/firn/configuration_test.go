@@ -344,6 +344,11 @@ func TestLogFormat(t *testing.T) {
 		if err := json.Unmarshal([]byte(line), &fields); err != nil || fields["msg"] == nil {
 			t.Errorf("%v: %s", err, line)
 		}
+		for _, name := range []string{"incarnation", "took", "flush_interval"} {
+			if _, text := fields[name].(string); fields[name] != nil && !text {
+				t.Errorf("%s is no text: %s", name, line)
+			}
+		}
 		count++
 	}
 	if count == 0 {

@@ -118,6 +118,13 @@ func (s *serving) logger(e env) (*slog.Logger, error) {
 	}
 	options := &slog.HandlerOptions{Level: level}
 	if s.format == "json" {
+		// A number of nanoseconds is for nobody.
+		options.ReplaceAttr = func(_ []string, a slog.Attr) slog.Attr {
+			if a.Value.Kind() == slog.KindDuration {
+				a.Value = slog.StringValue(a.Value.Duration().String())
+			}
+			return a
+		}
 		return slog.New(slog.NewJSONHandler(e.Stderr, options)), nil
 	}
 	return slog.New(slog.NewTextHandler(e.Stderr, options)), nil

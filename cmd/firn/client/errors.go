@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"strings"
@@ -59,12 +58,10 @@ func isAny(err error, targets ...error) bool {
 
 // mendConnection says what would mend the common reasons for which nobody answers, or refuses to.
 func mendConnection(err error) string {
-	var eof *kgo.ErrFirstReadEOF
+	var op *net.OpError
 	var header tls.RecordHeaderError
 	var certificate *tls.CertificateVerificationError
 	switch {
-	case errors.As(err, &eof), errors.Is(err, io.EOF):
-		return "the broker may want TLS or a user, speak no TLS, or not like the password; see firn context set --help"
 	case errors.As(err, &header):
 		return "the broker speaks no TLS on this port; name another, or drop TLS with firn context set NAME --tls=false"
 	case errors.As(err, &certificate):
@@ -75,8 +72,10 @@ func mendConnection(err error) string {
 		return "choose another with firn context set NAME --sasl-mechanism"
 	case Denied(err):
 		return "check user and certificates of the context, see firn context show"
+	case errors.As(err, &op) && op.Op == "dial", isAny(err, context.DeadlineExceeded, context.Canceled):
+		return "start one there, or name others with --brokers"
 	}
-	return "start one there, or name others with --brokers"
+	return "the broker may want TLS or a user, speak no TLS, or not like the password; see firn context set --help" // there is one
 }
 
 // ConnectError words why no broker of a list could be spoken to, with what would mend it. It wraps ErrNoAnswer unless one

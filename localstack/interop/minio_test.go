@@ -161,3 +161,50 @@ func TestKillOnMinIO(t *testing.T) {
 	createBucket(t, m, "logs")
 	verifyUnderKills(t, startOn(t, localstack.Options{Dir: dir, Agents: 3, Bucket: m.URL("minio", "logs", "cluster-1"), Env: m.Env()}), 30*time.Second)
 }
+
+// TestKillOfMinIO kills the store itself, again and again, under `firn verify`: nothing acknowledged may be lost, and no agent
+// is started again.
+func TestKillOfMinIO(t *testing.T) {
+	const duration = 30 * time.Second
+	dir := t.TempDir()
+	m := startMinIO(t, dir, false)
+	createBucket(t, m, "logs")
+	stack := startOn(t, localstack.Options{Dir: dir, Agents: 2, Bucket: m.URL("s3", "logs", "cluster-1"), Env: m.Env()})
+	ctx, cancel := context.WithTimeout(t.Context(), duration+3*time.Minute)
+	defer cancel()
+	pids := []int{stack.Agents[0].PID(), stack.Agents[1].PID()}
+	cmd := exec.CommandContext(ctx, firnBin, "verify", "--brokers", stack.Brokers(), "--duration", duration.String(),
+		"--producers", "4", "--partitions", "6", "--rate", "2000", "--json")
+	out := new(limited)
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	kills := 0
+	for begun := time.Now(); time.Since(begun) < duration-8*time.Second; kills++ {
+		for _, step := range []struct {
+			then func() error
+			wait time.Duration // before it
+		}{{m.Kill, 4 * time.Second}, {m.Start, 2 * time.Second}, {func() error { return m.AwaitReady(ctx) }, 0}} {
+			select {
+			case <-ctx.Done():
+			case <-time.After(step.wait):
+			}
+			if err := step.then(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	err := <-ended
+	t.Logf("%d kills of the store\n%s", kills, out.b)
+	if err != nil {
+		t.Fatalf("verify: %v", err)
+	}
+	for i, a := range stack.Agents {
+		if a.PID() != pids[i] {
+			t.Errorf("agent %d is not the one that was started", i)
+		}
+	}
+}

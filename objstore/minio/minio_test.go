@@ -177,6 +177,7 @@ func TestWhereCredentialsComeFrom(t *testing.T) {
 		}
 	}
 	aws, mc := filepath.Join(dir, "aws"), filepath.Join(dir, "mc")
+	role := s3compattest.ContainerRole(t, "of-container")
 	for _, c := range []struct {
 		name    string
 		env     map[string]string
@@ -192,6 +193,7 @@ func TestWhereCredentialsComeFrom(t *testing.T) {
 		{"profile that is not there", map[string]string{"AWS_SHARED_CREDENTIALS_FILE": aws, "AWS_ACCESS_KEY_ID": "no", "AWS_SECRET_ACCESS_KEY": "no"},
 			func(o *minio.Options) { o.Profile = "day" }, "", `profile "day"`},
 		{"file of the MinIO client", map[string]string{"MINIO_SHARED_CREDENTIALS_FILE": mc}, nil, "of-mc", ""},
+		{"container role", map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": role}, nil, "of-container", ""},
 		{"nowhere", nil, nil, "", "no credentials"},
 		{"nowhere, but asked for none", nil, func(o *minio.Options) { o.Anonymous = true }, "anonymous", ""},
 	} {

@@ -10,10 +10,20 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/s3compat"
 )
+
+// ContainerRole serves credentials with that access key, as a container's host does, and returns the URL to ask at.
+func ContainerRole(t *testing.T, accessKey string) string {
+	return serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"AccessKeyId":"`+accessKey+`","SecretAccessKey":"s","Token":"t","Expiration":"`+
+			time.Now().Add(time.Hour).UTC().Format(time.RFC3339)+`"}`)
+	}))
+}
 
 func discard() *log.Logger { return log.New(io.Discard, "", 0) }
 

@@ -1,7 +1,6 @@
 package minio
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -172,7 +171,9 @@ func (b *Bucket) Put(ctx context.Context, key string, body []byte, opts objstore
 		put.UserMetadata = map[string]string{"x-amz-checksum-crc32c": base64.StdEncoding.EncodeToString(sum)}
 	}
 	err := b.attempt(ctx, func(ctx context.Context, _ *answer) error {
-		_, err := b.client.PutObject(ctx, b.options.Bucket, b.gate.Prefix+key, bytes.NewReader(body), int64(len(body)), "", sha, put)
+		loan := lend(body)
+		defer loan.takeBack()
+		_, err := b.client.PutObject(ctx, b.options.Bucket, b.gate.Prefix+key, loan, int64(len(body)), "", sha, put)
 		return err
 	})
 	if err != nil {

@@ -1,7 +1,11 @@
 package minio_test
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -242,5 +246,40 @@ func TestOptionsAreCheckedTogether(t *testing.T) {
 	}
 	if _, err := minio.New(minio.Options{Bucket: "snow", Endpoint: "http://proxy/store/"}); !errors.Is(err, objstore.ErrInvalid) || !strings.Contains(err.Error(), "path") {
 		t.Errorf("an endpoint with a path: %v", err)
+	}
+}
+
+// A store may answer before it has read the body. The caller's buffer is its own again when Put returns: nothing that it writes
+// there then goes out.
+func TestABodyIsNotReadOnceThePutHasReturned(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	leaked := make(chan bool, 1)
+	go func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			leaked <- true
+			return
+		}
+		defer conn.Close()
+		head := bufio.NewReader(conn)
+		for line := ""; line != "\r\n" && err == nil; {
+			line, err = head.ReadString('\n')
+		}
+		_, _ = io.WriteString(conn, "HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\n\r\n")
+		rest, _ := io.ReadAll(io.LimitReader(head, 64<<20)) // as a store does that drains what it has refused
+		leaked <- bytes.IndexByte(rest, 0) >= 0
+	}()
+	options := s3compattest.Options("http://" + listener.Addr().String())
+	body := bytes.Repeat([]byte{'x'}, 64<<20)
+	if err := open(t, options).Put(t.Context(), "k", body, objstore.PutOptions{IfAbsent: true}); !errors.Is(err, objstore.ErrExists) {
+		t.Errorf("put: %v", err)
+	}
+	clear(body)
+	if <-leaked {
+		t.Error("the store got what the caller wrote after the put")
 	}
 }

@@ -3,6 +3,7 @@ package metastore
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -104,7 +105,9 @@ func Verify(ctx context.Context, l log.Log, bucket objstore.Bucket) (*Report, er
 	v := replayer{st: state.New(state.Identity{ID: identity.ID, Epoch: identity.Epoch, Base: identity.Base}), report: r, pointer: p}
 	if p.Object != "" {
 		if v.snapshot, err = readSnapshot(ctx, bucket, identity, p); err != nil {
-			r.Problems = append(r.Problems, err.Error())
+			if err := r.found(err); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if err := v.archive(ctx, l, bucket, identity); err != nil {
@@ -143,10 +146,10 @@ func look(ctx context.Context, l log.Log, bucket objstore.Bucket) (*Report, log.
 	}
 	if key := string(cell.Value); key != "" {
 		a, err := readRange(ctx, bucket, identity, key)
-		if err != nil {
-			r.Problems = append(r.Problems, err.Error())
-		} else {
+		if err == nil {
 			r.ArchivedTo = a.last()
+		} else if err := r.found(err); err != nil {
+			return nil, identity, p, err
 		}
 	}
 	return r, identity, p, nil
@@ -165,17 +168,35 @@ func (v *replayer) problem(format string, args ...any) {
 	v.report.Problems = append(v.report.Problems, fmt.Sprintf(format, args...))
 }
 
+// found makes damage a problem. What says nothing of the data, such as a bucket that cannot be reached, stays an error.
+func (v *replayer) found(err error) error {
+	return v.report.found(err)
+}
+
+func (r *Report) found(err error) error {
+	for _, damage := range []error{ErrCorrupt, ErrForeign, ErrNewer, objstore.ErrNotFound} {
+		if errors.Is(err, damage) {
+			r.Problems = append(r.Problems, err.Error())
+			return nil
+		}
+	}
+	return err
+}
+
 func (v *replayer) take(e log.Entry) error {
 	decoded, err := v.apply.decoder.Decode(e.Value)
 	if err == nil {
 		err = v.st.Apply(e.N, e.Value, decoded, &v.apply.results)
 	}
 	if err != nil {
-		return fmt.Errorf("replay n=%d: %w", e.N, err)
+		return fmt.Errorf("entry n=%d of %v cannot be applied: %w", e.N, e.Key, err)
 	}
 	v.report.Replayed++
-	if s := v.snapshot; s != nil && s.N() == e.N && !bytes.Equal(s.AppendSnapshot(nil), v.st.AppendSnapshot(nil)) {
-		v.problem("snapshot %s at n=%d is not the state that the archive gives", v.pointer.Object, e.N)
+	if s := v.snapshot; s != nil && s.N() == e.N {
+		if want, got := s.AppendSnapshot(nil), v.st.AppendSnapshot(nil); !bytes.Equal(want, got) {
+			v.problem("snapshot %s at n=%d is not the state that the history gives: SHA-256 %x in the snapshot, %x replayed", v.pointer.Object, e.N,
+				sha256.Sum256(want), sha256.Sum256(got))
+		}
 	}
 	return nil
 }
@@ -189,9 +210,8 @@ func (v *replayer) archive(ctx context.Context, l log.Log, bucket objstore.Bucke
 	var keys []string
 	for key := string(cell.Value); key != ""; {
 		a, err := readRange(ctx, bucket, identity, key)
-		if err != nil {
-			v.problem("%v", err)
-			return nil
+		if err != nil { // and with it the way to what lies before
+			return v.found(err)
 		}
 		keys = append(keys, key)
 		key = a.previous
@@ -199,8 +219,7 @@ func (v *replayer) archive(ctx context.Context, l log.Log, bucket objstore.Bucke
 	for i, key := range slices.Backward(keys) {
 		a, err := readRange(ctx, bucket, identity, key)
 		if err != nil {
-			v.problem("%v", err)
-			return nil
+			return v.found(err)
 		}
 		if i == len(keys)-1 {
 			if st := before(a); st != nil {
@@ -211,17 +230,17 @@ func (v *replayer) archive(ctx context.Context, l log.Log, bucket objstore.Bucke
 			v.problem("archive object %s starts at n=%d, the one before ends at n=%d", key, a.first(), v.st.N())
 			return nil
 		}
-		if v.st.ChainHash() != a.before {
-			v.problem("archive object %s continues another history than the objects before it", key)
+		if hash := v.st.ChainHash(); hash != a.before {
+			v.problem("archive object %s continues another history: it records chain hash %x before n=%d, the objects before it give %x", key, a.before, a.first(), hash)
 		}
 		for _, e := range a.entries {
 			if err := v.take(e); err != nil {
-				v.problem("archive object %s: %v", key, err)
+				v.problem("archive object %s: %v; firn inspect archive --bucket URL %[1]s shows it", key, err)
 				return nil
 			}
 		}
-		if v.st.ChainHash() != a.after {
-			v.problem("archive object %s does not give the chain hash it records at n=%d", key, a.last())
+		if hash := v.st.ChainHash(); hash != a.after {
+			v.problem("archive object %s records chain hash %x after n=%d, its entries give %x", key, a.after, a.last(), hash)
 		}
 	}
 	return nil
@@ -235,14 +254,12 @@ func (v *replayer) tail(ctx context.Context, l log.Log, bucket objstore.Bucket, 
 			before := v.st.N()
 			keys, err := archiveKeys(ctx, l, bucket, identity, before)
 			if err != nil {
-				v.problem("%v", err)
-				return nil
+				return v.found(err)
 			}
 			for _, key := range keys {
 				a, err := readRange(ctx, bucket, identity, key)
 				if err != nil {
-					v.problem("%v", err)
-					return nil
+					return v.found(err)
 				}
 				for _, e := range a.above(v.st.N()) {
 					if err := v.take(e); err != nil {

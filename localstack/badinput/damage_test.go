@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -456,6 +458,54 @@ func TestDamagedArchiveStopsTheStart(t *testing.T) {
 				t.Errorf("verify reports %q", report.Problems)
 			}
 		})
+	}
+	b.check()
+}
+
+// `firn metastore verify` says what differs, with both sides; an outage of the bucket is an error and no damage.
+func TestVerifyNamesWhatDiffers(t *testing.T) {
+	c := open(t, options{tune: often})
+	b := c.bystander(false)
+	c.snapshots()
+	// reseal changes a byte of an archive object and makes its checksum right again.
+	reseal := func(at int) func(string, []byte) ([]byte, error) {
+		return func(_ string, b []byte) ([]byte, error) {
+			b = bytes.Clone(b)
+			b[at] ^= 1
+			body := b[:len(b)-4]
+			return binary.BigEndian.AppendUint32(body, crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli))), nil
+		}
+	}
+	var victim string
+	until(t, "there is an archive object", func() bool {
+		infos, err := c.inner.List(context.Background(), "metastore/archive/", "", 100)
+		if err != nil || len(infos) < 2 {
+			return false
+		}
+		victim = infos[1].Key
+		return true
+	})
+	for _, tt := range []struct {
+		name   string
+		bucket objstore.Bucket
+		words  []string
+	}{
+		{"hash before", spoiled{c.inner, victim, reseal(50)}, []string{victim, "continues another history", "the objects before it give"}},
+		{"hash after", spoiled{c.inner, victim, reseal(82)}, []string{victim, "records chain hash", "its entries give"}},
+		{"snapshot", spoiled{c.inner, "metastore/snapshot/", gone}, []string{"metastore/snapshot/", "not found", "firn inspect snapshot"}},
+	} {
+		report, err := metastore.Verify(t.Context(), c.look(), tt.bucket)
+		if err != nil || len(report.Problems) == 0 {
+			t.Errorf("%s: %v, %+v", tt.name, err, report)
+			continue
+		}
+		names(t, errors.New(report.Problems[0]), tt.words...)
+	}
+	for _, prefix := range []string{victim, "metastore/snapshot/"} {
+		down := func(string, []byte) ([]byte, error) { return nil, objstore.ErrUnavailable }
+		if report, err := metastore.Verify(t.Context(), c.look(), spoiled{c.inner, prefix, down}); !errors.Is(err, objstore.ErrUnavailable) {
+			t.Errorf("an outage at %s: %v, %+v", prefix, err, report)
+		}
 	}
 	b.check()
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/firnlog/firn/cmd/firn/settings"
+	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log/certtest"
 	"github.com/firnlog/firn/metastore/log/etcdembed"
 )
@@ -353,6 +354,27 @@ func TestLogFormat(t *testing.T) {
 	}
 	if count == 0 {
 		t.Error("nothing was logged")
+	}
+}
+
+func TestLogValuesAreTheSameInEveryForm(t *testing.T) {
+	var out bytes.Buffer
+	logger, err := (&serving{level: "info", format: "json"}).logger(env{Stderr: &out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	logger.Warn("m", "topic", entry.UUID{0xab}, "took", 1500*time.Millisecond, "error", os.ErrNotExist, "n", 3, "on", true)
+	var got map[string]any
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if at, err := time.Parse(time.RFC3339, got["time"].(string)); err != nil || at.IsZero() {
+		t.Errorf("time %v, %v", got["time"], err)
+	}
+	delete(got, "time")
+	want := map[string]any{"level": "WARN", "msg": "m", "topic": "ab" + strings.Repeat("0", 30), "took": "1.5s", "error": "file does not exist", "n": 3.0, "on": true}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

@@ -118,16 +118,23 @@ func (s *serving) logger(e env) (*slog.Logger, error) {
 	}
 	options := &slog.HandlerOptions{Level: level}
 	if s.format == "json" {
-		// A number of nanoseconds is for nobody.
-		options.ReplaceAttr = func(_ []string, a slog.Attr) slog.Attr {
-			if a.Value.Kind() == slog.KindDuration {
-				a.Value = slog.StringValue(a.Value.Duration().String())
-			}
-			return a
-		}
+		options.ReplaceAttr = asText
 		return slog.New(slog.NewJSONHandler(e.Stderr, options)), nil
 	}
 	return slog.New(slog.NewTextHandler(e.Stderr, options)), nil
+}
+
+// asText makes of a value what the text form would: a duration is no number of nanoseconds, and an id no list of bytes.
+func asText(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindTime {
+		return a
+	}
+	switch v := a.Value.Any().(type) {
+	case error:
+	case fmt.Stringer:
+		a.Value = slog.StringValue(v.String())
+	}
+	return a
 }
 
 // listen opens a listener; a taken port says how to go on.

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 )
 
@@ -13,9 +12,6 @@ import (
 type Incarnation [16]byte
 
 func (i Incarnation) String() string { return hex.EncodeToString(i[:]) }
-
-// LogValue is the same in a log of any form.
-func (i Incarnation) LogValue() slog.Value { return slog.StringValue(i.String()) }
 
 // Key names an entry: the seq-th of an incarnation. Seq is contiguous from 1.
 // Requires: seq s+1 is tried only once s is known to be in the log. Read relies on it.

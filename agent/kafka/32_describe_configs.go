@@ -78,6 +78,9 @@ func unconfigurable(t kmsg.ConfigResourceType) *refusal {
 }
 
 func (s *Server) describeTopicConfigs(name string) ([]kmsg.DescribeConfigsResponseResourceConfig, *refusal) {
+	if !validTopicName(name) {
+		return nil, refused(codeInvalidTopic, "no topic can have the name %q", name)
+	}
 	var view topicView
 	found := false
 	s.meta.View(func(st *state.State) {

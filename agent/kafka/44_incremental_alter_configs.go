@@ -66,6 +66,8 @@ type configured struct {
 // configurable finds what is configured under a name.
 func (s *Server) configurable(kind kmsg.ConfigResourceType, name string) (of configured, _ *refusal) {
 	switch {
+	case kind == kmsg.ConfigResourceTypeTopic && name == "":
+		return of, refused(codeInvalidRequest, "a topic without a name: defaults of all topics are the cluster's (--entity-type brokers --entity-default)")
 	case kind == kmsg.ConfigResourceTypeTopic:
 		found := false
 		s.meta.View(func(st *state.State) {
@@ -139,12 +141,12 @@ func (s *Server) alterConfigs(
 // change is one alteration as an op: lists are worked out here, because Kafka appends to the default where nothing is set.
 func (of *configured) change(c *kmsg.IncrementalAlterConfigsRequestResourceConfig) (entry.ConfigChange, *refusal) {
 	none := entry.ConfigChange{}
+	if c.Op == kmsg.IncrementalAlterConfigOpDelete && c.Name != "" { // whatever it is: it may be of a newer firn, or not be set at all
+		return entry.ConfigChange{Name: c.Name, Kind: entry.ConfigDelete}, nil
+	}
 	spec, ok := of.spec(c.Name)
 	if !ok {
 		return none, refused(codeInvalidConfig, "%v", of.check(c.Name, ""))
-	}
-	if c.Op == kmsg.IncrementalAlterConfigOpDelete {
-		return entry.ConfigChange{Name: c.Name, Kind: entry.ConfigDelete}, nil
 	}
 	if c.Value == nil {
 		return none, refused(codeInvalidRequest, "null value for %s", c.Name)

@@ -23,7 +23,9 @@ func (s *Server) describeTopicPartitions(
 	res.Version = req.Version
 	from, firstPartition := "", int32(0)
 	if c := req.Cursor; c != nil {
-		if c.Partition < 0 { // the protocol has a place for the code at each topic only
+		named := func(t kmsg.DescribeTopicPartitionsRequestTopic) bool { return t.Topic == c.Topic }
+		// The protocol has a place for the code at each topic only.
+		if c.Partition < 0 || len(req.Topics) > 0 && !slices.ContainsFunc(req.Topics, named) {
 			for i := range req.Topics {
 				rt := kmsg.NewDescribeTopicPartitionsResponseTopic()
 				rt.Topic, rt.ErrorCode = &req.Topics[i].Topic, int16(codeInvalidRequest)

@@ -433,6 +433,8 @@ func TestConfigs(t *testing.T) {
 			{topic, "t", false, "retention.ms = week", 40, "retention.ms", "604800000 from 5"},
 			{topic, "t", false, "retention.days = 1", 40, "retention.ms", "604800000 from 5"},
 			{topic, "t", false, "retention.ms = 1;retention.ms = 2", 42, "retention.ms", "604800000 from 5"},
+			{topic, "t", false, "retention.days - ", 0, "retention.ms", "604800000 from 5"}, // as with Kafka, what is not there can go
+			{topic, "t", false, " - ", 40, "retention.ms", "604800000 from 5"},
 			{topic, "absent", false, "retention.ms = 1", 3, "retention.ms", "604800000 from 5"},
 			{broker, "1", false, "message.max.bytes = 5", 42, "max.message.bytes", "1048588 from 5"},
 			{broker, "", false, "message.max.bytes = -5", 40, "max.message.bytes", "1048588 from 5"},
@@ -451,6 +453,9 @@ func TestConfigs(t *testing.T) {
 		}
 		if r := describe(c, topic, "absent"); r.ErrorCode != 3 {
 			t.Errorf("an absent topic: code %d", r.ErrorCode)
+		}
+		if r := describe(c, topic, "a/b"); r.ErrorCode != 17 {
+			t.Errorf("a name that no topic has: code %d", r.ErrorCode)
 		}
 		if r := describe(c, logger, "1"); r.ErrorCode != 42 || r.ErrorMessage == nil {
 			t.Errorf("a logger: code %d", r.ErrorCode)

@@ -60,6 +60,7 @@ func TestAlterConfigsReplacesAll(t *testing.T) {
 			{"given twice", replacement(topic, "t", "retention.ms=1", "retention.ms=2"), false, 42, "retention.ms=77 segment.ms=88"},
 			{"contradiction", replacement(topic, "t", "min.compaction.lag.ms=5", "max.compaction.lag.ms=4"), false, 40, "retention.ms=77 segment.ms=88"},
 			{"absent", replacement(topic, "absent", "retention.ms=1"), false, 3, "retention.ms=77 segment.ms=88"},
+			{"no name", replacement(topic, "", "retention.ms=1"), false, 42, "retention.ms=77 segment.ms=88"},
 			{"an agent's own", replacement(broker, "1", "log.retention.ms=1"), false, 42, "retention.ms=77 segment.ms=88"},
 			{"a logger", replacement(logger, "1", "root=DEBUG"), false, 42, "retention.ms=77 segment.ms=88"},
 			{"validate only", replacement(topic, "t", "retention.ms=5"), true, 0, "retention.ms=77 segment.ms=88"},

@@ -181,7 +181,9 @@ func TestDescribeTopicPartitionsInPages(t *testing.T) {
 			{4, "c-0", nil, "c:0 0 1 2 3"},
 			{0, "c-3", nil, "c:0 3"},
 			{-5, "c-2", nil, "c:0 2 next c-3"},
-			{2, "b-0", []string{"a", "c"}, "c:0 0 1 next c-2"}, // the cursor's topic is gone or was not asked for
+			{2, "b-0", []string{"a", "c"}, "a:42 c:42"}, // the cursor's topic was not asked for
+			{2, "b-0", []string{"a", "b", "c"}, "b:0 0 c:0 0 next c-1"},
+			{2, "bb-0", nil, "c:0 0 1 next c-2"}, // the cursor's topic is gone
 			{2000, "c-4", nil, "c:0"},
 			{2000, "", []string{"absent", "b", "!"}, "!:17 absent:3 b:0 0"},
 			{2000, "a--1", []string{"a", "b"}, "a:42 b:42"},

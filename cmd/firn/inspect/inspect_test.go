@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -383,6 +384,45 @@ func TestStandardInput(t *testing.T) {
 	damage, err := found(t, func(out *inspect.Out) error { return inspect.ReadSegment(in, inspect.SegmentOptions{}, out) })
 	if err := errors.Join(err, in.Close()); err != nil || len(damage) > 0 {
 		t.Errorf("%v, %v", err, damage)
+	}
+}
+
+// sparse is a file of zeros behind a head, as large as anybody likes.
+type sparse struct{ head []byte }
+
+func (s sparse) ReadAt(b []byte, at int64) (int, error) {
+	clear(b)
+	if at < int64(len(s.head)) {
+		copy(b, s.head[at:])
+	}
+	return len(b), nil
+}
+
+// Memory follows the largest unit, not the input.
+func TestMemoryIsThatOfOneUnit(t *testing.T) {
+	b := segment.NewBuilder(segment.Options{})
+	for i := range 48 {
+		raw := records(t, 12_000, int64(i))
+		b.Add([16]byte{1}, 0, raw, 12_000, 1)
+	}
+	body, _, err := b.Finish(nil, []byte("id"), nil)
+	if err != nil || len(body) < 16<<20 {
+		t.Fatal(len(body), err)
+	}
+	for name, read := range map[string]func(*inspect.Out) error{
+		"segment": func(o *inspect.Out) error { return inspect.ReadSegment(input("x", body), inspect.SegmentOptions{}, o) },
+		"wal file of 1 GiB": func(o *inspect.Out) error {
+			in := &inspect.Input{Name: "f", Size: 1 << 30, ReaderAt: sparse{golden(t, "wal/testdata/v1/0000000000000005.wal")}}
+			return inspect.ReadWALFile(t.Context(), in, true, o)
+		},
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		damage, err := found(t, read)
+		runtime.ReadMemStats(&after)
+		if got := after.TotalAlloc - before.TotalAlloc; err != nil || len(damage) > 0 || got > 8<<20 {
+			t.Errorf("%s: allocated %d bytes, %v, %v", name, got, damage, err)
+		}
 	}
 }
 

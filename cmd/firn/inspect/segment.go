@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/firnlog/firn/agent/ingest"
@@ -192,7 +193,8 @@ type segmentReader struct {
 	in   *Input
 	out  *Out
 	opts SegmentOptions
-	raw  []byte // of a chunk, reused
+	// Of one chunk; reused for the next.
+	stored, raw []byte
 }
 
 func (s *segmentReader) damage(part string, position, size int64, problem string) error {
@@ -390,12 +392,12 @@ func (s *segmentReader) rawOf(c segment.Chunk, crc uint32) ([]byte, error) {
 	if crc != c.CRC && c.Codec != segment.CodecNone {
 		return nil, fmt.Errorf("compressed and damaged")
 	}
-	stored := make([]byte, c.StoredSize)
-	if err := s.in.fill(stored, c.Position); err != nil {
+	s.stored = slices.Grow(s.stored[:0], int(c.StoredSize))[:c.StoredSize]
+	if err := s.in.fill(s.stored, c.Position); err != nil {
 		return nil, err
 	}
 	c.CRC = crc
-	raw, err := segment.ReadChunk(stored, c, s.raw)
+	raw, err := segment.ReadChunk(s.stored, c, s.raw)
 	if err == nil && c.Codec != segment.CodecNone {
 		s.raw = raw
 	}

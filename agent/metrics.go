@@ -96,7 +96,8 @@ func registerWAL(r prometheus.Registerer, l *wal.Log) {
 	full := c.desc("firn_wal_full_total", "Appends refused because the write-ahead log was at its bound or the disk full.")
 	cleanup := c.desc("firn_wal_cleanup_errors_total", "Files that could not be removed or made yet; the disk is full or read-only.")
 	failed := c.desc("firn_wal_failed", "1 once a durable write or fsync has failed; it stays until the agent is started again. Page.")
-	cut := c.desc("firn_wal_torn_tails", "Torn tails that were cut off at the start; normal after a crash, and copied aside.")
+	tails := c.desc("firn_wal_torn_tails", "Torn tails that were cut off at the start; normal after a crash, and copied aside.")
+	cut := c.desc("firn_wal_cut_bytes", "Bytes of torn tails that were cut off at the start.")
 	fsync := c.desc("firn_wal_fsync_seconds", "Time of an fsync.")
 	syncing := c.desc("firn_wal_fsync_under_way_seconds", "How long the fsync under way has been running, 0 where there is none. Many seconds: a stalled disk.")
 	c.collect = func(ch chan<- prometheus.Metric) {
@@ -119,7 +120,12 @@ func registerWAL(r prometheus.Registerer, l *wal.Log) {
 		ch <- counterOf(full, float64(s.Full))
 		ch <- counterOf(cleanup, float64(s.CleanupErrors))
 		ch <- gaugeOf(failed, oneIf(s.Failed != nil))
-		ch <- gaugeOf(cut, float64(len(l.Cuts())))
+		cuts, size := l.Cuts(), int64(0)
+		for _, t := range cuts {
+			size += t.Size
+		}
+		ch <- gaugeOf(tails, float64(len(cuts)))
+		ch <- gaugeOf(cut, float64(size))
 		buckets := make(map[float64]uint64, wal.SyncBuckets-1)
 		var count uint64
 		for i, n := range s.Syncs {

@@ -35,7 +35,7 @@ func (a *Agent) openWAL(ctx context.Context) error {
 		}
 	}
 	for _, c := range l.Cuts() {
-		a.parts.Logger.Warn("cut off the torn tail of a write-ahead file", "file", c.File, "position", c.Position, "copy", c.Copy)
+		a.parts.Logger.Warn("cut off the torn tail of a write-ahead file", "file", c.File, "position", c.Position, "size", c.Size, "copy", c.Copy)
 	}
 	if n := l.Stats().DurableFrames; n > 0 {
 		a.parts.Logger.Warn("the write-ahead log holds durable frames, which this firn does not write and leaves alone", "directory", dir, "frames", n)

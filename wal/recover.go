@@ -20,6 +20,7 @@ const brokenKeep = 8
 type Cut struct {
 	File     string // path
 	Position int64  // where the file now ends
+	Size     int64  // bytes that were cut off
 	Copy     string // path of the copy of what was cut
 }
 
@@ -298,7 +299,7 @@ func (l *Log) repair(r *found) error {
 		if err := l.writeWhole(broken, io.NewSectionReader(r.f, r.end, r.tornEnd-r.end)); err != nil {
 			return fmt.Errorf("copy torn tail: %w", err)
 		}
-		l.cuts = append(l.cuts, Cut{File: r.name, Position: r.end, Copy: broken})
+		l.cuts = append(l.cuts, Cut{File: r.name, Position: r.end, Size: r.tornEnd - r.end, Copy: broken})
 	}
 	if r.synced < r.end || r.size > r.end {
 		if err := rewrite(r.f, r.synced, r.end); err != nil {

@@ -126,7 +126,7 @@ func TestTornTailIsCopiedAndCut(t *testing.T) {
 					t.Fatalf("recovered %v", ns)
 				}
 				for _, cut := range l.Cuts() {
-					if cut.Position != 4352 || cut.File != dir+"/0000000000000005.wal" {
+					if cut.Position != 4352 || cut.File != dir+"/0000000000000005.wal" || cut.Size != int64(len(bytes.TrimRight(b[4352:], "\x00"))) {
 						t.Fatalf("cut %+v", cut)
 					}
 				}

@@ -13,7 +13,10 @@ import (
 )
 
 // condition is a part that the agent depends on, and what is wrong with it: "" where nothing is.
-type condition struct{ part, cause string }
+type condition struct {
+	part, cause string
+	told        bool // by the room itself: no line of ours
+}
 
 // The parts, as logs, metrics and /readyz name them.
 const (
@@ -34,6 +37,9 @@ func (a *Agent) conditions() []condition {
 	list[2].cause, list[3].cause = a.bucketHealth.causes()
 	if err := a.wal.Stats().Failed; err != nil {
 		list[4].cause = fmt.Sprintf("the write-ahead log failed and stays failed until the agent is started again: %v", err)
+	}
+	if list[4].cause == "" && a.ingest != nil {
+		list[4].cause, list[4].told = a.ingest.SpillFault(), true
 	}
 	return list
 }
@@ -150,7 +156,9 @@ func (a *Agent) watchConditions(ctx context.Context) {
 				o = &outage{}
 				outages[c.part] = o
 			}
-			o.look(a.parts.Logger, c, now)
+			if !c.told {
+				o.look(a.parts.Logger, c, now)
+			}
 			if c.part == partBucketRead && c.cause != "" && now.Sub(probed) >= probeInterval {
 				probed = now
 				a.probe(ctx)

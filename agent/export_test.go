@@ -19,7 +19,7 @@ func (c *Config) Rooms() []any {
 // Look tells the log what has changed of a part; cause is "" where it is well.
 func Look(logger *slog.Logger) func(cause string, now time.Time) {
 	var o outage
-	return func(cause string, now time.Time) { o.look(logger, condition{"etcd", cause}, now) }
+	return func(cause string, now time.Time) { o.look(logger, condition{part: "etcd", cause: cause}, now) }
 }
 
 // BucketHealth judges a bucket by its requests: those that read and those that write.

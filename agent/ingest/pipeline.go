@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -82,6 +83,7 @@ type Pipeline struct {
 	// spillDown: the last attempt to spill failed. It is not tried again before spillRest, so that a full disk is not asked by
 	// every waiting producer at every change.
 	spillDown bool
+	spillErr  error // of the last attempt that failed
 	spillRest time.Time
 	waiters   int           // on change
 	change    chan struct{} // closed and replaced when room or parts fell and somebody waits
@@ -226,11 +228,24 @@ const spillPause = time.Second
 func (p *Pipeline) spillFailed(err error) {
 	p.mu.Lock()
 	down := p.spillDown
-	p.spillDown, p.spillRest = true, time.Now().Add(spillPause)
+	p.spillDown, p.spillRest, p.spillErr = true, time.Now().Add(spillPause), err
 	p.mu.Unlock()
 	if !down {
 		p.cfg.Logger.Warn("the disk takes no batches, producers wait for the bucket", "error", err, "retry_every", spillPause)
 	}
+}
+
+// spillFresh is for how long a disk that refused a batch counts as refusing: it is asked again only when memory is full.
+const spillFresh = 30 * time.Second
+
+// SpillFault says why batches that do not fit into memory cannot be spilled, or "".
+func (p *Pipeline) SpillFault() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.spillDown || time.Now().After(p.spillRest.Add(spillFresh)) {
+		return ""
+	}
+	return fmt.Sprintf("what does not fit into memory waits for the bucket, the disk does not take it: %v", p.spillErr)
 }
 
 func (p *Pipeline) spillWorks() {

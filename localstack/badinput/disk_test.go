@@ -98,6 +98,9 @@ func TestDiskRefusesWhatDoesNotFitIntoMemory(t *testing.T) {
 			if said := c.logs.with("the disk takes no batches", tt.word); len(said) != 1 {
 				t.Errorf("the agent said %q", said)
 			}
+			if h := c.health(); !h.Ready || !strings.Contains(h.Degraded, "disk: ") || !strings.Contains(h.Degraded, tt.word) {
+				t.Errorf("health: %+v", h)
+			}
 			c.disk.SetFault(nil)
 			c.disk.SetCapacity(0)
 			for i := 0; i < 20 && len(c.logs.with("the disk takes batches again")) == 0; i++ {

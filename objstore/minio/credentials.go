@@ -45,7 +45,11 @@ func newCredentials(o s3compat.Options, roles *http.Client) *credentials.Credent
 		{"the MinIO client's config.json", &credentials.FileMinioClient{}},
 	}
 	if !instanceDisabled() {
-		links = append(links, link{"web identity, container and instance roles", &credentials.IAM{Client: roles, Region: o.Region}})
+		iam := &credentials.IAM{Client: roles, Region: o.Region}
+		if os.Getenv("AWS_WEB_IDENTITY_TOKEN_FILE") != "" {
+			iam.Endpoint = os.Getenv("AWS_ENDPOINT_URL_STS") // who trades the token, where that is not AWS; as the AWS SDK takes it
+		}
+		links = append(links, link{"web identity, container and instance roles", iam})
 	}
 	return credentials.New(&chain{links: links})
 }

@@ -198,6 +198,7 @@ func TestWhereCredentialsComeFrom(t *testing.T) {
 			func(o *minio.Options) { o.Profile = "day" }, "", `profile "day"`},
 		{"file of the MinIO client", map[string]string{"MINIO_SHARED_CREDENTIALS_FILE": mc}, nil, "of-mc", ""},
 		{"container role", map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": role}, nil, "of-container", ""},
+		{"web identity", s3compattest.WebIdentity(t, "of-web-identity"), nil, "of-web-identity", ""},
 		{"nowhere", nil, nil, "", "no credentials"},
 		{"nowhere, but asked for none", nil, func(o *minio.Options) { o.Anonymous = true }, "anonymous", ""},
 	} {

@@ -128,16 +128,24 @@ func TestWhoAsks(t *testing.T) {
 			t.Errorf("signed %q, want %q", signed, c.want)
 		}
 	}
-	t.Run("container role", func(t *testing.T) {
-		t.Setenv("AWS_ACCESS_KEY_ID", "")
-		t.Setenv("AWS_SECRET_ACCESS_KEY", "")
-		t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", s3compattest.ContainerRole(t, "of-container"))
-		var signed string
-		b := open(t, s3compattest.Serve(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { signed = r.Header.Get("Authorization") })), nil)
-		if err := b.Put(t.Context(), "k", []byte("x"), objstore.PutOptions{}); err != nil || !strings.Contains(signed, "Credential=of-container/") {
-			t.Errorf("signed %q, %v", signed, err)
-		}
-	})
+	for want, env := range map[string]map[string]string{
+		"of-container":    {"AWS_CONTAINER_CREDENTIALS_FULL_URI": s3compattest.ContainerRole(t, "of-container")},
+		"of-web-identity": s3compattest.WebIdentity(t, "of-web-identity"),
+	} {
+		t.Run(want, func(t *testing.T) {
+			t.Setenv("AWS_ACCESS_KEY_ID", "")
+			t.Setenv("AWS_SECRET_ACCESS_KEY", "")
+			for name, value := range env {
+				t.Setenv(name, value)
+			}
+			var signed string
+			b := open(t, s3compattest.Serve(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { signed = r.Header.Get("Authorization") })),
+				func(o *s3.Options) { o.Region = "us-east-1" })
+			if err := b.Put(t.Context(), "k", []byte("x"), objstore.PutOptions{}); err != nil || !strings.Contains(signed, "Credential="+want+"/") {
+				t.Errorf("signed %q, %v", signed, err)
+			}
+		})
+	}
 	options := s3compattest.Options("http://127.0.0.1:1")
 	options.Profile = "day"
 	if _, err := s3.New(t.Context(), options); !errors.Is(err, objstore.ErrInvalid) || !strings.Contains(err.Error(), "day") {

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -23,6 +25,26 @@ func ContainerRole(t *testing.T, accessKey string) string {
 		_, _ = io.WriteString(w, `{"AccessKeyId":"`+accessKey+`","SecretAccessKey":"s","Token":"t","Expiration":"`+
 			time.Now().Add(time.Hour).UTC().Format(time.RFC3339)+`"}`)
 	}))
+}
+
+// WebIdentity serves credentials with that access key to whoever shows a token, as a security token service does, and returns the
+// environment that leads there.
+func WebIdentity(t *testing.T, accessKey string) map[string]string {
+	const token = "token of a workload"
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	service := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.FormValue("Action") != "AssumeRoleWithWebIdentity" || r.FormValue("WebIdentityToken") != token {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		_, _ = io.WriteString(w, `<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleWithWebIdentityResult><Credentials>`+
+			`<AccessKeyId>`+accessKey+`</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken><Expiration>`+
+			time.Now().Add(time.Hour).UTC().Format(time.RFC3339)+`</Expiration></Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>`)
+	}))
+	return map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": file, "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/firn", "AWS_ENDPOINT_URL_STS": service}
 }
 
 func discard() *log.Logger { return log.New(io.Discard, "", 0) }

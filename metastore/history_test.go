@@ -19,8 +19,8 @@ import (
 
 // author writes a log's history into a bucket by hand, so that it can be wrong in every way.
 type author struct {
-	t      *testing.T
-	bucket *mem.Bucket
+	t      testing.TB
+	bucket objstore.Bucket
 	id     log.Identity
 	st     *state.State
 	seq    uint64
@@ -28,9 +28,9 @@ type author struct {
 	tag    byte     // of the incarnation and the writer
 }
 
-func newAuthor(t *testing.T) *author {
+func newAuthor(t testing.TB, buckets ...objstore.Bucket) *author {
 	t.Helper()
-	a := &author{t: t, bucket: mem.New(), id: log.Identity{ID: [16]byte{7}, Epoch: 1}, tag: 1}
+	a := &author{t: t, bucket: append(buckets, mem.New())[0], id: log.Identity{ID: [16]byte{7}, Epoch: 1}, tag: 1}
 	a.st = state.New(state.Identity{ID: a.id.ID, Epoch: 1})
 	if err := checkMarker(t.Context(), a.bucket, a.id, true); err != nil {
 		t.Fatal(err)
@@ -52,6 +52,15 @@ func (a *author) fork(tag byte) *author {
 // write seals a range of n entries, each of which makes a topic.
 func (a *author) write(n int, name string) {
 	a.t.Helper()
+	a.seal(n, func() entry.Op {
+		id := entry.UUID{0x99, byte(a.st.N()), byte(a.st.N() >> 8), a.tag}
+		return &entry.CreateTopic{Name: fmt.Sprintf("%s-%d", name, a.st.N()), ID: id, Partitions: 1}
+	})
+}
+
+// seal writes a range of n entries with an op each.
+func (a *author) seal(n int, op func() entry.Op) {
+	a.t.Helper()
 	r := &archiveRange{identity: a.id, before: a.st.ChainHash()}
 	if len(a.keys) > 0 {
 		r.previous = a.keys[len(a.keys)-1]
@@ -62,8 +71,7 @@ func (a *author) write(n int, name string) {
 		if a.st.N() == 0 {
 			e.Ops = append(e.Ops, &entry.Join{Name: "a", MaxFeatureLevel: 1})
 		}
-		id := entry.UUID{0x99, byte(a.st.N()), byte(a.st.N() >> 8), a.tag}
-		e.Ops = append(e.Ops, &entry.CreateTopic{Name: fmt.Sprintf("%s-%d", name, a.st.N()), ID: id, Partitions: 1})
+		e.Ops = append(e.Ops, op())
 		value := e.AppendTo(nil)
 		r.entries = append(r.entries, log.Entry{N: a.st.N() + 1, Key: log.Key{Incarnation: [16]byte{1}, Seq: a.seq}, Value: value})
 		if err := a.st.Apply(a.st.N()+1, value, &e, nil); err != nil {

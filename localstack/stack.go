@@ -32,8 +32,12 @@ type Options struct {
 
 // Stack is a running cluster.
 type Stack struct {
-	Dir    string
-	Etcd   *Process // nil with `firn dev`
+	Dir  string
+	Etcd *Process // nil with `firn dev`
+	// EtcdAddr is where etcd listens, and EtcdDir its data.
+	EtcdAddr, EtcdDir string
+	// Bucket is the bucket's URL where Agents share one.
+	Bucket string
 	Agents []*Agent
 }
 
@@ -103,6 +107,7 @@ func (s *Stack) start(ctx context.Context, o Options) error {
 	if bucket == "" {
 		bucket = "file://" + filepath.Join(dir, "bucket")
 	}
+	s.EtcdAddr, s.EtcdDir, s.Bucket = client, filepath.Join(dir, "etcd"), bucket
 	for i := range o.Agents {
 		name := fmt.Sprintf("a%d", i+1)
 		a := &Agent{Kafka: ports[2*i], HTTP: ports[2*i+1]}

@@ -432,9 +432,10 @@ func newConfigUnset(e env) *cobra.Command {
 func newConfigList(e env) *cobra.Command {
 	var a *admin
 	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List every setting that somebody has set, of the cluster, its brokers and topics",
-		Args:  arguments(cobra.NoArgs),
+		Use:     "list",
+		Short:   "List every setting that somebody has set, of the cluster, its brokers and topics",
+		Example: "  firn config list -o json",
+		Args:    arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.do(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
 				all, err := listConfigs(ctx, adm)

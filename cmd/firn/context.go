@@ -59,9 +59,10 @@ func (v contextView) security() string {
 func newContextList(e env) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List contexts; a star marks the current one",
-		Args:  arguments(cobra.NoArgs),
+		Use:     "list",
+		Short:   "List contexts; a star marks the current one",
+		Example: "  firn context list",
+		Args:    arguments(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			contexts, err := client.LoadContexts(client.ContextsPath(e.Getenv))
 			if err != nil {
@@ -95,6 +96,7 @@ func newContextUse(e env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "use NAME",
 		Short:             "Make a context the current one",
+		Example:           "  firn context use prod",
 		Args:              arguments(cobra.ExactArgs(1)),
 		ValidArgsFunction: first(completeContexts(e)),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -117,6 +119,7 @@ func newContextShow(e env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "show [NAME]",
 		Short:             "Show a context, the current one if none is named",
+		Example:           "  firn context show prod -o json",
 		Args:              arguments(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: first(completeContexts(e)),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -318,6 +321,7 @@ func newContextDelete(e env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "delete NAME...",
 		Short:             "Forget contexts",
+		Example:           "  firn context delete staging",
 		Args:              arguments(cobra.MinimumNArgs(1)),
 		ValidArgsFunction: completeContexts(e),
 		RunE: func(_ *cobra.Command, names []string) error {

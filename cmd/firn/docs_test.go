@@ -35,7 +35,7 @@ func TestCLIPage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		document(&made, cmd)
+		document(t, &made, cmd)
 	}
 	if *rewrite {
 		if err := os.WriteFile(path, []byte(made.String()), 0o644); err != nil {
@@ -49,8 +49,11 @@ func TestCLIPage(t *testing.T) {
 }
 
 // document writes the help of a command and of those below it.
-func document(w *strings.Builder, cmd *cobra.Command) {
+func document(t *testing.T, w *strings.Builder, cmd *cobra.Command) {
 	cmd.InitDefaultHelpFlag()
+	if !cmd.HasAvailableSubCommands() && cmd.Example == "" && !strings.HasPrefix(cmd.CommandPath(), "firn completion") {
+		t.Errorf("%s has no example", cmd.CommandPath())
+	}
 	about := cmd.Long
 	if about == "" {
 		about = cmd.Short
@@ -58,7 +61,7 @@ func document(w *strings.Builder, cmd *cobra.Command) {
 	fmt.Fprintf(w, "\n## %s\n\n```\n%s\n\n%s```\n", cmd.CommandPath(), strings.TrimSpace(about), cmd.UsageString())
 	for _, sub := range cmd.Commands() {
 		if sub.IsAvailableCommand() {
-			document(w, sub)
+			document(t, w, sub)
 		}
 	}
 }

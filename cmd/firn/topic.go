@@ -83,9 +83,10 @@ func newTopicDelete(e env) *cobra.Command {
 	var a *admin
 	var yes bool
 	cmd := &cobra.Command{
-		Use:   "delete TOPIC...",
-		Short: "Delete topics and all their records",
-		Args:  arguments(cobra.MinimumNArgs(1)),
+		Use:     "delete TOPIC...",
+		Short:   "Delete topics and all their records",
+		Example: "  firn topic delete orders audit --yes",
+		Args:    arguments(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			if err := confirm(e, yes, "delete topic "+strings.Join(names, ", ")+" with all records"); err != nil {
 				return err
@@ -166,9 +167,10 @@ func newTopicList(e env) *cobra.Command {
 	var a *admin
 	var internal bool
 	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List topics",
-		Args:  arguments(cobra.NoArgs),
+		Use:     "list",
+		Short:   "List topics",
+		Example: "  firn topic list\n  firn topic list -o json | jq -r '.[].name'",
+		Args:    arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.do(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
 				details, err := adm.ListTopicsWithInternal(ctx)

@@ -48,9 +48,10 @@ func (b build) String() string {
 func newVersion(e env) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use:   "version",
-		Short: "Say what this binary was built from",
-		Args:  arguments(cobra.NoArgs),
+		Use:     "version",
+		Short:   "Say what this binary was built from",
+		Example: "  firn version -o json",
+		Args:    arguments(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			if output == "json" {
 				return writeJSON(e.Stdout, thisBuild())

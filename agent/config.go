@@ -74,6 +74,7 @@ type Config struct {
 	FirstRequestBytes       int
 	FirstRequestTimeout     time.Duration
 	PressureTimeout         time.Duration
+	StrangerBytes           int
 	QueuedBytes             int
 	WorkBytes               int
 	DecompressBytes         int
@@ -224,6 +225,8 @@ func (c *Config) Tunables() []Tunable {
 		"requests read and not done with, per connection; at least twice --request-bytes where not set")
 	row(t, "in-flight-bytes", &c.InFlightBytes, Bytes, max(share.requests, 2*request), 1<<20, 1<<40,
 		"requests with records, read and not done with, in all; a quarter of --memory-limit where not set, at least twice --request-bytes")
+	row(t, "stranger-bytes", &c.StrangerBytes, Bytes, max(share.strangers, request), 64<<10, 1<<40,
+		"of requests that are larger than any that their connection has sent before, what has come, in all; a 16th of --memory-limit where not set, at least --request-bytes")
 	row(t, "queued-bytes", &c.QueuedBytes, Bytes, share.queued, 64<<10, 1<<40, "small requests that were read, in all; a 32nd of --memory-limit where not set")
 	row(t, "work-bytes", &c.WorkBytes, Bytes, share.work, 1<<20, 1<<40, "what is made of requests until they are answered, records apart; a 16th of --memory-limit where not set")
 	row(t, "decompress-bytes", &c.DecompressBytes, Bytes, share.decompress, 1<<20, 1<<40,
@@ -297,7 +300,7 @@ func (c *Config) kafka() kafka.Config {
 		Listener:        listenerName,
 		ProduceBytesMax: c.RequestBytes, RequestBytesMax: c.OtherRequestBytes,
 		ConnectionInFlightBytes: c.ConnectionInFlightBytes, InFlightBytes: c.InFlightBytes,
-		QueuedBytes: c.QueuedBytes, WorkBytes: c.WorkBytes, DecompressBytes: c.DecompressBytes,
+		StrangerBytes: c.StrangerBytes, QueuedBytes: c.QueuedBytes, WorkBytes: c.WorkBytes, DecompressBytes: c.DecompressBytes,
 		ConnectionRequests: c.ConnectionRequests, Connections: c.Connections,
 		ConnectionsPerAddress: c.ConnectionsPerAddress, AcceptsPerSecond: c.AcceptsPerSecond,
 		FirstRequestBytesMax: c.FirstRequestBytes, FirstRequestTimeout: c.FirstRequestTimeout, PressureTimeout: c.PressureTimeout,

@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"time"
 	"unsafe"
 
@@ -267,15 +268,18 @@ func (s *Server) admit(ctx context.Context, r *request, req *produceRequest) (st
 				continue
 			}
 			lim.MaxDecompressedBytes = max(min(left, batch.DefaultMaxDecompressedBytes), 1)
-			room := s.decompress.clip(batch.DecompressRoom(p.records, lim))
-			if room > 0 {
-				if err := s.decompress.take(ctx, room); err != nil {
+			room := batch.DecompressRoom(p.records, lim)
+			if room > 0 { // no more at a time than there are processors: the rest would only be in everybody's way
+				room = s.decompress.clip(max(room, s.decompress.share()/int64(runtime.GOMAXPROCS(0))))
+				if err := s.decompress.take(ctx, r.conn.visitor, room); err != nil {
 					return staging{}, context.Cause(ctx)
 				}
 			}
 			header, verr := s.checkBatch(v, r.version, p, lim)
-			s.decompress.give(room)
-			left -= v.Decompressed()
+			s.decompress.give(r.conn.visitor, room)
+			if len(p.records) > 0 {
+				left -= v.Decompressed()
+			}
 			if verr != nil {
 				continue
 			}

@@ -229,9 +229,9 @@ func (f *fetching) answer(ctx context.Context, r *request, final bool) (reply, i
 			want = min(want+int(min(int64(max(p.maxBytes, 1)), p.behind)), most)
 		}
 	}
-	charge := int64(max(want, 0))
+	charge := s.answers.clip(int64(max(want, 0)))
 	if charge > 0 {
-		if err := s.answers.take(ctx, charge); err != nil {
+		if err := s.answers.take(ctx, r.conn.visitor, charge); err != nil {
 			return reply{}, 0, context.Cause(ctx)
 		}
 	}
@@ -249,7 +249,7 @@ func (f *fetching) answer(ctx context.Context, r *request, final bool) (reply, i
 	}
 	if ctx.Err() != nil || !final && size < min(int(f.req.MinBytes), most) {
 		s.pool.put(dst)
-		s.answers.give(charge)
+		s.answers.give(r.conn.visitor, charge)
 		if ctx.Err() != nil {
 			return reply{}, 0, context.Cause(ctx)
 		}
@@ -258,12 +258,12 @@ func (f *fetching) answer(ctx context.Context, r *request, final bool) (reply, i
 	// What is held is the buffer, not what is in it.
 	switch held := s.answers.clip(int64(cap(dst))); {
 	case size == 0:
-		s.answers.give(charge)
+		s.answers.give(r.conn.visitor, charge)
 		charge = 0
 	case held < charge:
-		s.answers.give(charge - held)
+		s.answers.give(r.conn.visitor, charge-held)
 		charge = held
-	case held > charge && s.answers.more(held-charge):
+	case held > charge && s.answers.more(r.conn.visitor, held-charge):
 		charge = held
 	}
 	for _, i := range included {

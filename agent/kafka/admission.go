@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 )
 
 // admission counts connections by the address they come from. Addresses of IPv6 count by their /64, which is what one
@@ -12,6 +14,8 @@ import (
 type admission struct {
 	most int           // connections of one address
 	rate time.Duration // between connections of one address, in the long run
+	// budgets are shared between addresses. Set before the first connection.
+	budgets []*budget
 
 	mu   sync.Mutex // guards from
 	from map[netip.Addr]*visitor
@@ -21,6 +25,16 @@ type visitor struct {
 	open int
 	// due is when the next connection would come if all came at the rate. It may lie admissionBurst ahead before any waits.
 	due time.Time
+	// shares are what is left to it of each budget.
+	shares [kinds]*semaphore.Weighted
+}
+
+// share is the address's part of a budget; nil where there is none.
+func (v *visitor) share(b *budget) *semaphore.Weighted {
+	if v == nil || b.kind == kinds {
+		return nil
+	}
+	return v.shares[b.kind]
 }
 
 // admissionBurst is for how long's worth of connections nobody waits.
@@ -48,22 +62,25 @@ func addressOf(a net.Addr) netip.Addr {
 }
 
 // enter counts a connection in, which has to wait first where its address makes too many; ok is false where it has too many.
-func (a *admission) enter(addr netip.Addr, now time.Time) (wait time.Duration, ok bool) {
+func (a *admission) enter(addr netip.Addr, now time.Time) (v *visitor, wait time.Duration, ok bool) {
 	if !addr.IsValid() {
-		return 0, true
+		return nil, 0, true
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	v := a.from[addr]
+	v = a.from[addr]
 	if v == nil {
 		if len(a.from) >= visitorsMax {
 			a.pruneLocked(now)
 		}
 		v = &visitor{}
+		for _, b := range a.budgets {
+			v.shares[b.kind] = semaphore.NewWeighted(b.share())
+		}
 		a.from[addr] = v
 	}
 	if v.open >= a.most {
-		return 0, false
+		return nil, 0, false
 	}
 	v.open++
 	if v.due.Before(now) {
@@ -71,7 +88,7 @@ func (a *admission) enter(addr netip.Addr, now time.Time) (wait time.Duration, o
 	}
 	wait = v.due.Sub(now) - admissionBurst
 	v.due = v.due.Add(a.rate)
-	return max(wait, 0), true
+	return v, max(wait, 0), true
 }
 
 func (a *admission) leave(addr netip.Addr, now time.Time) {

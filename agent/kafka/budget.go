@@ -8,8 +8,23 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// budget is a number of bytes that are handed out first come, first served.
+// kind tells the budgets that connections share apart.
+type kind int8
+
+const (
+	kindInFlight kind = iota
+	kindStrangers
+	kindQueued
+	kindWork
+	kindAnswers
+	kindDecompress
+	kinds
+)
+
+// budget is a number of bytes that are handed out first come, first served. One address gets three quarters of it at most:
+// whatever comes from there, others are served.
 type budget struct {
+	kind  kind
 	size  int64
 	sem   *semaphore.Weighted
 	gauge gauge // what is handed out; may be nil
@@ -24,30 +39,47 @@ type gauge interface{ Add(delta float64) }
 // pressedEvery is how often those who hold a budget are looked through while somebody waits for it.
 const pressedEvery = time.Second
 
-func newBudget(size int, out gauge) *budget {
-	return &budget{size: int64(size), sem: semaphore.NewWeighted(int64(size)), gauge: out}
+func newBudget(k kind, size int, out gauge) *budget {
+	return &budget{kind: k, size: int64(size), sem: semaphore.NewWeighted(int64(size)), gauge: out}
 }
 
-// clip is n, or the whole budget where n is larger: who needs more than there is may go on alone.
-func (b *budget) clip(n int64) int64 { return min(n, b.size) }
+// share is what one address gets at most.
+func (b *budget) share() int64 { return b.size - b.size/4 }
 
-// take waits for n bytes.
-func (b *budget) take(ctx context.Context, n int64) error {
-	if !b.sem.TryAcquire(n) {
+// clip is n, or all that can be had where n is larger: who needs more than there is may go on alone.
+func (b *budget) clip(n int64) int64 { return min(n, b.share()) }
+
+// take waits for n bytes for an address, which may be nil.
+func (b *budget) take(ctx context.Context, v *visitor, n int64) error {
+	if mine := v.share(b); mine != nil {
+		// Whoever waits here holds nothing of the whole, and whoever waits for the whole has had its share: no circle.
+		if err := b.acquire(ctx, mine, n); err != nil {
+			return err
+		}
+		if err := b.acquire(ctx, b.sem, n); err != nil {
+			mine.Release(n)
+			return err
+		}
+	} else if err := b.acquire(ctx, b.sem, n); err != nil {
+		return err
+	}
+	if b.gauge != nil {
+		b.gauge.Add(float64(n))
+	}
+	return nil
+}
+
+func (b *budget) acquire(ctx context.Context, sem *semaphore.Weighted, n int64) error {
+	if !sem.TryAcquire(n) {
 		if b.pressed != nil {
 			defer b.press()()
 		}
 		since := time.Now()
-		err := b.sem.Acquire(ctx, n)
+		err := sem.Acquire(ctx, n)
 		if b.waited != nil {
 			b.waited.Add(time.Since(since).Seconds())
 		}
-		if err != nil {
-			return err
-		}
-	}
-	if b.gauge != nil {
-		b.gauge.Add(float64(n))
+		return err
 	}
 	return nil
 }
@@ -75,8 +107,15 @@ func (b *budget) press() (stop func()) {
 }
 
 // more takes n bytes if they are there at once.
-func (b *budget) more(n int64) bool {
+func (b *budget) more(v *visitor, n int64) bool {
+	mine := v.share(b)
+	if mine != nil && !mine.TryAcquire(n) {
+		return false
+	}
 	if !b.sem.TryAcquire(n) {
+		if mine != nil {
+			mine.Release(n)
+		}
 		return false
 	}
 	if b.gauge != nil {
@@ -85,11 +124,14 @@ func (b *budget) more(n int64) bool {
 	return true
 }
 
-func (b *budget) give(n int64) {
+func (b *budget) give(v *visitor, n int64) {
 	if n <= 0 {
 		return
 	}
 	b.sem.Release(n)
+	if mine := v.share(b); mine != nil {
+		mine.Release(n)
+	}
 	if b.gauge != nil {
 		b.gauge.Add(-float64(n))
 	}
@@ -108,7 +150,7 @@ func (h *hold) take(ctx context.Context, c *conn, n int64) error {
 		return nil
 	}
 	n = c.s.work.clip(n)
-	if err := c.s.work.take(ctx, n); err != nil {
+	if err := c.s.work.take(ctx, c.visitor, n); err != nil {
 		return context.Cause(ctx)
 	}
 	h.n = n
@@ -120,8 +162,8 @@ func (h *hold) more(c *conn, n int64) bool {
 	if h.free && n <= freeBytes {
 		return true
 	}
-	n = min(n, c.s.work.size-h.n)
-	if !c.s.work.more(n) {
+	n = min(n, c.s.work.share()-h.n)
+	if !c.s.work.more(c.visitor, n) {
 		return false
 	}
 	h.n += n
@@ -130,7 +172,7 @@ func (h *hold) more(c *conn, n int64) bool {
 
 // give gives everything back. Safe twice.
 func (h *hold) give(c *conn) {
-	c.s.work.give(h.n)
+	c.s.work.give(c.visitor, h.n)
 	if h.free {
 		c.freeAnswer.Store(false)
 	}

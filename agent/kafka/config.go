@@ -80,6 +80,9 @@ type Config struct {
 	InFlightBytes           int
 	// ConnectionRequests bounds the requests of a connection that are not answered. Default 64.
 	ConnectionRequests int
+	// StrangerBytes bounds, for all connections, requests that are larger than any that their connection has sent before, by
+	// what has come of them. Default 32 MiB.
+	StrangerBytes int
 	// QueuedBytes bounds, for all connections, small requests that carry no records. Default 16 MiB.
 	QueuedBytes int
 	// Connections bounds the connections, ConnectionsPerAddress those of one IP address (or IPv6 /64). More are closed at
@@ -167,6 +170,7 @@ func (c *Config) Validate() error {
 	count("connection in-flight bytes", &c.ConnectionInFlightBytes, 32<<20)
 	count("in-flight bytes", &c.InFlightBytes, 128<<20)
 	count("connection requests", &c.ConnectionRequests, 64)
+	count("stranger bytes", &c.StrangerBytes, 32<<20)
 	count("queued bytes", &c.QueuedBytes, 16<<20)
 	count("connections", &c.Connections, 10_000)
 	count("connections per address", &c.ConnectionsPerAddress, int64(c.Connections))
@@ -209,6 +213,7 @@ func (c *Config) Validate() error {
 		{c.ConnectionInFlightBytes < frame, "connection in-flight bytes are below the largest request"},
 		{c.InFlightBytes < frame, "in-flight bytes are below the largest request"},
 		{c.ProduceTimeoutMax < c.ProduceTimeoutMin, "produce timeout max is below produce timeout min"},
+		{c.StrangerBytes < frame, "stranger bytes are below the largest request"},
 		{c.QueuedBytes < frameStep, "queued bytes are below 64 KiB"},
 		{frame > 1<<30, "the largest request exceeds 1 GiB"},
 		{c.FetchInFlightBytes < c.FetchBytesMax, "fetch in-flight bytes are below fetch bytes max"},

@@ -16,12 +16,14 @@ import (
 
 // conn is one connection; see the package doc for its goroutines.
 type conn struct {
-	s      *Server
-	nc     net.Conn
-	from   netip.Addr      // the client's, as admission counts it; zero where unknown
-	at     time.Time       // when it was accepted
-	ctx    context.Context // ends with the connection
-	cancel context.CancelCauseFunc
+	s       *Server
+	nc      net.Conn
+	from    netip.Addr      // the client's, as admission counts it; zero where unknown
+	visitor *visitor        // what it shares with others of its address; nil where that is unknown
+	left    atomic.Bool     // admission has counted it out
+	at      time.Time       // when it was accepted
+	ctx     context.Context // ends with the connection
+	cancel  context.CancelCauseFunc
 
 	// slots bounds the requests that are read and not answered, and with them both queues below: while the executor is in a
 	// long poll, the reader must not be held up behind it, or it would not see the client go.
@@ -33,7 +35,8 @@ type conn struct {
 	// free is taken while a request or an answer of the connection is held without a charge; see freeBytes.
 	freeRequest, freeAnswer atomic.Bool
 	// proven: a request was understood. Until then the connection is given little; see Config.FirstRequestTimeout.
-	proven atomic.Bool
+	proven     atomic.Bool
+	understood chan struct{} // closed when proven is set
 	// readSince and writeSince are since when (Unix ns) a piece of a request or of an answer has been under way; 0: none is.
 	// A connection that holds a budget others wait for must not take long over it.
 	readSince, writeSince atomic.Int64
@@ -55,8 +58,9 @@ type answer struct {
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{
 		s: s, nc: nc, from: addressOf(nc.RemoteAddr()), at: time.Now(),
-		slots:  make(chan struct{}, s.cfg.ConnectionRequests),
-		budget: newBudget(s.cfg.ConnectionInFlightBytes, nil),
+		understood: make(chan struct{}),
+		slots:      make(chan struct{}, s.cfg.ConnectionRequests),
+		budget:     newBudget(kinds, s.cfg.ConnectionInFlightBytes, nil),
 	}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	return c
@@ -130,7 +134,9 @@ func (c *conn) execute() {
 			c.fail(err)
 			continue
 		}
-		c.proven.Store(true)
+		if !c.proven.Swap(true) {
+			close(c.understood)
+		}
 		if c.line.put(&c.mu, a) {
 			c.wg.Go(c.write)
 		}
@@ -375,7 +381,7 @@ func (a *answer) drop(c *conn) {
 		c.s.pool.put(a.built)
 		a.built = nil
 	}
-	c.s.answers.give(a.charge)
+	c.s.answers.give(c.visitor, a.charge)
 	a.charge = 0
 	a.held.give(c)
 }

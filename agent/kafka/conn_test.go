@@ -164,8 +164,6 @@ func TestBackPressureIsNotReading(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
-		gate := make(chan struct{})
-		a.with(func(a *agent) { a.gate = gate })
 		s := server(t, a, func(c *kafka.Config) {
 			c.ProduceBytesMax, c.RequestBytesMax = 1<<20, 1<<20
 			c.ConnectionInFlightBytes, c.InFlightBytes = 1<<20, 2<<20
@@ -174,24 +172,27 @@ func TestBackPressureIsNotReading(t *testing.T) {
 			synctest.Wait()
 			a.mu.Lock()
 			defer a.mu.Unlock()
-			return len(a.batches[a.ref("t")])
+			return len(a.batches[a.ref("t")]) - 3
 		}
 		send := func(c *client, n int) {
 			for range n {
 				c.send(produceRequest(9, "t", 0, records(t, batch.BuildOptions{}, strings.Repeat("x", 400_000))))
 			}
 		}
-		c := dial(t, s)
+		c, other, third := dial(t, s), dial(t, s), dial(t, s)
+		for _, c := range []*client{c, other, third} { // who has sent as much before is charged for it at once
+			c.produce("t", 0, strings.Repeat("x", 400_000))
+		}
+		gate := make(chan struct{})
+		a.with(func(a *agent) { a.gate = gate })
 		send(c, 4)
 		if n := staged(); n != 2 {
 			t.Errorf("%d requests of 400 kB are in flight where 1 MiB may be", n)
 		}
-		other := dial(t, s)
 		send(other, 4)
 		if n := staged(); n != 4 {
 			t.Errorf("%d in all: another connection has a budget of its own", n)
 		}
-		third := dial(t, s)
 		send(third, 4)
 		if n := staged(); n != 5 { // 2 MiB in all
 			t.Errorf("%d with three connections", n)

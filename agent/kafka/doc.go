@@ -22,13 +22,15 @@
 // Whatever clients can make a server keep is taken from a budget before it is made, and where a budget is used up they wait:
 //
 //	in flight   requests with records and large ones, from before room is made for them until they are done with
+//	strangers   those that are larger than any that their connection has sent before, as far as they have come
 //	queued      small requests, until they were served
 //	work        what is made of a request until it was answered: decoded, in handlers, as an answer. Its size is found by
 //	            walking the request against the shape of its API, and by asking what the answer will name
 //	answers     records of Fetch answers, until they were written
+//	decompress  what checking compressed batches takes
 //
-// One small request and one small answer of each connection go without, so that who asks for one thing after the other is
-// served however crowded it is. A connection that is slow to send or to take what it holds a budget for is closed when
+// One address gets three quarters of each at most. One small request and one small answer of each connection go without, so
+// that who asks for one thing after the other is served however crowded it is. A connection that is slow to send or to take what it holds a budget for is closed when
 // others wait for that budget, and a long poll that holds some ends. Connections are bounded in all and per address, where a
 // newcomer displaces the oldest one that never asked for anything; more than so many a second of one address wait.
 //

@@ -24,7 +24,8 @@ func (s *Server) Serve1(nc net.Conn) {
 
 // InFlight and FetchInFlight report whether all of a budget is there again.
 func (s *Server) InFlight() bool {
-	return s.inFlight.sem.TryAcquire(int64(s.cfg.InFlightBytes)) && release(s.inFlight, s.cfg.InFlightBytes)
+	return s.inFlight.sem.TryAcquire(s.inFlight.size) && release(s.inFlight, s.cfg.InFlightBytes) &&
+		s.strangers.sem.TryAcquire(s.strangers.size) && release(s.strangers, s.cfg.StrangerBytes)
 }
 
 func (s *Server) FetchInFlight() bool {
@@ -234,7 +235,7 @@ func (s *Server) Handle(req kmsg.Request) (body []byte, charged int64, err error
 		return nil, 0, err
 	}
 	if a.built != nil {
-		s.answers.give(a.charge)
+		s.answers.give(nil, a.charge)
 		return a.built, charged, nil
 	}
 	return a.body(nil), charged, nil

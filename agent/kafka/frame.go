@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -84,6 +85,13 @@ func (fr *frameReader) next() (*frame, error) {
 	if _, ok := lookupAPI(key); !ok {
 		return nil, fmt.Errorf("%w: unknown API key %d", errMalformed, key)
 	}
+	if key != keyProduce && fr.size() > int64(cfg.FirstRequestBytesMax) && c.unanswered.Load() > 0 {
+		select { // whether the one before it was a request is about to be known
+		case <-c.understood:
+		case <-c.ctx.Done():
+			return nil, context.Cause(c.ctx)
+		}
+	}
 	limit, first := int64(cfg.RequestBytesMax), ""
 	switch {
 	case key == keyProduce: // which may be a connection's first: clients of pinned versions ask for nothing before
@@ -133,26 +141,34 @@ func (fr *frameReader) awaitFirst() error {
 
 // charges are what a request holds of the budgets.
 type charges struct {
-	size   int64
+	size   int64   // of the connection's
 	shared *budget // nil: none but the connection's
+	n      int64   // of shared
 	free   bool    // it is the connection's one request that goes without
 }
 
 // charge waits for room for a request of size bytes. Every request counts against the connection's budget for as long as it
 // is queued, and against one that connections share. That is another for small ones that carry no records: they must get
-// through while producers are held back.
-func (c *conn) charge(size int64, records bool) (ch charges, err error) {
+// through while producers are held back. A stranger has not sent anything as large before; it is charged as bytes come, of a
+// budget of its own, so that any number of large claims holds up nobody who is at work.
+func (c *conn) charge(size int64, records, stranger bool) (ch charges, err error) {
+	ch.n = size
 	switch {
+	case size <= freeBytes && c.freeRequest.CompareAndSwap(false, true):
+		ch.free, ch.n = true, 0
+	case stranger:
+		ch.shared, ch.n = c.s.strangers, 0
 	case records || size > frameStep:
 		ch.shared = c.s.inFlight
-	case size > freeBytes || !c.freeRequest.CompareAndSwap(false, true):
-		ch.shared = c.s.queued
 	default:
-		ch.free = true
+		ch.shared = c.s.queued
 	}
-	if err = c.budget.take(c.ctx, size); err == nil && ch.shared != nil {
-		if err = ch.shared.take(c.ctx, size); err != nil {
-			c.budget.give(size)
+	if ch.n > 0 {
+		ch.n = ch.shared.clip(ch.n)
+	}
+	if err = c.budget.take(c.ctx, nil, size); err == nil && ch.n > 0 {
+		if err = ch.shared.take(c.ctx, c.visitor, ch.n); err != nil {
+			c.budget.give(nil, size)
 		}
 	}
 	if err != nil {
@@ -165,10 +181,34 @@ func (c *conn) charge(size int64, records bool) (ch charges, err error) {
 	return ch, nil
 }
 
+// grow charges a stranger for room bytes in all. Whoever already holds some waits for more only so long: others may wait for
+// just that.
+func (c *conn) grow(ch *charges, room int64) error {
+	more := ch.shared.clip(room) - ch.n
+	if more <= 0 {
+		return nil
+	}
+	ctx := c.ctx
+	if ch.n > 0 {
+		limited, cancel := context.WithTimeout(ctx, 2*c.s.cfg.PressureTimeout)
+		defer cancel()
+		ctx = limited
+	}
+	switch err := ch.shared.take(ctx, c.visitor, more); {
+	case err == nil:
+	case c.ctx.Err() != nil:
+		return context.Cause(c.ctx)
+	default:
+		return fmt.Errorf("%w: no memory for a request this large; others hold it", errSlow)
+	}
+	ch.n += more
+	return nil
+}
+
 func (c *conn) refund(ch charges) {
-	c.budget.give(ch.size)
+	c.budget.give(nil, ch.size)
 	if ch.shared != nil {
-		ch.shared.give(ch.size)
+		ch.shared.give(c.visitor, ch.n)
 	}
 	if ch.free {
 		c.freeRequest.Store(false)
@@ -180,6 +220,7 @@ func (c *conn) refund(ch charges) {
 func (fr *frameReader) body(size int, records bool) (*frame, error) {
 	c, pool := fr.c, &fr.c.s.pool
 	var held charges
+	stranger := size > max(fr.proven, uncharged)
 	b := pool.get(min(size, firstRoom))
 	fail := func(err error) (*frame, error) {
 		c.readSince.Store(0)
@@ -193,7 +234,7 @@ func (fr *frameReader) body(size int, records bool) (*frame, error) {
 			// Waiting for room is ours to answer for, not the client's.
 			c.readSince.Store(0)
 			var err error
-			if held, err = c.charge(int64(size), records); err != nil {
+			if held, err = c.charge(int64(size), records, stranger); err != nil {
 				return fail(err)
 			}
 			charged = true
@@ -203,7 +244,13 @@ func (fr *frameReader) body(size int, records bool) (*frame, error) {
 		}
 		if len(b) == cap(b) {
 			room := 2 * cap(b)
-			if charged {
+			switch {
+			case charged && stranger:
+				c.readSince.Store(0)
+				if err := c.grow(&held, int64(min(size, room))); err != nil {
+					return fail(err)
+				}
+			case charged:
 				room = max(room, fr.proven)
 			}
 			grown := append(pool.get(min(size, room)), b...)

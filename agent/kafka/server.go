@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -26,6 +27,7 @@ type Server struct {
 	shapes     map[int16]shape
 	pool       buffers
 	inFlight   *budget // large requests and those with records, until they are done with
+	strangers  *budget // requests larger than any that their connection has sent before, as far as they have come
 	queued     *budget // other requests
 	work       *budget // what is made of requests until they are answered, records apart
 	answers    *budget // records of Fetch answers until they are written
@@ -62,11 +64,12 @@ func New(cfg Config, meta Metastore, producer Producer, log Log) (*Server, error
 	s := &Server{
 		cfg: cfg, meta: meta, producer: producer, log: log,
 		shapes:     shapes(),
-		inFlight:   newBudget(cfg.InFlightBytes, cfg.Metrics.inFlightBytes),
-		queued:     newBudget(cfg.QueuedBytes, cfg.Metrics.queuedBytes),
-		work:       newBudget(cfg.WorkBytes, cfg.Metrics.workBytes),
-		answers:    newBudget(cfg.FetchInFlightBytes, cfg.Metrics.fetchBytes),
-		decompress: newBudget(cfg.DecompressBytes, nil),
+		inFlight:   newBudget(kindInFlight, cfg.InFlightBytes, cfg.Metrics.inFlightBytes),
+		strangers:  newBudget(kindStrangers, cfg.StrangerBytes, nil),
+		queued:     newBudget(kindQueued, cfg.QueuedBytes, cfg.Metrics.queuedBytes),
+		work:       newBudget(kindWork, cfg.WorkBytes, cfg.Metrics.workBytes),
+		answers:    newBudget(kindAnswers, cfg.FetchInFlightBytes, cfg.Metrics.fetchBytes),
+		decompress: newBudget(kindDecompress, cfg.DecompressBytes, nil),
 		admission:  newAdmission(cfg.ConnectionsPerAddress, cfg.AcceptsPerSecond),
 		sessions:   newSessions(cfg.FetchSessions, cfg.FetchSessionBytes, cfg.Metrics),
 		validators: sync.Pool{New: func() any { return batch.NewValidator() }},
@@ -75,7 +78,10 @@ func New(cfg Config, meta Metastore, producer Producer, log Log) (*Server, error
 		listeners:  make(map[net.Listener]struct{}),
 		conns:      make(map[*conn]struct{}),
 	}
-	for name, b := range map[string]*budget{"in_flight": s.inFlight, "queued": s.queued, "work": s.work, "fetch": s.answers} {
+	for name, b := range map[string]*budget{
+		"in_flight": s.inFlight, "strangers": s.strangers, "queued": s.queued, "work": s.work, "fetch": s.answers, "decompress": s.decompress,
+	} {
+		s.admission.budgets = append(s.admission.budgets, b)
 		b.pressed = s.relieve
 		b.waited = cfg.Metrics.budgetWait.WithLabelValues(name)
 	}
@@ -158,12 +164,19 @@ const newcomerAge = time.Second
 // start runs a connection.
 func (s *Server) start(nc net.Conn) {
 	c := newConn(s, nc)
-	wait, welcome := s.admission.enter(c.from, c.at)
+	visitor, wait, welcome := s.admission.enter(c.from, c.at)
 	var displaced *conn
 	s.mu.Lock()
-	if len(s.conns) >= s.cfg.Connections && welcome && !s.closing {
-		displaced = s.displaceLocked(c.at)
+	switch {
+	case s.closing:
+	case !welcome: // its address has too many: one of those makes room
+		if displaced = s.displaceLocked(c.at, c.from); displaced != nil {
+			visitor, wait, welcome = s.admission.enter(c.from, c.at)
+		}
+	case len(s.conns) >= s.cfg.Connections:
+		displaced = s.displaceLocked(c.at, netip.Addr{})
 	}
+	c.visitor = visitor
 	refused := ""
 	switch {
 	case s.closing:
@@ -184,7 +197,7 @@ func (s *Server) start(nc net.Conn) {
 	if refused != "" {
 		s.cfg.Metrics.refused.WithLabelValues(refused).Inc()
 		if welcome {
-			s.admission.leave(c.from, c.at)
+			s.leave(c)
 		}
 		c.fail(errDraining)
 		return
@@ -194,7 +207,7 @@ func (s *Server) start(nc net.Conn) {
 	go func() {
 		defer s.wg.Done()
 		defer s.cfg.Metrics.connections.Dec()
-		defer func() { s.admission.leave(c.from, time.Now()) }()
+		defer s.leave(c)
 		if wait > 0 {
 			s.cfg.Metrics.paced.Inc()
 			pause(c.ctx, wait, nil, s.drained)
@@ -206,16 +219,24 @@ func (s *Server) start(nc net.Conn) {
 	}()
 }
 
-// displaceLocked takes the oldest connection that never asked for anything out of the count, to be closed; nil where there is
-// none. So whoever opens connections and leaves them keeps nobody out.
-func (s *Server) displaceLocked(now time.Time) (oldest *conn) {
+// leave counts a connection out, once.
+func (s *Server) leave(c *conn) {
+	if !c.left.Swap(true) {
+		s.admission.leave(c.from, time.Now())
+	}
+}
+
+// displaceLocked takes the oldest connection that never asked for anything out of the counts, to be closed; nil where there is
+// none. A valid address means one of its own. So whoever opens connections and leaves them keeps nobody out.
+func (s *Server) displaceLocked(now time.Time, from netip.Addr) (oldest *conn) {
 	for c := range s.conns {
-		if !c.proven.Load() && now.Sub(c.at) >= newcomerAge && (oldest == nil || c.at.Before(oldest.at)) {
+		if !c.proven.Load() && (!from.IsValid() || c.from == from) && now.Sub(c.at) >= newcomerAge && (oldest == nil || c.at.Before(oldest.at)) {
 			oldest = c
 		}
 	}
 	if oldest != nil {
 		delete(s.conns, oldest)
+		s.leave(oldest)
 	}
 	return oldest
 }

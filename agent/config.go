@@ -224,7 +224,7 @@ func (c *Config) Tunables() []Tunable {
 	row(t, "connection-in-flight-bytes", &c.ConnectionInFlightBytes, Bytes, max(srv.ConnectionInFlightBytes, 2*request), 64<<10, 1<<40,
 		"requests read and not done with, per connection; at least twice --request-bytes where not set")
 	row(t, "in-flight-bytes", &c.InFlightBytes, Bytes, max(share.requests, 2*request), 1<<20, 1<<40,
-		"requests with records, read and not done with, in all; a quarter of --memory-limit where not set, at least twice --request-bytes")
+		"requests with records, read and not done with, in all; three 16ths of --memory-limit where not set, at least twice --request-bytes")
 	row(t, "stranger-bytes", &c.StrangerBytes, Bytes, max(share.strangers, request), 64<<10, 1<<40,
 		"of requests that are larger than any that their connection has sent before, what has come, in all; a 16th of --memory-limit where not set, at least --request-bytes")
 	row(t, "queued-bytes", &c.QueuedBytes, Bytes, share.queued, 64<<10, 1<<40, "small requests that were read, in all; a 32nd of --memory-limit where not set")

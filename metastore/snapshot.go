@@ -94,7 +94,8 @@ func readSnapshot(ctx context.Context, bucket objstore.Bucket, identity log.Iden
 // would be skipped.
 func mend(err error, what, key string) error {
 	if errors.Is(err, ErrCorrupt) || errors.Is(err, objstore.ErrNotFound) {
-		return fmt.Errorf("%w; firn inspect %s --bucket URL %s says what is wrong with it: put it back from a copy or an older version of it in the bucket",
+		return fmt.Errorf("%w; firn inspect %s --bucket URL %s says what is wrong with it: put it back from a copy or an older version of it in the bucket; "+
+			"docs/operations.md, Damaged data, has what else there is",
 			err, what, key)
 	}
 	return err

@@ -27,6 +27,7 @@ import (
 	"github.com/firnlog/firn/agent"
 	"github.com/firnlog/firn/metastore"
 	"github.com/firnlog/firn/metastore/log"
+	"github.com/firnlog/firn/metastore/log/memlog"
 	"github.com/firnlog/firn/metastore/state"
 	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/segment"
@@ -415,6 +416,49 @@ func TestDamagedSnapshotStopsTheStart(t *testing.T) {
 		names(t, err, tt.words...)
 	}
 	b.check()
+}
+
+// A snapshot of which there is no copy costs a restore from the start of the archive, as docs/operations.md says, and no record.
+func TestLostSnapshotIsMadeAgainFromTheArchive(t *testing.T) {
+	c := open(t, options{tune: often})
+	b := c.bystander(true)
+	c.snapshots()
+	b.progress()
+	b.end()
+	acked := b.acked
+	c.stop()
+	infos, err := c.inner.List(t.Context(), "metastore/snapshot/", "", 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range infos { // every one, so that no older one helps
+		if err := c.inner.Put(t.Context(), i.Key, []byte("FIRNSNAP\x01 damaged"), objstore.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	names(t, c.start(), "metastore/snapshot/", "docs/operations.md")
+
+	old := c.store
+	c.store = memlog.NewStore(memlog.Config{Empty: true})
+	t.Cleanup(func() { _ = c.store.Close() })
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	founder, ok := log.FounderOf(c.look())
+	if !ok {
+		t.Fatal("no founder")
+	}
+	report, err := metastore.Restore(t.Context(), founder, c.inner, metastore.RestoreOptions{EtcdIsLost: true, FromStart: true})
+	if err != nil {
+		t.Fatalf("%v: %+v", err, report)
+	}
+	if err := c.start(); err != nil {
+		t.Fatal(err)
+	}
+	values, err := c.read(bystanderTopic, 0, int(acked))
+	if err != nil || int64(len(values)) < acked || values[acked-1] != fmt.Sprint(acked-1) {
+		t.Errorf("%d records of %d, %v", len(values), acked, err)
+	}
 }
 
 // An agent that needs the archive stops where an object of it is damaged or missing, and names it; `firn metastore verify` does too.

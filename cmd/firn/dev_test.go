@@ -172,6 +172,48 @@ func TestDevKeepsWhatItAcknowledged(t *testing.T) {
 	}
 }
 
+// The etcd inside is lost, the bucket is not.
+func TestDevIsRestoredFromItsBucket(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	f := dev(t, "--data-dir", dir)
+	must(t, "", "topic", "create", "events", "--brokers", f.ready())
+	must(t, "one\n", "produce", "events", "--brokers", f.ready())
+	must(t, "", "metastore", "snapshot", "--etcd", field(t, f, "etcd"), "--bucket", "file://"+filepath.Join(dir, "bucket"))
+	must(t, "two\n", "produce", "events", "--brokers", f.ready())
+	f.stop()
+	if err := os.RemoveAll(filepath.Join(dir, "etcd")); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{append([]string{"dev", "--data-dir", dir}, anyPort...), "firn metastore restore"},
+		{[]string{"metastore", "restore", "--dev", dir}, "--etcd-is-lost"},
+		{[]string{"metastore", "restore", "--dev", t.TempDir(), "--etcd-is-lost"}, "holds no firn cluster"},
+	} {
+		if code, _, stderr := once(t, "", tt.args...); code != exitFailure || !strings.Contains(stderr, tt.want) {
+			t.Errorf("%v: exit code %d: %s", tt.args, code, stderr)
+		}
+	}
+	if got := must(t, "", "metastore", "restore", "--dev", dir, "--dry-run"); !strings.Contains(got, "nothing was changed") {
+		t.Errorf("dry run: %s", got)
+	}
+	if got := must(t, "", "metastore", "restore", "--dev", dir, "--etcd-is-lost", "-o", "json"); !strings.Contains(got, `"epoch":2`) {
+		t.Errorf("restore: %s", got)
+	}
+	if code, _, stderr := once(t, "", "metastore", "restore", "--dev", dir, "--etcd-is-lost"); code != exitFailure || !strings.Contains(stderr, "nothing to restore") {
+		t.Errorf("twice: exit code %d: %s", code, stderr)
+	}
+	f = dev(t, "--data-dir", dir)
+	if got := must(t, "", "consume", "events", "--from", "start", "--exit-at-end", "--brokers", f.ready()); got != "one\ntwo\n" {
+		t.Errorf("consumed %q", got)
+	}
+	if code := f.stop(); code != 0 {
+		t.Fatalf("exit code %d: %s", code, f.errs)
+	}
+}
+
 func field(t *testing.T, f *firn, name string) string {
 	t.Helper()
 	for line := range strings.Lines(f.out.String()) {

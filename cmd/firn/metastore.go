@@ -22,6 +22,7 @@ type metastoreFlags struct {
 	serving // an agent's settings, so that it takes an agent's configuration file
 	json    bool
 	output  string
+	dev     string // data directory of a firn dev, whose own etcd and bucket are meant; "": not
 }
 
 func newMetastore(e env) *cobra.Command {
@@ -61,27 +62,47 @@ type finding interface{ Lines() []string }
 
 // run opens the metastore and the bucket for do, and prints what it reports, also where it comes with an error.
 func (m *metastoreFlags) run(ctx context.Context, e env, do func(context.Context, log.Log, objstore.Bucket) (finding, error)) error {
-	if problems := slices.Concat(resolve(m.set, e), m.required(m.set), m.stores.validate(m.set)); len(problems) > 0 {
+	problems := slices.Concat(resolve(m.set, e), m.stores.validate(m.set))
+	if m.dev == "" {
+		problems = append(problems, m.required(m.set)...)
+	}
+	if len(problems) > 0 {
 		return fmt.Errorf("%w: %w", client.ErrUsage, errors.Join(problems...))
 	}
 	if m.output != "text" && m.output != "json" {
 		return fmt.Errorf("%w: --output is text or json, not %q", client.ErrUsage, m.output)
 	}
-	l, err := m.openLog(ctx, m.options(slog.New(slog.DiscardHandler)))
+	l, bucket, started, err := m.open(ctx)
+	defer func() { _ = started.close() }()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = l.Close() }()
-	bucket, err := m.openBucket(ctx, m.bucket)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = bucket.Close() }()
 	r, err := do(ctx, l, bucket)
 	if r == nil || reflect.ValueOf(r).IsNil() {
 		return err
 	}
 	return errors.Join(err, m.print(e, r))
+}
+
+// open opens what was asked for, or what a firn dev has in its directory.
+func (m *metastoreFlags) open(ctx context.Context) (l log.Log, bucket objstore.Bucket, started closers, err error) {
+	silent, location := slog.New(slog.DiscardHandler), m.bucket
+	if m.dev != "" {
+		m.dataDir = m.dev
+		if l, err = m.openMetastore(ctx, silent, &started); err != nil {
+			return nil, nil, started, err
+		}
+		location, err = m.bucketURL()
+	} else if l, err = m.openLog(ctx, m.options(silent)); err == nil {
+		started.add(l.Close)
+	}
+	if err == nil {
+		bucket, err = m.openBucket(ctx, location)
+	}
+	if err == nil {
+		started.add(bucket.Close)
+	}
+	return l, bucket, started, err
 }
 
 func (m *metastoreFlags) print(e env, r finding) error {

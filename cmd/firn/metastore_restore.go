@@ -51,6 +51,7 @@ docs/operations.md has the whole procedure. Exit code 3 where the bucket's histo
 	f.BoolVar(&opts.DryRun, "dry-run", false, "say what a restore would do, and change nothing")
 	f.BoolVar(&opts.AcceptDamage, "accept-damage", false, "go on without what is damaged in the bucket; the report lists it")
 	f.BoolVar(&opts.FromStart, "from-start", false, "replay the whole archive instead of beginning with a snapshot")
+	f.StringVar(&flags.dev, "dev", "", "data directory of a firn dev that has lost the etcd inside it: restore to that, in place of --etcd and --bucket")
 	f.StringVar(&opts.Head, "head", "", "archive object to end with, where the bucket holds more than one history")
 	return cmd
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -172,6 +173,33 @@ func TestDestructiveCommandsAsk(t *testing.T) {
 	}
 	if r := s.run("yes\n", "topic", "delete", "t"); r.code != exitUsage { // a pipe is nobody who was asked
 		t.Errorf("%+v", r)
+	}
+}
+
+// A signal at the question ends the command at once, and nothing has happened.
+func TestQuestionInterrupted(t *testing.T) {
+	s := newShell(t)
+	s.must("", "topic", "create", "t", "--partitions", "1")
+	r, w := io.Pipe()
+	defer w.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	asked := new(lines)
+	done := make(chan int)
+	go func() {
+		done <- run(ctx, env{
+			Stdin: r, Stdout: io.Discard, Stderr: asked, Args: []string{"topic", "delete", "t", "--brokers", s.brokers},
+			Getenv: func(string) string { return "" }, Log: slog.New(slog.DiscardHandler),
+			Terminal: func(any) (int, bool) { return 80, true },
+		})
+	}()
+	<-asked.wrote("Type yes")
+	cancel()
+	if code := <-done; code != exitInterrupted || !strings.Contains(asked.String(), "interrupted: nothing was changed") {
+		t.Errorf("exit code %d, %s", code, asked)
+	}
+	if out := s.must("", "topic", "list"); !strings.Contains(out, "t ") {
+		t.Errorf("%s", out)
 	}
 }
 

@@ -460,6 +460,9 @@ func newConfigList(e env) *cobra.Command {
 	return cmd
 }
 
+// topicsAsked bounds how many topics' settings one answer has: some 5 KB each.
+const topicsAsked = 500
+
 // listConfigs returns what is set on each resource itself, as opposed to what it inherits.
 func listConfigs(ctx context.Context, adm *kadm.Client) ([]resourceConfigs, error) {
 	meta, err := adm.Metadata(ctx)
@@ -499,12 +502,14 @@ func listConfigs(ctx context.Context, adm *kadm.Client) ([]resourceConfigs, erro
 	if err := errors.Join(add("cluster", cluster), add("broker", brokers)); err != nil {
 		return nil, err
 	}
-	if len(meta.Topics) == 0 {
-		return all, nil
+	for names := range slices.Chunk(meta.Topics.Names(), topicsAsked) {
+		topics, err := adm.DescribeTopicConfigs(ctx, names...)
+		if err != nil {
+			return nil, fmt.Errorf("describe the settings of topics: %w", err)
+		}
+		if err := add("topic", topics); err != nil {
+			return nil, err
+		}
 	}
-	topics, err := adm.DescribeTopicConfigs(ctx, meta.Topics.Names()...)
-	if err != nil {
-		return nil, fmt.Errorf("describe the settings of topics: %w", err)
-	}
-	return all, add("topic", topics)
+	return all, nil
 }

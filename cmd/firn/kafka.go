@@ -161,8 +161,9 @@ func yesFlag(cmd *cobra.Command, yes *bool) {
 	cmd.Flags().BoolVar(yes, "yes", false, "do not ask; needed where standard input is not a terminal")
 }
 
-// confirm asks before what cannot be undone. Where there is nobody to ask, --yes has to have been given.
-func confirm(e env, yes bool, what string) error {
+// confirm asks before what cannot be undone. Where there is nobody to ask, --yes has to have been given. A question that
+// nobody answers does not hold up the end of ctx.
+func confirm(ctx context.Context, e env, yes bool, what string) error {
 	if yes {
 		return nil
 	}
@@ -171,12 +172,27 @@ func confirm(e env, yes bool, what string) error {
 		return fmt.Errorf("%w: %s cannot be undone, and there is no terminal to ask at: add --yes", client.ErrUsage, what)
 	}
 	_, _ = fmt.Fprintf(e.Stderr, "%s? This cannot be undone. Type yes to go on: ", what)
-	answer, err := bufio.NewReader(io.LimitReader(e.Stdin, 1<<10)).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read the answer: %w", err)
-	}
-	if strings.TrimSpace(answer) != "yes" {
-		return errors.New("not confirmed, nothing was changed")
+	answered := make(chan string, 1)
+	failed := make(chan error, 1)
+	go func() {
+		answer, err := bufio.NewReader(io.LimitReader(e.Stdin, 1<<10)).ReadString('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			failed <- err
+			return
+		}
+		answered <- answer
+	}()
+	const unchanged = "nothing was changed"
+	select {
+	case <-ctx.Done():
+		_, _ = fmt.Fprintln(e.Stderr)
+		return fmt.Errorf("%s: %w", unchanged, ctx.Err())
+	case err := <-failed:
+		return fmt.Errorf("read the answer: %w; %s", err, unchanged)
+	case answer := <-answered:
+		if strings.TrimSpace(answer) != "yes" {
+			return fmt.Errorf("not confirmed, %s", unchanged)
+		}
 	}
 	return nil
 }

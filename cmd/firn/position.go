@@ -18,7 +18,7 @@ const positionHelp = `A POSITION is
   start, end             the log start offset; the end as it is when the command starts
   42                     an offset
   -10                    as many records before the end
-  2024-03-01T12:00:00Z   a time in RFC 3339: the first record that is not older
+  2024-03-01T12:00:00Z   a time in RFC 3339: the first record that is not older, or the end
   @1709294400000         the same, in milliseconds since 1970
   -1h, -30m, -7d         the same, as long ago`
 

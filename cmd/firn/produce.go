@@ -294,8 +294,12 @@ func (p *produceCommand) run(ctx context.Context, topic string) error {
 	defer stop(nil)
 	s := &sending{cl: cl, deadlines: deadlines{parent: context.WithoutCancel(ctx), timeout: p.timeout}, topic: topic, stop: stop, progress: progress{label: topic, began: time.Now()}}
 	s.progress.total = total(sources)
-	if columns, is := p.env.terminal(p.env.Stderr); is && !p.quiet && !p.typed(sources) {
-		s.progress.start(p.env.Stderr, columns)
+	if columns, is := p.env.terminal(p.env.Stderr); is && !p.quiet {
+		if p.typed(sources) {
+			_, _ = fmt.Fprintln(p.env.Stderr, "each line is a record; end with Ctrl-D on a line of its own")
+		} else {
+			s.progress.start(p.env.Stderr, columns)
+		}
 	}
 	inputErr := p.read(reading, sources, parse, s)
 	if errors.Is(inputErr, errGivenUp) {

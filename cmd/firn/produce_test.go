@@ -315,6 +315,9 @@ func TestProgressBar(t *testing.T) {
 	if out := produce(false); strings.Contains(out, "\r") || !strings.HasPrefix(out, "2 records acknowledged") {
 		t.Errorf("%q", out)
 	}
+	if r := s.asking("typed\n", "produce", "t"); r.code != exitOK || !strings.HasPrefix(r.errOut, "each line is a record; end with Ctrl-D") || strings.Contains(r.errOut, "\r") {
+		t.Errorf("%+v", r)
+	}
 	if out := produce(true, "--quiet"); out != "" {
 		t.Errorf("%q", out)
 	}

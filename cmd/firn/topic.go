@@ -88,7 +88,7 @@ func newTopicDelete(e env) *cobra.Command {
 		Example: "  firn topic delete orders audit --yes",
 		Args:    arguments(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, names []string) error {
-			if err := confirm(e, yes, "delete topic "+strings.Join(names, ", ")+" with all records"); err != nil {
+			if err := confirm(cmd.Context(), e, yes, "delete topic "+strings.Join(names, ", ")+" with all records"); err != nil {
 				return err
 			}
 			return a.do(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
@@ -532,7 +532,7 @@ func newTopicDeleteRecords(e env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := confirm(e, yes, "delete records of topic "+topic+" before "+before); err != nil {
+			if err := confirm(cmd.Context(), e, yes, "delete records of topic "+topic+" before "+before); err != nil {
 				return err
 			}
 			return a.do(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {

@@ -41,6 +41,7 @@ fuzz: ## every fuzz target for FUZZTIME
 
 generate: build ## the pages that follow from the program
 	$(BIN) docs configuration > docs/configuration.md
+	$(GO) test ./cmd/firn -run '^TestCLIPage$$' -rewrite
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...

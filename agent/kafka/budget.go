@@ -30,8 +30,8 @@ type budget struct {
 	gauge gauge // what is handed out; may be nil
 	// waited, where not nil, adds up the seconds that somebody waited.
 	waited gauge
-	// pressed, where not nil, is called for as long as somebody waits, every pressedEvery.
-	pressed func()
+	// pressure, where not nil, is told while somebody waits.
+	pressure *pressure
 }
 
 type gauge interface{ Add(delta float64) }
@@ -71,8 +71,9 @@ func (b *budget) take(ctx context.Context, v *visitor, n int64) error {
 
 func (b *budget) acquire(ctx context.Context, sem *semaphore.Weighted, n int64) error {
 	if !sem.TryAcquire(n) {
-		if b.pressed != nil {
-			defer b.press()()
+		if b.pressure != nil {
+			b.pressure.enter()
+			defer b.pressure.leave()
 		}
 		since := time.Now()
 		err := sem.Acquire(ctx, n)
@@ -84,25 +85,43 @@ func (b *budget) acquire(ctx context.Context, sem *semaphore.Weighted, n int64) 
 	return nil
 }
 
-// press calls pressed every now and then until the function that it returns is called.
-func (b *budget) press() (stop func()) {
+// pressure calls relieve every now and then for as long as anybody waits for a budget. One goroutine does, whoever waits; it
+// ends with the last who does.
+type pressure struct {
+	relieve func()
+
+	mu      sync.Mutex // guards the rest
+	waiting int
+	over    chan struct{} // closed when nobody waits any more
+}
+
+func (p *pressure) enter() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.waiting++; p.waiting > 1 {
+		return
+	}
 	over := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
+	p.over = over
+	go func() {
 		t := time.NewTicker(pressedEvery)
 		defer t.Stop()
 		for {
 			select {
 			case <-t.C:
-				b.pressed()
+				p.relieve()
 			case <-over:
 				return
 			}
 		}
-	})
-	return func() {
-		close(over)
-		wg.Wait()
+	}()
+}
+
+func (p *pressure) leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.waiting--; p.waiting == 0 {
+		close(p.over)
 	}
 }
 

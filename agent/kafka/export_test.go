@@ -212,10 +212,17 @@ func BufferFor(size int) int {
 // Handle decodes and serves a request as the executor does, and returns the encoded answer's body; charged is what was asked
 // of the budget for it.
 func (s *Server) Handle(req kmsg.Request) (body []byte, charged int64, err error) {
-	frame := kmsg.NewRequestFormatter().AppendRequest(nil, req, 1)[4:]
-	r, _, err := parseRequest(frame)
+	return s.HandleFrame(kmsg.NewRequestFormatter().AppendRequest(nil, req, 1)[4:])
+}
+
+// HandleFrame is Handle for the bytes of a request, which is no Produce.
+func (s *Server) HandleFrame(frame []byte) (body []byte, charged int64, err error) {
+	r, unknown, err := parseRequest(frame)
 	if err != nil {
 		return nil, 0, err
+	}
+	if unknown {
+		return s.unknownApiVersions().body(nil), 0, nil
 	}
 	ours, theirs := net.Pipe()
 	defer func() { _, _ = ours.Close(), theirs.Close() }()

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -66,6 +67,47 @@ func FuzzRequest(f *testing.F) {
 		req.SetVersion(version)
 		if err := req.ReadFrom(body); err != nil {
 			t.Errorf("%s version %d: the shape fits and the decoder says %v", kmsg.NameForKey(key), version, err)
+		}
+	})
+}
+
+// Whatever is asked, the answer is one that clients can read, and serving it takes about what was charged for it.
+func FuzzAnswer(f *testing.F) {
+	corpus(f, func(_, _ int16, frame []byte) { f.Add(frame) })
+	for _, v := range kafka.Versions() {
+		for _, body := range kafka.Bodies(v.Key, v.Max, 30, false) {
+			f.Add(append(header(v.Key, v.Max), body...))
+		}
+	}
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		key, version, body := kafka.Body(frame)
+		if body == nil || key == 0 {
+			return
+		}
+		a := newCluster(t).join("a")
+		a.topic("t", 3)
+		s := server(t, a, func(c *kafka.Config) { c.FetchWaitMax, c.AutoCreateTopics = time.Millisecond, true })
+		var answer []byte
+		var charged int64
+		var err error
+		got := allocated(func() { answer, charged, err = s.HandleFrame(frame) })
+		if err != nil {
+			return
+		}
+		// Topics that are made are the state's, and entries of it.
+		if got > 8*charged+4<<20 {
+			t.Errorf("%s version %d: %d bytes allocated, %d charged", kmsg.NameForKey(key), version, got, charged)
+		}
+		res := kmsg.ResponseForKey(key)
+		res.SetVersion(version)
+		if key == 1 { // comes with its header
+			answer = answer[8:]
+			if res.IsFlexible() {
+				answer = answer[1:]
+			}
+		}
+		if err := res.ReadFrom(answer); err != nil {
+			t.Errorf("%s version %d: the answer does not decode: %v", kmsg.NameForKey(key), version, err)
 		}
 	})
 }

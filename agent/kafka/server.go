@@ -78,11 +78,12 @@ func New(cfg Config, meta Metastore, producer Producer, log Log) (*Server, error
 		listeners:  make(map[net.Listener]struct{}),
 		conns:      make(map[*conn]struct{}),
 	}
+	relief := &pressure{relieve: s.relieve}
 	for name, b := range map[string]*budget{
 		"in_flight": s.inFlight, "strangers": s.strangers, "queued": s.queued, "work": s.work, "fetch": s.answers, "decompress": s.decompress,
 	} {
 		s.admission.budgets = append(s.admission.budgets, b)
-		b.pressed = s.relieve
+		b.pressure = relief
 		b.waited = cfg.Metrics.budgetWait.WithLabelValues(name)
 	}
 	return s, nil

@@ -19,19 +19,8 @@ var ErrNeedsRestore = errors.New("the metastore's log needs a restore")
 // found another log beside the cluster's bucket, and leave the etcd unfit for the restore that it needs.
 func Identify(ctx context.Context, l log.Log, bucket objstore.Bucket) (log.Identity, error) {
 	if f, ok := log.FounderOf(l); ok {
-		standing, err := f.Standing(ctx)
-		if err != nil {
-			return log.Identity{}, fmt.Errorf("look at the metastore: %w", err)
-		}
-		if standing.Identity.Epoch == 0 {
-			m, err := readMarker(ctx, bucket)
-			switch {
-			case err == nil:
-				return log.Identity{}, fmt.Errorf("%w: the bucket belongs to log %s, and etcd holds none; use the bucket and the etcd of one cluster, "+
-					"or an empty prefix; where etcd has lost its data run firn metastore restore", ErrNeedsRestore, m.LogID)
-			case !errors.Is(err, objstore.ErrNotFound):
-				return log.Identity{}, err
-			}
+		if err := checkFounded(ctx, f, bucket); err != nil {
+			return log.Identity{}, err
 		}
 	}
 	identity, err := l.Identity(ctx)
@@ -50,6 +39,33 @@ func Identify(ctx context.Context, l log.Log, bucket objstore.Bucket) (log.Ident
 			ErrNeedsRestore, plan.Epoch)
 	}
 	return identity, nil
+}
+
+// checkFounded refuses an etcd without a log beside a bucket that is a log's. The log is made before the bucket is claimed: where the
+// bucket is somebody's, a second look shows the log of an agent that starts at the same time.
+func checkFounded(ctx context.Context, f log.Founder, bucket objstore.Bucket) error {
+	standing, err := f.Standing(ctx)
+	if err != nil {
+		return fmt.Errorf("look at the metastore: %w", err)
+	}
+	if standing.Identity.Epoch > 0 {
+		return nil
+	}
+	m, err := readMarker(ctx, bucket)
+	switch {
+	case errors.Is(err, objstore.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	}
+	if standing, err = f.Standing(ctx); err != nil {
+		return fmt.Errorf("look at the metastore: %w", err)
+	}
+	if standing.Identity.Epoch > 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: the bucket belongs to log %s, and etcd holds none; use the bucket and the etcd of one cluster, "+
+		"or an empty prefix; where etcd has lost its data run firn metastore restore", ErrNeedsRestore, m.LogID)
 }
 
 // restoreCell says of a log that was restored how, and whether it is complete: agents wait for that.

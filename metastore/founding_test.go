@@ -1,6 +1,7 @@
 package metastore_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/firnlog/firn/metastore"
 	"github.com/firnlog/firn/metastore/log/memlog"
 	"github.com/firnlog/firn/metastore/log/metered"
+	"github.com/firnlog/firn/objstore"
 )
 
 type deaf struct{}
@@ -30,4 +32,36 @@ func TestAnEmptyEtcdBesideAUsedBucket(t *testing.T) {
 			t.Errorf("it left %+v, %v", st, err)
 		}
 	})
+}
+
+// Two agents that start a new cluster at the same time: the second looks at the bucket just after the first has claimed it.
+func TestTwoAgentsFoundACluster(t *testing.T) {
+	bubble(t, 81, func(t *testing.T, c *cluster) {
+		_ = c.store.Close()
+		c.store = memlog.NewStore(memlog.Config{Empty: true})
+		defer func() { _ = c.store.Close() }()
+		var a *metastore.Client
+		late := &lateBucket{Bucket: c.bucket, first: func() { a = c.open("a") }}
+		l := c.store.Open("b")
+		b, err := metastore.Open(t.Context(), c.config("b"), l, late)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.logs[b] = l
+		c.close(a, b)
+	})
+}
+
+// lateBucket does something before its first Get.
+type lateBucket struct {
+	objstore.Bucket
+	first func()
+}
+
+func (b *lateBucket) Get(ctx context.Context, key string) ([]byte, error) {
+	if first := b.first; first != nil {
+		b.first = nil
+		first()
+	}
+	return b.Bucket.Get(ctx, key)
 }

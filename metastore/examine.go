@@ -35,9 +35,9 @@ var ErrNoEntry = errors.New("no such entry")
 // FindEntry returns entry n, wherever it is kept, and says where that was. Entries are not decoded on the way, so one that
 // cannot be is found like any other. It changes nothing.
 func FindEntry(ctx context.Context, l log.Log, bucket objstore.Bucket, n uint64) (e log.Entry, source string, err error) {
-	identity, err := l.Identity(ctx)
+	identity, err := lookUp(ctx, l, bucket)
 	if err != nil {
-		return e, "", fmt.Errorf("read the log's identity: %w", err)
+		return e, "", err
 	}
 	if err := checkMarker(ctx, bucket, identity, false); err != nil {
 		return e, "", err
@@ -121,9 +121,9 @@ func readTail(ctx context.Context, l log.Log, bucket objstore.Bucket, identity l
 
 // TopicNames gives the names of topics as the newest snapshot has them, by id.
 func TopicNames(ctx context.Context, l log.Log, bucket objstore.Bucket) (map[[16]byte]string, error) {
-	identity, err := l.Identity(ctx)
+	identity, err := lookUp(ctx, l, bucket)
 	if err != nil {
-		return nil, fmt.Errorf("read the log's identity: %w", err)
+		return nil, err
 	}
 	st, err := loadNewest(ctx, l, bucket, identity)
 	if err != nil {

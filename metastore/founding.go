@@ -18,11 +18,63 @@ var ErrNeedsRestore = errors.New("the metastore's log needs a restore")
 // Why the bucket is asked first: an etcd that has lost its data looks like a new one. An agent that took it for one would
 // found another log beside the cluster's bucket, and leave the etcd unfit for the restore that it needs.
 func Identify(ctx context.Context, l log.Log, bucket objstore.Bucket) (log.Identity, error) {
-	if f, ok := log.FounderOf(l); ok {
-		if err := checkFounded(ctx, f, bucket); err != nil {
-			return log.Identity{}, err
-		}
+	if _, err := nobodys(ctx, l, bucket); err != nil {
+		return log.Identity{}, err
 	}
+	return identify(ctx, l)
+}
+
+// lookUp is Identify for who only looks: where there is no log it makes none, so that an etcd that has lost its data stays fit
+// for a restore, whatever an operator asks it first.
+func lookUp(ctx context.Context, l log.Log, bucket objstore.Bucket) (log.Identity, error) {
+	switch empty, err := nobodys(ctx, l, bucket); {
+	case err != nil:
+		return log.Identity{}, err
+	case empty:
+		return log.Identity{}, fmt.Errorf("%w: etcd holds no log, and the bucket no firn cluster (no object %s): point at the etcd, the prefix and the bucket of one",
+			ErrForeign, MarkerKey)
+	}
+	identity, err := l.Identity(ctx)
+	if err != nil {
+		return identity, fmt.Errorf("read the log's identity: %w", err)
+	}
+	return identity, nil
+}
+
+// nobodys reports whether there is no log and no cluster's bucket; a cluster's bucket without its log is ErrNeedsRestore. The log is
+// made before the bucket is claimed: where the bucket is somebody's, a second look shows the log of an agent that starts at
+// the same time.
+func nobodys(ctx context.Context, l log.Log, bucket objstore.Bucket) (bool, error) {
+	f, ok := log.FounderOf(l)
+	if !ok {
+		return false, nil
+	}
+	standing, err := f.Standing(ctx)
+	if err != nil {
+		return false, fmt.Errorf("look at the metastore: %w", err)
+	}
+	if standing.Identity.Epoch > 0 {
+		return false, nil
+	}
+	m, err := readMarker(ctx, bucket)
+	switch {
+	case errors.Is(err, objstore.ErrNotFound):
+		return true, nil
+	case err != nil:
+		return false, err
+	}
+	if standing, err = f.Standing(ctx); err != nil {
+		return false, fmt.Errorf("look at the metastore: %w", err)
+	}
+	if standing.Identity.Epoch > 0 {
+		return false, nil
+	}
+	return false, fmt.Errorf("%w: the bucket belongs to log %s, and etcd holds none; use the bucket and the etcd of one cluster, "+
+		"or an empty prefix; where etcd has lost its data run firn metastore restore", ErrNeedsRestore, m.LogID)
+}
+
+// identify reads the identity of a log that an agent can follow, and makes one where there is none.
+func identify(ctx context.Context, l log.Log) (log.Identity, error) {
 	identity, err := l.Identity(ctx)
 	if err != nil {
 		return identity, fmt.Errorf("read the log's identity: %w", err)
@@ -39,33 +91,6 @@ func Identify(ctx context.Context, l log.Log, bucket objstore.Bucket) (log.Ident
 			ErrNeedsRestore, plan.Epoch)
 	}
 	return identity, nil
-}
-
-// checkFounded refuses an etcd without a log beside a bucket that is a log's. The log is made before the bucket is claimed: where the
-// bucket is somebody's, a second look shows the log of an agent that starts at the same time.
-func checkFounded(ctx context.Context, f log.Founder, bucket objstore.Bucket) error {
-	standing, err := f.Standing(ctx)
-	if err != nil {
-		return fmt.Errorf("look at the metastore: %w", err)
-	}
-	if standing.Identity.Epoch > 0 {
-		return nil
-	}
-	m, err := readMarker(ctx, bucket)
-	switch {
-	case errors.Is(err, objstore.ErrNotFound):
-		return nil
-	case err != nil:
-		return err
-	}
-	if standing, err = f.Standing(ctx); err != nil {
-		return fmt.Errorf("look at the metastore: %w", err)
-	}
-	if standing.Identity.Epoch > 0 {
-		return nil
-	}
-	return fmt.Errorf("%w: the bucket belongs to log %s, and etcd holds none; use the bucket and the etcd of one cluster, "+
-		"or an empty prefix; where etcd has lost its data run firn metastore restore", ErrNeedsRestore, m.LogID)
 }
 
 // restoreCell says of a log that was restored how, and whether it is complete: agents wait for that.

@@ -7,9 +7,11 @@ import (
 	"time"
 
 	"github.com/firnlog/firn/metastore"
+	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/metastore/log/memlog"
 	"github.com/firnlog/firn/metastore/log/metered"
 	"github.com/firnlog/firn/objstore"
+	"github.com/firnlog/firn/objstore/mem"
 )
 
 type deaf struct{}
@@ -64,4 +66,50 @@ func (b *lateBucket) Get(ctx context.Context, key string) ([]byte, error) {
 		first()
 	}
 	return b.Bucket.Get(ctx, key)
+}
+
+// Whoever only looks leaves an empty etcd empty: beside a cluster's bucket it then still is fit for a restore.
+func TestLookingFoundsNoLog(t *testing.T) {
+	for name, look := range map[string]func(context.Context, log.Log, objstore.Bucket) error{
+		"status": func(ctx context.Context, l log.Log, b objstore.Bucket) error {
+			_, err := metastore.Status(ctx, l, b)
+			return err
+		},
+		"verify": func(ctx context.Context, l log.Log, b objstore.Bucket) error {
+			_, err := metastore.Verify(ctx, l, b)
+			return err
+		},
+		"snapshot": func(ctx context.Context, l log.Log, b objstore.Bucket) error {
+			_, err := metastore.TakeSnapshot(ctx, l, b)
+			return err
+		},
+		"entry": func(ctx context.Context, l log.Log, b objstore.Bucket) error {
+			_, _, err := metastore.FindEntry(ctx, l, b, 1)
+			return err
+		},
+		"names": func(ctx context.Context, l log.Log, b objstore.Bucket) error {
+			_, err := metastore.TopicNames(ctx, l, b)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, 81, func(t *testing.T, c *cluster) {
+				c.close(c.open("a"))
+				_ = c.store.Close()
+				c.store = memlog.NewStore(memlog.Config{Empty: true})
+				defer func() { _ = c.store.Close() }()
+				l := c.store.Open("a")
+				defer func() { _ = l.Close() }()
+				if err := look(t.Context(), l, c.bucket); !errors.Is(err, metastore.ErrNeedsRestore) {
+					t.Errorf("beside the cluster's bucket: %v", err)
+				}
+				if err := look(t.Context(), l, mem.New()); !errors.Is(err, metastore.ErrForeign) {
+					t.Errorf("beside an empty bucket: %v", err)
+				}
+				if st, err := l.Standing(t.Context()); err != nil || st.Keys != 0 {
+					t.Errorf("it left %+v, %v", st, err)
+				}
+			})
+		})
+	}
 }

@@ -122,9 +122,9 @@ func Verify(ctx context.Context, l log.Log, bucket objstore.Bucket) (*Report, er
 
 // look reads what is outside of the state.
 func look(ctx context.Context, l log.Log, bucket objstore.Bucket) (*Report, log.Identity, pointer, error) {
-	identity, err := l.Identity(ctx)
+	identity, err := lookUp(ctx, l, bucket)
 	if err != nil {
-		return nil, identity, pointer{}, fmt.Errorf("read the log's identity: %w", err)
+		return nil, identity, pointer{}, err
 	}
 	if err := checkMarker(ctx, bucket, identity, false); err != nil {
 		return nil, identity, pointer{}, err

@@ -52,7 +52,10 @@ const snapshotAttempts = 10
 // An agent compares a snapshot with its own state. Here what agents say of their states in their entries is compared
 // instead: a replay that differs from any of them is ErrDiverged.
 func TakeSnapshot(ctx context.Context, l log.Log, bucket objstore.Bucket) (*SnapshotReport, error) {
-	identity, err := Identify(ctx, l, bucket)
+	if _, err := lookUp(ctx, l, bucket); err != nil {
+		return nil, err
+	}
+	identity, err := identify(ctx, l)
 	if err != nil {
 		return nil, err
 	}

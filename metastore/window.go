@@ -9,9 +9,10 @@ import (
 // nobody was ever going to commit. An agent names its objects 1, 2, 3 … and submits their ops in that order, so below the
 // highest object that an incarnation has committed nothing is missing.
 type window struct {
-	names   map[[16]byte]string // of joined incarnations
-	latest  map[string][16]byte // by name, the incarnation that joined last
-	over    map[[16]byte]bool   // incarnations whose uncommitted objects were settled or abandoned
+	names map[[16]byte]string // of joined incarnations
+	// over are incarnations whose uncommitted objects were settled or abandoned. To have departed is not enough: an agent that lost its
+	// registration joins again and goes on to commit what it had uploaded.
+	over    map[[16]byte]bool
 	last    map[[16]byte]lastObject
 	deleted map[entry.UUID]bool // topics
 	// parked are batches that were refused for a sequence before theirs that was missing. Agents propose them again when it
@@ -39,24 +40,16 @@ type span struct {
 
 func newWindow(st *state.State) *window {
 	w := &window{
-		names: make(map[[16]byte]string), latest: make(map[string][16]byte), over: make(map[[16]byte]bool),
+		names: make(map[[16]byte]string), over: make(map[[16]byte]bool),
 		last: make(map[[16]byte]lastObject), deleted: make(map[entry.UUID]bool), parked: make(map[entry.ObjectID]map[place]bool),
 	}
-	for _, inc := range st.Departed() {
-		w.over[inc] = true
-	}
 	for _, a := range st.Agents() {
-		w.join(a.Incarnation, a.Name)
+		w.names[a.Incarnation] = a.Name
 	}
 	for id := range st.Objects() {
 		w.raise(id)
 	}
 	return w
-}
-
-func (w *window) join(inc [16]byte, name string) {
-	w.names[inc] = name
-	w.latest[name] = inc
 }
 
 func (w *window) raise(id entry.ObjectID) {
@@ -74,7 +67,7 @@ func (w *window) see(e *entry.Entry, r *state.Results) {
 		switch op := op.(type) {
 		case *entry.Join:
 			if r.Ops[i].Code == state.OK {
-				w.join(e.Incarnation, op.Name)
+				w.names[e.Incarnation] = op.Name
 			}
 		case *entry.DeleteTopic:
 			w.deleted[op.ID] = true

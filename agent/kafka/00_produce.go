@@ -378,12 +378,7 @@ func (s *Server) produced(r *request, req *produceRequest) reply {
 		s.cfg.Metrics.produceLate.Inc()
 	}
 	if req.acks == 0 {
-		a.fault = func() error {
-			if err := s.collect(req); !req.late {
-				return err
-			}
-			return nil // nothing failed, and nobody waits
-		}
+		a.fault = func() error { return s.collect(req) }
 		return a
 	}
 	version := r.version
@@ -394,14 +389,15 @@ func (s *Server) produced(r *request, req *produceRequest) reply {
 	return a
 }
 
-// collect takes the outcomes over into codes, counts them, and returns an error where there is one.
+// collect takes the outcomes over into codes, counts them, and returns an error where one failed.
 func (s *Server) collect(req *produceRequest) (first error) {
 	for i := range req.topics {
 		t := &req.topics[i]
 		for j := range t.partitions {
 			p := &t.partitions[j]
+			late := p.part != nil && req.late
 			switch {
-			case p.part != nil && req.late: // its outputs are not ours to look at
+			case late: // its outputs are not ours to look at
 				p.part, p.code, p.message = nil, codeRequestTimedOut, "the outcome is not known yet: the bucket or the metastore is slow or out"
 			case p.part != nil:
 				switch {
@@ -422,7 +418,7 @@ func (s *Server) collect(req *produceRequest) (first error) {
 			}
 			if p.code != codeNone {
 				s.cfg.Metrics.failed(keyProduce, p.code)
-				if first == nil {
+				if first == nil && !late { // what is only late did not fail
 					first = fmt.Errorf("%s-%d refused with code %d: %s", t.name, p.index, p.code, p.message)
 				}
 			}

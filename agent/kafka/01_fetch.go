@@ -32,11 +32,16 @@ type fetching struct {
 	// current: a barrier was taken since the request arrived; lagging is why it could not be.
 	current bool
 	lagging error
+
+	// limit is how many bytes of records the answer may have, which are charged for; it grows up to most while there is room.
+	limit, most int
+	charge      int64
+	visitor     *visitor // who it is charged to
 }
 
 func (s *Server) fetch(ctx context.Context, r *request, req *kmsg.FetchRequest) (reply, error) {
 	plan, code := s.sessions.begin(req, time.Now())
-	f := &fetching{s: s, req: req, plan: plan}
+	f := &fetching{s: s, req: req, plan: plan, visitor: r.conn.visitor}
 	if code != codeNone {
 		s.cfg.Metrics.failed(keyFetch, code)
 		return reply{built: f.appendEnvelope(s.startAnswer(r, 0), code, nil)}, nil
@@ -45,9 +50,10 @@ func (s *Server) fetch(ctx context.Context, r *request, req *kmsg.FetchRequest) 
 	over := time.NewTimer(min(wait, s.cfg.FetchWaitMax))
 	defer over.Stop()
 	var changed chan struct{} // nil until the first sleep
-	var crowded <-chan struct{}
-	if r.charged { // it holds memory while it sleeps: where others wait for that, it ends
-		crowded = s.crowding()
+	crowded := r.conn.crowded // it may hold memory, or hold up what does, while it sleeps: where others wait for that, it ends
+	select {
+	case <-crowded: // was meant for a request before it
+	default:
 	}
 	for last := wait == 0 || req.MinBytes <= 0 || len(plan.parts) == 0; ; {
 		failed, readable := f.look(ctx)
@@ -210,7 +216,7 @@ func (f *fetching) included() []int {
 	list := make([]int, 0, len(f.plan.parts))
 	for i := range f.plan.parts {
 		p := &f.plan.parts[i]
-		if !f.plan.incremental || p.fresh || p.ready || p.now.code != codeNone || p.now != p.was {
+		if !f.plan.incremental || p.fresh || p.ready || p.now.code != codeNone || p.now.diverging || p.now != p.was {
 			list = append(list, i)
 		}
 	}
@@ -221,25 +227,23 @@ func (f *fetching) included() []int {
 // bytes there were.
 func (f *fetching) answer(ctx context.Context, r *request, final bool) (reply, int, error) {
 	s := f.s
-	most := min(int(max(f.req.MaxBytes, 0)), s.cfg.FetchBytesMax)
+	f.most, f.limit = int(s.answers.clip(int64(min(max(f.req.MaxBytes, 0), int32(s.cfg.FetchBytesMax))))), 0
 	// Room is made for what is there rather than for what clients allow, which is tens of times as much at the tail.
-	want := 0
 	for i := range f.plan.parts {
 		if p := &f.plan.parts[i]; p.ready {
-			want = min(want+int(min(int64(max(p.maxBytes, 1)), p.behind)), most)
+			f.limit = min(f.limit+int(min(int64(max(p.maxBytes, 1)), p.behind)), f.most)
 		}
 	}
-	charge := s.answers.clip(int64(max(want, 0)))
-	if charge > 0 {
-		if err := s.answers.take(ctx, r.conn.visitor, charge); err != nil {
+	if f.charge = int64(f.limit); f.charge > 0 {
+		if err := s.answers.take(ctx, f.visitor, f.charge); err != nil {
 			return reply{}, 0, context.Cause(ctx)
 		}
 	}
 	included := f.included()
 	reads, cancel := context.WithTimeout(ctx, s.cfg.FetchReadTimeout)
 	defer cancel()
-	dst := f.appendEnvelope(s.startAnswer(r, want+64*len(included)), codeNone, func(dst []byte) []byte {
-		return f.appendTopics(reads, dst, included, most)
+	dst := f.appendEnvelope(s.startAnswer(r, f.limit+64*len(included)), codeNone, func(dst []byte) []byte {
+		return f.appendTopics(reads, dst, included)
 	})
 	size := 0
 	for _, i := range included {
@@ -247,9 +251,9 @@ func (f *fetching) answer(ctx context.Context, r *request, final bool) (reply, i
 		size += p.bytes
 		final = final || p.now.code != codeNone || p.now.diverging || p.cut
 	}
-	if ctx.Err() != nil || !final && size < min(int(f.req.MinBytes), most) {
+	if ctx.Err() != nil || !final && size < min(int(f.req.MinBytes), f.most) {
 		s.pool.put(dst)
-		s.answers.give(r.conn.visitor, charge)
+		s.answers.give(f.visitor, f.charge)
 		if ctx.Err() != nil {
 			return reply{}, 0, context.Cause(ctx)
 		}
@@ -258,21 +262,25 @@ func (f *fetching) answer(ctx context.Context, r *request, final bool) (reply, i
 	// What is held is the buffer, not what is in it.
 	switch held := s.answers.clip(int64(cap(dst))); {
 	case size == 0:
-		s.answers.give(r.conn.visitor, charge)
-		charge = 0
-	case held < charge:
-		s.answers.give(r.conn.visitor, charge-held)
-		charge = held
-	case held > charge && s.answers.more(r.conn.visitor, held-charge):
-		charge = held
+		s.answers.give(f.visitor, f.charge)
+		f.charge = 0
+	case held < f.charge:
+		s.answers.give(f.visitor, f.charge-held)
+		f.charge = held
+	case held > f.charge && s.answers.more(f.visitor, held-f.charge):
+		f.charge = held
 	}
 	for _, i := range included {
-		if code := f.plan.parts[i].now.code; code != codeNone {
-			s.cfg.Metrics.failed(keyFetch, code)
+		p := &f.plan.parts[i]
+		if p.now.code != codeNone {
+			s.cfg.Metrics.failed(keyFetch, p.now.code)
+		}
+		if p.bytes > 0 {
+			s.cfg.Traffic.Fetched(p.now.topic, p.records, int64(p.bytes))
 		}
 	}
 	s.sessions.commit(&f.plan, included)
-	return reply{built: dst, charge: charge}, size, nil
+	return reply{built: dst, charge: f.charge}, size, nil
 }
 
 // startAnswer returns a pooled buffer with the response's header and room for size bytes more.
@@ -312,7 +320,7 @@ func (f *fetching) appendTags(dst []byte) []byte {
 }
 
 // appendTopics writes the included parts, neighbours of one topic together, and reads their records.
-func (f *fetching) appendTopics(ctx context.Context, dst []byte, included []int, most int) []byte {
+func (f *fetching) appendTopics(ctx context.Context, dst []byte, included []int) []byte {
 	sameTopic := func(a, b int) bool {
 		p, q := &f.plan.parts[a], &f.plan.parts[b]
 		return p.id == q.id && p.name == q.name
@@ -341,7 +349,7 @@ func (f *fetching) appendTopics(ctx context.Context, dst []byte, included []int,
 		}
 		dst = f.appendLen(dst, end-k)
 		for ; k < end; k++ {
-			dst = f.appendPartition(ctx, dst, &f.plan.parts[included[k]], most-read, read == 0)
+			dst = f.appendPartition(ctx, dst, &f.plan.parts[included[k]], read)
 			read += f.plan.parts[included[k]].bytes
 		}
 		dst = f.appendTags(dst)
@@ -349,10 +357,10 @@ func (f *fetching) appendTopics(ctx context.Context, dst []byte, included []int,
 	return dst
 }
 
-// appendPartition writes one partition. The records are appended by the reader where they belong; what stands before them
-// is filled in afterwards.
-func (f *fetching) appendPartition(ctx context.Context, dst []byte, p *planPart, room int, first bool) []byte {
-	p.bytes, p.cut, p.served = 0, false, false
+// appendPartition writes one partition; before is how many bytes of records the answer has. The records are appended by the
+// reader where they belong; what stands before them is filled in afterwards.
+func (f *fetching) appendPartition(ctx context.Context, dst []byte, p *planPart, before int) []byte {
+	p.bytes, p.records, p.cut, p.served = 0, 0, false, false
 	dst = kbin.AppendInt32(dst, p.partition)
 	fixedAt := len(dst)
 	dst = f.appendStanding(dst, p)
@@ -364,25 +372,11 @@ func (f *fetching) appendPartition(ctx context.Context, dst []byte, p *planPart,
 	case ctx.Err() != nil:
 		p.fail(codeOffsetNotAvailable)
 		f.appendStanding(dst[:fixedAt], p)
-	case room > 0 || first:
-		limit := max(0, min(int(p.maxBytes), room))
-		read, res, err := f.s.log.Read(ctx, p.now.topic, p.partition, p.offset, limit, dst, first)
-		dst = read
-		if err != nil {
-			dst = dst[:recordsAt]
-			code := f.s.codeOf(err, codeOffsetNotAvailable)
-			if f.req.Version >= 13 && code == codeUnknownTopicOrPartition {
-				code = codeUnknownTopicID
-			}
-			p.fail(code)
-		} else {
-			p.now.highWatermark, p.now.lastStable, p.now.logStart = res.HighWatermark, res.LastStable, res.LogStart
-			p.cut = res.NextOffset < res.HighWatermark
-			if n := len(dst) - recordsAt; n > 0 {
-				f.s.cfg.Traffic.Fetched(p.now.topic, res.Records, int64(n))
-			}
-		}
-		p.served = err != nil || len(dst) > recordsAt
+	case before > 0 && before >= f.limit && !f.grow():
+		p.cut = true
+	default:
+		dst = f.read(ctx, dst, p, before)
+		p.served = p.now.code != codeNone || len(dst) > recordsAt
 		f.appendStanding(dst[:fixedAt], p) // in place
 	}
 	p.bytes = len(dst) - recordsAt
@@ -391,6 +385,44 @@ func (f *fetching) appendPartition(ctx context.Context, dst []byte, p *planPart,
 		return appendDiverging(dst, p.now.divergedEpoch, p.now.divergedEnd)
 	}
 	return f.appendTags(dst)
+}
+
+// read appends a partition's records. What there is was estimated: where it is more, it goes on as long as there is room.
+func (f *fetching) read(ctx context.Context, dst []byte, p *planPart, before int) []byte {
+	for offset, start := p.offset, len(dst); ; {
+		size := len(dst) - start
+		room, rest := f.limit-before-size, int(p.maxBytes)-size
+		out, res, err := f.s.log.Read(ctx, p.now.topic, p.partition, offset, max(0, min(room, rest)), dst, before+size == 0)
+		switch {
+		case err != nil && size > 0: // the next fetch begins with it, and tells
+			p.cut = true
+			return dst
+		case err != nil:
+			code := f.s.codeOf(err, codeOffsetNotAvailable)
+			if f.req.Version >= 13 && code == codeUnknownTopicOrPartition {
+				code = codeUnknownTopicID
+			}
+			p.fail(code)
+			return dst
+		}
+		dst, offset = out, res.NextOffset
+		p.records += res.Records
+		p.now.highWatermark, p.now.lastStable, p.now.logStart = res.HighWatermark, res.LastStable, res.LogStart
+		if p.cut = offset < res.HighWatermark; !p.cut || rest <= room || !f.grow() {
+			return dst
+		}
+	}
+}
+
+// grow makes room for more records than were expected, if it is there at once.
+func (f *fetching) grow() bool {
+	more := min(max(f.limit, 64<<10), f.most-f.limit)
+	if more <= 0 || !f.s.answers.more(f.visitor, int64(more)) {
+		return false
+	}
+	f.limit += more
+	f.charge += int64(more)
+	return true
 }
 
 // appendDiverging writes the tags of a partition of version 12 or later that tells where the client's log and this one part.

@@ -125,8 +125,11 @@ func (p *pressure) leave() {
 	}
 }
 
-// more takes n bytes if they are there at once.
+// more takes n bytes if they are there at once. None always are: who waits must not keep one from going on who needs no more.
 func (b *budget) more(v *visitor, n int64) bool {
+	if n <= 0 {
+		return true
+	}
 	mine := v.share(b)
 	if mine != nil && !mine.TryAcquire(n) {
 		return false

@@ -40,6 +40,10 @@ type conn struct {
 	// readSince and writeSince are since when (Unix ns) a piece of a request or of an answer has been under way; 0: none is.
 	// A connection that holds a budget others wait for must not take long over it.
 	readSince, writeSince atomic.Int64
+	// charged: the request with the executor holds some of Server.work. crowded tells it that others wait for memory that it
+	// holds, or that requests behind it do.
+	charged atomic.Bool
+	crowded chan struct{}
 
 	wg    sync.WaitGroup // the executor and the writer
 	mu    sync.Mutex     // guards the rest
@@ -61,6 +65,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 		understood: make(chan struct{}),
 		slots:      make(chan struct{}, s.cfg.ConnectionRequests),
 		budget:     newBudget(kinds, s.cfg.ConnectionInFlightBytes, nil),
+		crowded:    make(chan struct{}, 1),
 	}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	return c
@@ -162,6 +167,11 @@ const linger = 2 * time.Second
 func (q *stage[T]) put(mu *sync.Mutex, v T) (start bool) {
 	mu.Lock()
 	defer mu.Unlock()
+	if len(q.items) == cap(q.items) && 2*q.head > len(q.items) { // a queue that never runs empty must not grow by what has left it
+		n := copy(q.items, q.items[q.head:])
+		clear(q.items[n:])
+		q.items, q.head = q.items[:n], 0
+	}
 	q.items = append(q.items, v)
 	if q.running {
 		q.wakeLocked()
@@ -302,6 +312,10 @@ func (c *conn) write() {
 		if len(out) > 0 {
 			c.send(out)
 			out = out[:0]
+		}
+		if cap(out) > 2*gatherStep { // a large answer's: nothing accounts for it once the answer is gone
+			c.s.pool.put(out)
+			out = c.s.pool.get(0)
 		}
 	}
 	for {

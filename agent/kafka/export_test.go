@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -256,4 +257,35 @@ func (s *Server) CountValidators() *atomic.Int64 {
 	made, fresh := &atomic.Int64{}, s.validators.New
 	s.validators.New = func() any { made.Add(1); return fresh() }
 	return made
+}
+
+// Budget is a budget of its own; pressed may be nil.
+type Budget struct{ b *budget }
+
+// NewBudget makes one.
+func NewBudget(size int, pressed func()) Budget {
+	b := newBudget(kinds, size, nil)
+	if pressed != nil {
+		b.pressure = &pressure{relieve: pressed}
+	}
+	return Budget{b}
+}
+
+// Take waits for n bytes, More takes them where they are there.
+func (b Budget) Take(ctx context.Context, n int64) error { return b.b.take(ctx, nil, n) }
+func (b Budget) More(n int64) bool                       { return b.b.more(nil, n) }
+
+// QueueRoom is how long a connection's queue is made where n go through it and it never holds fewer than two.
+func QueueRoom(n int) int {
+	var mu sync.Mutex
+	var q stage[int]
+	q.put(&mu, 0)
+	q.put(&mu, 1)
+	for i := range n {
+		q.put(&mu, i+2)
+		if v, ok := q.ready(&mu); !ok || v != i {
+			return -1
+		}
+	}
+	return cap(q.items)
 }

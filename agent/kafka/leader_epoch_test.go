@@ -142,7 +142,7 @@ func TestFetchByLeaderEpoch(t *testing.T) {
 		if got := only(t, ask[*kmsg.FetchResponse](c, req)); got.ErrorCode != 74 {
 			t.Errorf("version 11, behind: code %d", got.ErrorCode)
 		}
-		// In a session the news is told once, and again when the client has moved.
+		// In a session it is told until the client has moved.
 		req = fetchRequest(13, "t", id, 0, 4)
 		req.SessionEpoch = 0
 		req.Topics[0].Partitions[0].CurrentLeaderEpoch, req.Topics[0].Partitions[0].LastFetchedEpoch = 2, 0
@@ -150,7 +150,12 @@ func TestFetchByLeaderEpoch(t *testing.T) {
 		if only(t, res).DivergingEpoch.EndOffset != 3 {
 			t.Errorf("session: %+v", res)
 		}
-		req.SessionID, req.SessionEpoch = res.SessionID, 1
+		again := fetchRequest(13, "t", id, 0, 4)
+		again.Topics, again.SessionID, again.SessionEpoch = nil, res.SessionID, 1
+		if only(t, ask[*kmsg.FetchResponse](c, again)).DivergingEpoch.EndOffset != 3 {
+			t.Error("session, again: it is not told where the logs part")
+		}
+		req.SessionID, req.SessionEpoch = res.SessionID, 2
 		req.Topics[0].Partitions[0].FetchOffset = 3
 		if got := only(t, ask[*kmsg.FetchResponse](c, req)); got.ErrorCode != 0 || len(got.RecordBatches) == 0 || got.DivergingEpoch.EndOffset != -1 {
 			t.Errorf("session, after truncating: %+v", got)

@@ -19,7 +19,6 @@ type request struct {
 	clientID    string
 	body        []byte // aliases the frame
 	at          time.Time
-	charged     bool // it holds some of Server.work
 	// ready is closed when what a Produce staged has its outcome; nil where nothing was staged.
 	ready chan struct{}
 }
@@ -95,7 +94,7 @@ func (s *Server) decode(ctx context.Context, a *answer) (kmsg.Request, error) {
 		// Only now is known what it asks for. Where there is no room for that, it starts over with all of it at once.
 		more := s.answerRoom(msg)
 		if room > int64(need) || a.held.more(r.conn, more) {
-			r.charged = a.held.n > 0
+			r.conn.charged.Store(a.held.n > 0)
 			return msg, nil
 		}
 		a.held.give(r.conn)

@@ -41,8 +41,7 @@ type Server struct {
 	drained chan struct{}
 	wg      sync.WaitGroup // one for each connection
 
-	mu        sync.Mutex    // guards the rest
-	crowded   chan struct{} // closed, and replaced, when somebody waits for a budget
+	mu        sync.Mutex // guards the rest
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
 	closing   bool
@@ -73,42 +72,47 @@ func New(cfg Config, meta Metastore, producer Producer, log Log) (*Server, error
 		admission:  newAdmission(cfg.ConnectionsPerAddress, cfg.AcceptsPerSecond),
 		sessions:   newSessions(cfg.FetchSessions, cfg.FetchSessionBytes, cfg.Metrics),
 		validators: sync.Pool{New: func() any { return batch.NewValidator() }},
-		crowded:    make(chan struct{}),
 		drained:    make(chan struct{}),
 		listeners:  make(map[net.Listener]struct{}),
 		conns:      make(map[*conn]struct{}),
 	}
-	relief := &pressure{relieve: s.relieve}
-	for name, b := range map[string]*budget{
-		"in_flight": s.inFlight, "strangers": s.strangers, "queued": s.queued, "work": s.work, "fetch": s.answers, "decompress": s.decompress,
+	// Those who decompress are done in a moment: nobody need make room for them.
+	requests, rest := &pressure{relieve: func() { s.relieve(true) }}, &pressure{relieve: func() { s.relieve(false) }}
+	for _, b := range []struct {
+		name     string
+		budget   *budget
+		pressure *pressure
+	}{
+		{"in_flight", s.inFlight, requests}, {"strangers", s.strangers, requests}, {"queued", s.queued, requests},
+		{"work", s.work, rest}, {"fetch", s.answers, rest}, {"decompress", s.decompress, nil},
 	} {
-		s.admission.budgets = append(s.admission.budgets, b)
-		b.pressure = relief
-		b.waited = cfg.Metrics.budgetWait.WithLabelValues(name)
+		s.admission.budgets = append(s.admission.budgets, b.budget)
+		b.budget.pressure = b.pressure
+		b.budget.waited = cfg.Metrics.budgetWait.WithLabelValues(b.name)
 	}
 	return s, nil
 }
 
-// crowding is closed when somebody has to wait for a budget.
-func (s *Server) crowding() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.crowded
-}
-
-// relieve ends the long polls and the connections that are slow about a request or an answer, while others wait for the
-// memory that they hold.
-func (s *Server) relieve() {
+// relieve ends, while others wait for a budget, the connections that hold it and are slow about it: about sending a request
+// where it is one of the budgets of requests, about taking an answer otherwise, or where it keeps a request from being
+// looked at. It also ends the long polls that hold memory, or hold up requests that do.
+func (s *Server) relieve(requests bool) {
 	late := time.Now().Add(-s.cfg.PressureTimeout).UnixNano()
 	var slow []*conn
 	s.mu.Lock()
 	for c := range s.conns {
-		if r, w := c.readSince.Load(), c.writeSince.Load(); r != 0 && r < late || w != 0 && w < late {
+		r, w := c.readSince.Load(), c.writeSince.Load()
+		stuck := w != 0 && w < late
+		switch {
+		case !requests && stuck, requests && (r != 0 && r < late || stuck && len(c.slots) == cap(c.slots)):
 			slow = append(slow, c)
+		case !requests && c.charged.Load(), requests && c.unanswered.Load() > 1:
+			select {
+			case c.crowded <- struct{}{}:
+			default:
+			}
 		}
 	}
-	close(s.crowded)
-	s.crowded = make(chan struct{})
 	s.mu.Unlock()
 	for _, c := range slow {
 		c.fail(fmt.Errorf("%w: others wait for the memory that it holds", errSlow))
@@ -231,7 +235,8 @@ func (s *Server) leave(c *conn) {
 // none. A valid address means one of its own. So whoever opens connections and leaves them keeps nobody out.
 func (s *Server) displaceLocked(now time.Time, from netip.Addr) (oldest *conn) {
 	for c := range s.conns {
-		if !c.proven.Load() && (!from.IsValid() || c.from == from) && now.Sub(c.at) >= newcomerAge && (oldest == nil || c.at.Before(oldest.at)) {
+		if !c.proven.Load() && c.unanswered.Load() == 0 && (!from.IsValid() || c.from == from) && now.Sub(c.at) >= newcomerAge &&
+			(oldest == nil || c.at.Before(oldest.at)) {
 			oldest = c
 		}
 	}

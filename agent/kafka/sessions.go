@@ -101,11 +101,12 @@ type planPart struct {
 	was   told
 	fresh bool
 
-	now    told
-	behind int64 // about how many bytes of records there are from offset on
-	ready  bool  // records are there
-	bytes  int   // of records in the answer
-	cut    bool  // it has more records than the answer had room for
+	now     told
+	behind  int64 // about how many bytes of records there are from offset on
+	ready   bool  // records are there
+	bytes   int   // of records in the answer
+	records int64 // how many those are
+	cut     bool  // it has more records than the answer had room for
 	// served: it had its turn, and records or an error came of it. What the deadline left out had none.
 	served bool
 }

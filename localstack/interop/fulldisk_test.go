@@ -33,7 +33,7 @@ func TestFullDisk(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	stack := startOn(t, localstack.Options{Dir: dir, Args: []string{"--wal-bytes", "64MiB", "--stage-bytes", "1MiB", "--segment-bytes", "64KiB", "--upload-slots", "1"}})
+	stack := startOn(t, localstack.Options{Dir: dir, Args: []string{"--wal-bytes", "64MiB", "--stage-bytes", "1MiB", "--segment-bytes", "512KiB", "--upload-slots", "2"}})
 	ballast := filepath.Join(wal, "ballast") // a name that the log leaves alone
 	fill(t, ballast)
 	log := filepath.Join(dir, "dev.log")
@@ -47,7 +47,7 @@ func TestFullDisk(t *testing.T) {
 	verify := func() {
 		t.Helper()
 		out, err := exec.CommandContext(t.Context(), firnBin, "verify", "--brokers", stack.Brokers(), "--duration", "8s", "--producers", "8",
-			"--partitions", "8", "--rate", "0", "--record-size", "16384", "--records-max", "40000", "--json").CombinedOutput()
+			"--partitions", "8", "--rate", "0", "--record-size", "16384", "--records-max", "40000", "--in-flight", "100", "--json").CombinedOutput()
 		t.Logf("%s", out)
 		if err != nil {
 			t.Fatalf("verify: %v", err)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log"
@@ -239,11 +240,51 @@ func (h *history) replayFrom(ctx context.Context, begin named, chosen string) (*
 			}
 		}
 		r := &replayed{st: st, from: begin.key, window: newWindow(st)}
+		if err := h.lookBack(ctx, r, ranges); err != nil {
+			return nil, err
+		}
 		again, err := h.follow(ctx, r, ranges, banned)
 		if err != nil || !again {
 			return r, err
 		}
 	}
+}
+
+// waitMax is more, in log time, than a batch ever waits for its predecessor.
+const waitMax = 2 * time.Minute
+
+// lookBack tells the window what was proposed shortly before its snapshot: a batch that was refused for want of its predecessor
+// leaves nothing in a state, and may have been accepted after the archive's end. What cannot be read back there is left alone.
+func (h *history) lookBack(ctx context.Context, r *replayed, ranges []named) error {
+	n, since := r.st.N(), r.st.LogTime()-waitMax.Milliseconds()
+	before := slices.DeleteFunc(slices.Clone(ranges), func(o named) bool { return o.first > n })
+	slices.SortFunc(before, func(a, b named) int { return cmp.Compare(b.first, a.first) })
+	for _, o := range before {
+		a, err := readRange(ctx, h.bucket, h.identity, o.key)
+		switch {
+		case unusable(err):
+			continue
+		case err != nil:
+			return err
+		}
+		recent := false
+		for _, e := range a.entries {
+			decoded, err := h.decoder.Decode(e.Value)
+			if err != nil || e.N > n || decoded.ClockMs < since {
+				continue
+			}
+			recent = true
+			for _, op := range decoded.Ops {
+				if op, ok := op.(*entry.Append); ok {
+					r.window.waited(r.st, op)
+				}
+			}
+		}
+		if !recent {
+			break
+		}
+	}
+	return nil
 }
 
 // chain is the ranges that lead to a head that the operator chose.

@@ -45,7 +45,7 @@ const (
 	settled   verdict = iota // what it holds was given offsets, or refused, or deleted since
 	abandoned                // its agent was gone before it could have been committed
 	partly                   // the last of its ops may be missing
-	waiting                  // batches in it were waiting for others
+	waiting                  // batches in it were waiting for others, and the last of its ops may be missing too
 	lost                     // no op that names it is known
 )
 
@@ -205,22 +205,27 @@ func batchesOf(op *entry.Append) []lostBatch {
 	return out
 }
 
-// missing picks the batches of an object that may have lost their offsets.
-func (w *window) missing(st *state.State, id entry.ObjectID, v verdict, ops []*entry.Append) []lostBatch {
-	first := 0
-	if v == partly { // ops are committed in order: those behind the last that is known
+// missing picks the batches of an object that may have lost their offsets: those that wait for others, and, since ops are
+// committed in order, those of the ops behind the last that is known, where it may not have been the object's last.
+func (w *window) missing(st *state.State, id entry.ObjectID, ops []*entry.Append) []lostBatch {
+	behind := len(ops)
+	switch last := w.last[id.Incarnation]; {
+	case id.Seq > last.seq:
+		behind = 0
+	case id.Seq == last.seq && !w.over[id.Incarnation]:
+		behind = 0
 		for i, op := range ops {
 			for _, x := range batchesOf(op) {
-				if w.last[id.Incarnation].proposed(x.block, x.position) || covered(st, id, &x) {
-					first = i + 1
+				if last.proposed(x.block, x.position) || covered(st, id, &x) {
+					behind = i + 1
 				}
 			}
 		}
 	}
 	var out []lostBatch
-	for _, op := range ops[first:] {
+	for i, op := range ops {
 		for _, x := range batchesOf(op) {
-			if v != waiting || w.parked[id][x.place] {
+			if i >= behind || w.parked[id][x.place] {
 				out = append(out, x)
 			}
 		}

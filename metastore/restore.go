@@ -386,7 +386,7 @@ func (r *restorer) find(ctx context.Context) error {
 			for i := k; i < len(read); i += segmentReaders {
 				var ops []*entry.Append
 				if ops, found[i].size, errs[i] = readLost(ctx, r.bucket, read[i]); errs[i] == nil {
-					found[i].id, found[i].batches = read[i], w.missing(st, read[i], verdicts[read[i]], ops)
+					found[i].id, found[i].batches = read[i], w.missing(st, read[i], ops)
 				}
 			}
 		})

@@ -622,6 +622,65 @@ func TestRestoreOfADepartedIncarnationsUploads(t *testing.T) {
 	}
 }
 
+// A batch that waits for its predecessor hides neither itself nor what comes behind it in its segment, wherever the archive and
+// the newest snapshot end.
+func TestRestoreOfBatchesThatWaited(t *testing.T) {
+	for _, fromStart := range []bool{false, true} {
+		for name, live := range map[string]func(*cluster, *uploader, entry.UUID, func()){
+			"another op behind it": func(_ *cluster, u *uploader, id entry.UUID, archive func()) {
+				u.commit(u.upload(9, sentPiece(id, 0, 3, 7, 0))...)
+				ops := u.upload(1, sentPiece(id, 0, 3, 7, 6), plainPiece(id, 1, 5))
+				if u.commit(ops[0]) != 0 {
+					t.Fatal("not overtaken")
+				}
+				archive()
+				u.commit(ops[1])
+				u.commit(u.upload(9, sentPiece(id, 0, 3, 7, 3))...)
+				u.commit(ops[0])
+			},
+			"another object behind it": func(_ *cluster, u *uploader, id entry.UUID, archive func()) {
+				u.commit(u.upload(9, sentPiece(id, 0, 3, 7, 0))...)
+				waits := u.upload(9, sentPiece(id, 0, 3, 7, 6))
+				if u.commit(waits...) != 0 {
+					t.Fatal("not overtaken")
+				}
+				u.commit(u.upload(9, plainPiece(id, 1, 5))...)
+				archive()
+				u.commit(u.upload(9, sentPiece(id, 0, 3, 7, 3))...)
+				u.commit(waits...)
+			},
+		} {
+			t.Run(fmt.Sprint(name, ", from start=", fromStart), func(t *testing.T) {
+				bubble(t, 79, func(t *testing.T, c *cluster) {
+					defer func() { _ = c.store.Close() }()
+					a := c.open("a", quiet)
+					op := topic("t")
+					op.Partitions = 2
+					c.propose(a, op)
+					live(c, &uploader{c: c, cl: a}, op.ID, func() {
+						tool := c.store.Open("tool")
+						defer func() { _ = tool.Close() }()
+						if _, err := metastore.TakeSnapshot(t.Context(), tool, c.bucket); err != nil {
+							t.Fatal(err)
+						}
+					})
+					c.loseEtcd(a)
+					if _, err := c.restore(metastore.RestoreOptions{FromStart: fromStart}); err != nil {
+						t.Fatal(err)
+					}
+					cl := c.open("a")
+					defer c.close(cl)
+					_, waited, _ := rowsOf(cl, "t", 0)
+					_, behind, _ := rowsOf(cl, "t", 1)
+					if waited != 9 || behind != 5 {
+						t.Errorf("%d of 9 and %d of 5 acknowledged records", waited, behind)
+					}
+				})
+			})
+		}
+	}
+}
+
 // Agents of a log that was given up end when they find out, and new ones refuse to start on it.
 func TestTheOldLogIsGivenUp(t *testing.T) {
 	bubble(t, 74, func(t *testing.T, c *cluster) {

@@ -121,6 +121,24 @@ func (o lastObject) proposed(block uint32, position uint64) bool {
 	return false
 }
 
+// waited notes batches of an op from before the window that may have been waiting for their predecessor when it began.
+func (w *window) waited(st *state.State, op *entry.Append) {
+	for _, x := range batchesOf(op) {
+		t := st.TopicByID(x.topic)
+		if x.producer.ID < 0 || t == nil || t.Partition(int(x.partition)) == nil || !t.Partition(int(x.partition)).Awaits(x.producer) {
+			continue
+		}
+		w.wait(op.Object, x.place)
+	}
+}
+
+func (w *window) wait(id entry.ObjectID, at place) {
+	if w.parked[id] == nil {
+		w.parked[id] = make(map[place]bool)
+	}
+	w.parked[id][at] = true
+}
+
 // park notes which batches wait for their predecessor.
 func (w *window) park(op *entry.Append, results []state.BatchResult) {
 	for i := range op.Blocks {
@@ -129,10 +147,7 @@ func (w *window) park(op *entry.Append, results []state.BatchResult) {
 		for _, size := range b.Sizes {
 			switch code := results[0].Code; {
 			case code == state.OutOfOrderSequence:
-				if w.parked[op.Object] == nil {
-					w.parked[op.Object] = make(map[place]bool)
-				}
-				w.parked[op.Object][at] = true
+				w.wait(op.Object, at)
 			case len(w.parked) > 0:
 				if delete(w.parked[op.Object], at); len(w.parked[op.Object]) == 0 {
 					delete(w.parked, op.Object)

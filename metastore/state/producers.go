@@ -49,6 +49,17 @@ func (p *Partition) Producers(dst []ProducerInfo) []ProducerInfo {
 	return dst
 }
 
+// Awaits reports whether a batch that was not accepted may yet be: it is what its producer, as far as the partition knows it, sends next
+// or later.
+func (p *Partition) Awaits(x entry.Producer) bool {
+	known := p.producer(x.ID)
+	if known == nil || x.Epoch != known.epoch {
+		return known != nil && x.Epoch > known.epoch
+	}
+	ahead := (uint32(x.BaseSequence) - entry.NextSequence(known.last, 1)) & entry.MaxSequence
+	return ahead <= entry.MaxSequence/2
+}
+
 // judge decides about a batch that starts at sequence. It fills the original's place in the log for a Duplicate. The
 // order of the questions is Kafka's.
 func judge(x *producer, run *entry.Run, sequence uint32, span uint64, res *BatchResult) Code {

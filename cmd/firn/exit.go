@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -82,6 +83,21 @@ func problemLines(err error) []string {
 	return out
 }
 
+// onlyClosed says whether an error tells of nothing but a reader of standard output that has gone. Of joined errors each has to.
+func onlyClosed(err error) bool {
+	switch e := err.(type) { //nolint:errorlint // every layer is looked at
+	case interface{ Unwrap() []error }:
+		return !slices.ContainsFunc(e.Unwrap(), func(err error) bool { return !onlyClosed(err) })
+	case interface{ Unwrap() error }:
+		return onlyClosed(e.Unwrap())
+	}
+	return isClosed(err)
+}
+
+func isClosed(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrClosedPipe)
+}
+
 // output is standard output that remembers whether its reader has gone, as head does once it has its lines: that ends a
 // command quietly and is no failure, unless there is worse to say.
 type output struct {
@@ -91,7 +107,7 @@ type output struct {
 
 func (o *output) Write(p []byte) (int, error) {
 	n, err := o.w.Write(p)
-	if errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrClosedPipe) {
+	if isClosed(err) {
 		o.closed = true
 	}
 	return n, err

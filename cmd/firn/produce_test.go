@@ -378,13 +378,23 @@ func TestBrokenPipeIsQuiet(t *testing.T) {
 // A reader that has gone does not hide what the exit code has to say.
 func TestBrokenPipeHidesNothing(t *testing.T) {
 	s := newShell(t)
-	code := run(t.Context(), env{
-		Stdin: strings.NewReader(""), Stdout: &brokenPipe{err: syscall.EPIPE}, Stderr: io.Discard,
-		Args:   []string{"topic", "delete", "missing", "--yes", "-o", "json", "--brokers", s.brokers},
-		Getenv: func(string) string { return "" }, Log: slog.New(slog.DiscardHandler),
-	})
-	if code != exitNotFound {
-		t.Errorf("exit code %d", code)
+	s.must("", "topic", "create", "t", "--partitions", "1")
+	for _, tt := range []struct {
+		args []string
+		code int
+	}{
+		{[]string{"topic", "delete", "missing", "--yes"}, exitNotFound},
+		{[]string{"produce", "t", "--batch-bytes", "2048"}, exitFailure}, // the record is too large
+	} {
+		var errOut bytes.Buffer
+		code := run(t.Context(), env{
+			Stdin: strings.NewReader(strings.Repeat("x", 8<<10)), Stdout: &brokenPipe{err: syscall.EPIPE}, Stderr: &errOut,
+			Args:   append(tt.args, "-o", "json", "--brokers", s.brokers),
+			Getenv: func(string) string { return "" }, Log: slog.New(slog.DiscardHandler),
+		})
+		if code != tt.code || errOut.Len() == 0 {
+			t.Errorf("%v: exit code %d, %q", tt.args, code, errOut.String())
+		}
 	}
 }
 

@@ -81,7 +81,7 @@ func run(ctx context.Context, e env) int {
 	cmd, err := root.ExecuteContextC(ctx)
 	switch {
 	case err == nil:
-	case out.closed && exitCode(err) == exitFailure:
+	case out.closed && onlyClosed(err):
 		return exitOK // whoever read had enough
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		err = fmt.Errorf("%w: %w", errInterrupted, err)

@@ -111,6 +111,7 @@ func (c *codecs) open(s *stream, codec Codec, payload []byte, limit int64) error
 		s.r = c.lz4
 	case CodecZstd:
 		if all, err := c.openZstd(payload, limit); err != nil {
+			s.buf = all // what came out until then counts as decompressed
 			return codec.invalid(err)
 		} else if all != nil {
 			s.buf, s.end = all, len(all)

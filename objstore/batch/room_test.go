@@ -159,3 +159,20 @@ func allocated(fn func()) int64 {
 	runtime.ReadMemStats(&after)
 	return int64(after.TotalAlloc - before.TotalAlloc)
 }
+
+// What came out of a batch that is refused for coming to too much counts too: or many of those would cost as much as none.
+func TestWhatIsRefusedCountsAsDecompressed(t *testing.T) {
+	const block, limit = 128 << 10, 16 << 20
+	var payload []byte
+	payload = append(payload, 0x28, 0xb5, 0x2f, 0xfd, 0, 13<<3|1) // a window of 9 MiB: it is decoded whole
+	for range 4 * limit / block {
+		v := uint32(block)<<3 | 1<<1
+		payload = append(payload, byte(v), byte(v>>8), byte(v>>16), 0)
+	}
+	payload = append(payload, 1, 0, 0)
+	v := batch.NewValidator()
+	_, err := v.Validate(withPayload(batch.CodecZstd, 1, payload), batch.Limits{MaxDecompressedBytes: limit})
+	if !errors.Is(err, batch.ErrTooLarge) || v.Decompressed() < limit/2 {
+		t.Errorf("%v, %d bytes decompressed", err, v.Decompressed())
+	}
+}

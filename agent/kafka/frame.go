@@ -45,8 +45,9 @@ const (
 // frameReader reads requests off one connection.
 type frameReader struct {
 	c *conn
-	// head is the size and what every request begins with; got is how much of it is there.
-	head [4 + headerBytesMin]byte
+	// head is what was read and is not part of a frame yet, got is how much that is: most requests come whole with one read. It
+	// is small, as idle connections keep it.
+	head [512]byte
 	got  int
 	// proven is the size of the largest frame that came whole; up to it room is made at once.
 	proven int
@@ -61,7 +62,7 @@ func (fr *frameReader) next() (*frame, error) {
 	if err := c.deadline(cfg.FrameTimeout); err != nil {
 		return nil, err
 	}
-	for _, need := range [...]int{4, len(fr.head)} {
+	for _, need := range [...]int{4, 4 + headerBytesMin} {
 		if fr.got < need {
 			n, err := io.ReadAtLeast(c.nc, fr.head[fr.got:], need-fr.got)
 			fr.got += n
@@ -109,6 +110,9 @@ func (fr *frameReader) size() int64 { return int64(int32(binary.BigEndian.Uint32
 
 // awaitFirst waits for the first bytes of a frame. A connection that waits for answers is not idle.
 func (fr *frameReader) awaitFirst() error {
+	if fr.got > 0 { // they came with the frame before
+		return nil
+	}
 	c := fr.c
 	cfg := &c.s.cfg
 	waited := time.Duration(0)
@@ -228,7 +232,8 @@ func (fr *frameReader) body(size int, records bool) (*frame, error) {
 		c.refund(held)
 		return nil, late(err)
 	}
-	b = append(b, fr.head[4:]...)
+	b = append(b, fr.head[4:min(4+size, fr.got)]...)
+	fr.got = copy(fr.head[:], fr.head[4+len(b):fr.got])
 	for charged := false; ; {
 		if !charged && (len(b) == size || len(b) >= uncharged || size <= fr.proven) {
 			// Waiting for room is ours to answer for, not the client's.

@@ -3,6 +3,7 @@ package kafka_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"runtime"
 	"strings"
 	"sync"
@@ -232,5 +233,57 @@ func TestTheFirstRequestUnderWayIsNotDisplaced(t *testing.T) {
 			time.Sleep(2 * time.Second)
 		}
 		c.receive(sent, req)
+	})
+}
+
+// counted counts the reads that brought something.
+type counted struct {
+	net.Conn
+	reads atomic.Int64
+}
+
+func (c *counted) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.reads.Add(1)
+	}
+	return n, err
+}
+
+// A small request takes one read, and many that come together no more than that.
+func TestSmallRequestsTakeOneRead(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := server(t, newCluster(t).join("a"))
+		ours, theirs := net.Pipe()
+		nc := &counted{Conn: theirs}
+		c := &client{t: t, nc: ours, out: make(chan []byte, 64)}
+		var wg sync.WaitGroup
+		wg.Go(func() { s.Serve1(nc) })
+		wg.Go(func() {
+			for b := range c.out {
+				_, _ = ours.Write(b)
+			}
+		})
+		defer wg.Wait()
+		defer c.close()
+		req := kmsg.NewPtrApiVersionsRequest()
+		for range 10 {
+			ask[*kmsg.ApiVersionsResponse](c, req)
+		}
+		if n := nc.reads.Load(); n != 10 {
+			t.Errorf("%d reads for 10 requests", n)
+		}
+		var together []byte
+		for i := range int32(5) {
+			together = append(together, kmsg.NewRequestFormatter().AppendRequest(nil, req, c.correlation+1+i)...)
+		}
+		c.write(together)
+		for range 5 {
+			c.correlation++
+			c.receive(c.correlation, req)
+		}
+		if n := nc.reads.Load(); n != 11 {
+			t.Errorf("%d reads for 5 requests at once", n-10)
+		}
 	})
 }

@@ -112,7 +112,7 @@ type Config struct {
 	// DecompressBytes bounds what decompressing batches to check them takes at a time. Default 32 MiB.
 	DecompressBytes int
 	// FetchBytesMax bounds the records of one answer whatever the client asks for; FetchInFlightBytes those of all answers
-	// that are being put together or written. Defaults 8 MiB and 64 MiB.
+	// that are being put together or written. Defaults 16 MiB and 64 MiB.
 	FetchBytesMax      int
 	FetchInFlightBytes int
 	// FetchWaitMax bounds a long poll, FetchReadTimeout the reads of one answer. Defaults 5 min and 10 s.
@@ -178,7 +178,7 @@ func (c *Config) Validate() error {
 	count("first request bytes max", &c.FirstRequestBytesMax, 64<<10)
 	count("decompress bytes", &c.DecompressBytes, 32<<20)
 	count("work bytes", &c.WorkBytes, 32<<20)
-	count("fetch bytes max", &c.FetchBytesMax, 8<<20)
+	count("fetch bytes max", &c.FetchBytesMax, 16<<20)
 	count("fetch in-flight bytes", &c.FetchInFlightBytes, 64<<20)
 	count("fetch sessions", &c.FetchSessions, 1000)
 	count("fetch session bytes", &c.FetchSessionBytes, 16<<20)

@@ -162,10 +162,8 @@ func (c *conn) charge(size int64, records, stranger bool) (ch charges, err error
 		ch.free, ch.n = true, 0
 	case stranger:
 		ch.shared, ch.n = c.s.strangers, 0
-	case records || size > frameStep:
-		ch.shared = c.s.inFlight
 	default:
-		ch.shared = c.s.queued
+		ch.shared = c.s.budgetFor(size, records)
 	}
 	if ch.n > 0 {
 		ch.n = ch.shared.clip(ch.n)
@@ -185,11 +183,43 @@ func (c *conn) charge(size int64, records, stranger bool) (ch charges, err error
 	return ch, nil
 }
 
+// budgetFor is where a request counts that is no stranger's.
+func (s *Server) budgetFor(size int64, records bool) *budget {
+	if records || size > frameStep {
+		return s.inFlight
+	}
+	return s.queued
+}
+
+// settle moves the charge of a stranger's request to where others count, if there is room for all of it at once, and where it
+// is not there yet for half of the budget besides. One that is there may be kept for long, and other strangers' could not come
+// in meanwhile.
+func (c *conn) settle(ch *charges, records, there bool) bool {
+	to := c.s.budgetFor(ch.size, records)
+	n, spare := to.clip(ch.size), to.size/2
+	if there {
+		spare = 0
+	}
+	if !to.more(c.visitor, n+spare) {
+		return false
+	}
+	to.give(c.visitor, spare)
+	ch.shared.give(c.visitor, ch.n)
+	ch.shared, ch.n = to, n
+	return true
+}
+
 // grow charges a stranger for room bytes in all. Whoever already holds some waits for more only so long: others may wait for
-// just that.
-func (c *conn) grow(ch *charges, room int64) error {
+// just that. Many who come at once, as after a restart, need not wait for each other while memory is half free.
+func (c *conn) grow(ch *charges, room int64, records bool) error {
 	more := ch.shared.clip(room) - ch.n
-	if more <= 0 {
+	switch {
+	case more <= 0:
+		return nil
+	case ch.shared.more(c.visitor, more):
+		ch.n += more
+		return nil
+	case c.settle(ch, records, false):
 		return nil
 	}
 	ctx := c.ctx
@@ -252,7 +282,7 @@ func (fr *frameReader) body(size int, records bool) (*frame, error) {
 			switch {
 			case charged && stranger:
 				c.readSince.Store(0)
-				if err := c.grow(&held, int64(min(size, room))); err != nil {
+				if err := c.grow(&held, int64(min(size, room)), records); err != nil {
 					return fail(err)
 				}
 			case charged:
@@ -279,6 +309,9 @@ func (fr *frameReader) body(size int, records bool) (*frame, error) {
 		}
 	}
 	c.readSince.Store(0)
+	if held.shared == c.s.strangers {
+		c.settle(&held, records, true)
+	}
 	fr.proven = max(fr.proven, size)
 	f := &frame{body: b}
 	f.holders.Store(1)

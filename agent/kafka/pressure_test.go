@@ -287,3 +287,28 @@ func TestSmallRequestsTakeOneRead(t *testing.T) {
 		}
 	})
 }
+
+// What new connections sent and what waits for an outage to end keeps no other new connection from sending.
+func TestAnOutageCutsOffNoNewProducer(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a := newCluster(t).join("a")
+		a.topic("t", 1)
+		s := server(t, a, func(c *kafka.Config) {
+			c.ProduceBytesMax, c.RequestBytesMax, c.ConnectionInFlightBytes, c.InFlightBytes = 1<<20, 1<<20, 1<<20, 8<<20
+			c.StrangerBytes = 1 << 20
+		})
+		gate := make(chan struct{})
+		defer close(gate)
+		a.with(func(a *agent) { a.gate = gate })
+		req := produceRequest(9, "t", 0, records(t, batch.BuildOptions{}, strings.Repeat("x", 600_000)))
+		req.TimeoutMillis = 60_000
+		for range 4 {
+			c := visit(t, s, "10.0.0.1")
+			defer func(id int32) {
+				if res, _ := c.receive(id, req).(*kmsg.ProduceResponse); outcome(res).ErrorCode != 7 {
+					t.Errorf("code %d", outcome(res).ErrorCode)
+				}
+			}(c.send(req))
+		}
+	})
+}

@@ -235,7 +235,7 @@ func (c *Client) submit(p proposal) {
 // Propose submits an op and waits for its result. An error that is not ErrTooLarge means that the outcome is unknown.
 //
 // Where ctx ends while the op still waits for an entry to travel in, it is withdrawn: however long the log is out, there wait
-// as many ops as there are callers, and nothing is done an hour later that nobody waits for any more.
+// as many ops as there are callers, and of what nobody waits for any more at most the one entry under way is done later.
 func (c *Client) Propose(ctx context.Context, op entry.Op) (state.OpResult, error) {
 	type answer struct {
 		r   state.OpResult

@@ -17,12 +17,12 @@ func Check(rawURL string, options Options) error {
 		p := params{values: u.Query()}
 		root, err := directory(u)
 		if err = errors.Join(p.finish("file"), err); err != nil {
-			return fmt.Errorf("bucket URL %s: %w", u.Redacted(), err)
+			return fmt.Errorf("bucket URL %s: %w", redacted(u), err)
 		}
 		if info, err := os.Stat(root); err == nil && !info.IsDir() {
-			return fmt.Errorf("bucket URL %s: %w: %s is a file, not a directory", u.Redacted(), objstore.ErrInvalid, root)
+			return fmt.Errorf("bucket URL %s: %w: %s is a file, not a directory", redacted(u), objstore.ErrInvalid, root)
 		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("bucket URL %s: %w: %w", u.Redacted(), objstore.ErrInvalid, err)
+			return fmt.Errorf("bucket URL %s: %w: %w", redacted(u), objstore.ErrInvalid, err)
 		}
 		return nil
 	}

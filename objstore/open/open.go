@@ -35,7 +35,7 @@ func Open(ctx context.Context, rawURL string, options Options) (objstore.Bucket,
 	}
 	bucket, err := open(ctx, u, options)
 	if err != nil {
-		return nil, fmt.Errorf("bucket URL %s: %w", u.Redacted(), err)
+		return nil, fmt.Errorf("bucket URL %s: %w", redacted(u), err)
 	}
 	return bucket, nil
 }
@@ -89,13 +89,28 @@ func open(ctx context.Context, u *url.URL, options Options) (objstore.Bucket, er
 	return nil, invalid("unknown scheme %q; known are file, mem, minio and s3", u.Scheme)
 }
 
-// Redacted is rawURL as it may be printed: without a password, should somebody have written one.
+// Redacted is rawURL as it may be printed: without a password, wherever somebody may have written one.
 func Redacted(rawURL string) string {
 	u, err := url.Parse(rawURL)
 	if err != nil {
 		return "(not a URL)"
 	}
-	return u.Redacted()
+	return redacted(u)
+}
+
+// redacted leaves parameters out that nobody knows, which may be keys as other programs take them, and an endpoint's password.
+func redacted(u *url.URL) string {
+	shown := *u
+	query, err := url.ParseQuery(u.RawQuery)
+	hide := err != nil
+	for name, values := range query {
+		known := slices.ContainsFunc(Parameters(), func(p Parameter) bool { return p.Name == name })
+		hide = hide || !known || slices.ContainsFunc(values, func(v string) bool { return strings.Contains(v, "@") })
+	}
+	if hide {
+		shown.RawQuery = "…"
+	}
+	return shown.Redacted()
 }
 
 // openDriver keeps a nil pointer of a driver from becoming a bucket that is not nil.

@@ -118,6 +118,10 @@ func TestURLsThatDoNot(t *testing.T) {
 		{"s3://key:hunter2@snow?region=x", []string{"credentials", "AWS_SECRET_ACCESS_KEY"}},
 		{"s3://key:hunter2@snow\x7f", []string{"bucket URL"}},
 		{"s3://snow?region=x#part", []string{"#"}},
+		{"s3://snow?region=x&secret_key=hunter2", []string{`"secret_key"`}},
+		{"file:///x?secret_key=hunter2", []string{`"secret_key"`}},
+		{"s3://snow?region=x&endpoint=http://key:hunter2@h", []string{"credentials"}},
+		{"s3://snow?secret=hunter2%zz", []string{"parameters"}},
 	} {
 		b, err := open.Open(t.Context(), c.url, open.Options{})
 		if err == nil {

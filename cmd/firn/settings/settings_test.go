@@ -233,7 +233,7 @@ func TestSecrets(t *testing.T) {
 	if flags.Lookup("secret") != nil {
 		t.Error("a secret is a flag")
 	}
-	if _, problems := (given{env: map[string]string{"FIRN_SECRET": "hunter2"}}).resolve(t, s); len(problems) > 0 || v.secret != "hunter2" {
+	if _, problems := (given{env: map[string]string{"FIRN_SECRET": " hunter2 \n"}}).resolve(t, s); len(problems) > 0 || v.secret != " hunter2 " {
 		t.Fatalf("%q, %q", problems, v.secret)
 	}
 	var out strings.Builder

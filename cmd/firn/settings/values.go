@@ -86,8 +86,12 @@ func (s *Set) Path(p *string, name, help string) *Setting {
 func (s *Set) Secret(p *string, name, help string) *Setting {
 	return s.declare(&Setting{
 		Name: name, Help: help, Type: "secret", Secret: true,
-		parse: single(func(v string) (func(), error) { return func() { *p = v }, nil }),
-		show:  func() string { return *p },
+		// As it is, but for the line end that a file mounted as a variable brings: blanks may be part of it.
+		parse: func(values []string) (func(), error) {
+			v := strings.TrimRight(values[len(values)-1], "\r\n")
+			return func() { *p = v }, nil
+		},
+		show: func() string { return *p },
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -250,15 +251,18 @@ func (h *history) replayFrom(ctx context.Context, begin named, chosen string) (*
 	}
 }
 
-// waitMax is more, in log time, than a batch ever waits for its predecessor.
-const waitMax = 2 * time.Minute
+// waitMax is longer, in log time, than an agent keeps a producer waiting, be it for the predecessor of a batch or for the log.
+const waitMax = 5 * time.Minute
 
-// lookBack tells the window what was proposed shortly before its snapshot: a batch that was refused for want of its predecessor
-// leaves nothing in a state, and may have been accepted after the archive's end. What cannot be read back there is left alone.
+// lookBack tells the window what happened shortly before its snapshot, and leaves too little in a state: which batches were refused
+// for want of their predecessor, and may have been accepted after the archive's end; and which of the incarnations that
+// have left may have come back since. What cannot be read there is left alone.
 func (h *history) lookBack(ctx context.Context, r *replayed, ranges []named) error {
 	n, since := r.st.N(), r.st.LogTime()-waitMax.Milliseconds()
 	before := slices.DeleteFunc(slices.Clone(ranges), func(o named) bool { return o.first > n })
 	slices.SortFunc(before, func(a, b named) int { return cmp.Compare(b.first, a.first) })
+	left, whole := 0, false // how many left at most, and whether all of that time was seen
+	next := n + 1           // the entries from here up to n were seen
 	for _, o := range before {
 		a, err := readRange(ctx, h.bucket, h.identity, o.key)
 		switch {
@@ -275,13 +279,30 @@ func (h *history) lookBack(ctx context.Context, r *replayed, ranges []named) err
 			}
 			recent = true
 			for _, op := range decoded.Ops {
-				if op, ok := op.(*entry.Append); ok {
+				switch op := op.(type) {
+				case *entry.Append:
 					r.window.waited(r.st, op)
+				case *entry.Join, *entry.Leave:
+					left++
 				}
 			}
 		}
+		if a.last()+1 >= next {
+			next = min(next, a.first())
+			whole = !recent || next == 1
+		}
 		if !recent {
 			break
+		}
+	}
+	gone := r.st.Departed()
+	if !whole {
+		left = len(gone)
+	}
+	for i, inc := range gone {
+		r.window.departed[inc] = math.MinInt64
+		if i >= len(gone)-left {
+			r.window.departed[inc] = r.st.LogTime()
 		}
 	}
 	return nil

@@ -355,6 +355,7 @@ const segmentReaders = 8
 // find reads the segments with batches that have no offsets.
 func (r *restorer) find(ctx context.Context) error {
 	st, w := r.base.st, r.base.window
+	w.end(st.LogTime())
 	ids, err := listObjects(ctx, r.bucket, st, func(key string) { r.history.note("object %s is not one of firn's: ignored", key) })
 	if err != nil {
 		return err

@@ -580,45 +580,54 @@ func TestRestoreRefuses(t *testing.T) {
 	})
 }
 
-// An agent that lost its registration and joined again still commits what it had uploaded under the incarnation before. That the
-// snapshot knows that one as departed does not make its uploads nobody's.
+// An agent that lost its registration and joined again still commits what it had uploaded under the incarnation before: that the
+// snapshot knows that one as departed does not make its uploads nobody's. Minutes later nobody waits for them any more.
 func TestRestoreOfADepartedIncarnationsUploads(t *testing.T) {
-	for _, fromStart := range []bool{false, true} {
-		t.Run(fmt.Sprint("from start=", fromStart), func(t *testing.T) {
-			bubble(t, 78, func(t *testing.T, c *cluster) {
-				defer func() { _ = c.store.Close() }()
-				a, b := c.open("a", quiet), c.open("b", quiet)
-				ua := &uploader{c: c, cl: a}
-				op := topic("t")
-				c.propose(a, op)
-				ua.commit(ua.upload(9, plainPiece(op.ID, 0, 3))...)
-				uploaded := ua.upload(9, plainPiece(op.ID, 0, 5))
-				first := a.Incarnation()
-				c.propose(b, &entry.Leave{Incarnation: first})
-				for a.Incarnation() == first {
-					time.Sleep(10 * time.Millisecond)
-				}
-				c.propose(a, &entry.Tick{})
-				tool := c.store.Open("tool")
-				if _, err := metastore.TakeSnapshot(t.Context(), tool, c.bucket); err != nil {
-					t.Fatal(err)
-				}
-				_ = tool.Close()
-				if n := ua.commit(uploaded...); n != 1 {
-					t.Fatalf("%d batches acknowledged", n)
-				}
-				c.loseEtcd(a, b)
-				r, err := c.restore(metastore.RestoreOptions{FromStart: fromStart})
-				if err != nil {
-					t.Fatal(err)
-				}
-				cl := c.open("a")
-				defer c.close(cl)
-				if _, next, _ := rowsOf(cl, "t", 0); next != 8 {
-					t.Errorf("%d records of 8 acknowledged ones, %d segments given up", next, r.Abandoned)
-				}
+	for _, late := range []bool{false, true} {
+		for _, fromStart := range []bool{false, true} {
+			t.Run(fmt.Sprintf("late=%v, from start=%v", late, fromStart), func(t *testing.T) {
+				bubble(t, 78, func(t *testing.T, c *cluster) {
+					defer func() { _ = c.store.Close() }()
+					a, b := c.open("a", quiet), c.open("b", quiet)
+					ua := &uploader{c: c, cl: a}
+					op := topic("t")
+					c.propose(a, op)
+					ua.commit(ua.upload(9, plainPiece(op.ID, 0, 3))...)
+					uploaded := ua.upload(9, plainPiece(op.ID, 0, 5))
+					first := a.Incarnation()
+					c.propose(b, &entry.Leave{Incarnation: first})
+					for a.Incarnation() == first {
+						time.Sleep(10 * time.Millisecond)
+					}
+					c.propose(a, &entry.Tick{})
+					if late {
+						time.Sleep(10 * time.Minute)
+					}
+					tool := c.store.Open("tool")
+					if _, err := metastore.TakeSnapshot(t.Context(), tool, c.bucket); err != nil {
+						t.Fatal(err)
+					}
+					_ = tool.Close()
+					records, abandoned := int64(3), 1
+					if !late {
+						records, abandoned = 8, 0
+						if n := ua.commit(uploaded...); n != 1 {
+							t.Fatalf("%d batches acknowledged", n)
+						}
+					}
+					c.loseEtcd(a, b)
+					r, err := c.restore(metastore.RestoreOptions{FromStart: fromStart})
+					if err != nil {
+						t.Fatal(err)
+					}
+					cl := c.open("a")
+					defer c.close(cl)
+					if _, next, _ := rowsOf(cl, "t", 0); next != records || r.Abandoned != abandoned {
+						t.Errorf("%d records, want %d; %d segments given up", next, records, r.Abandoned)
+					}
+				})
 			})
-		})
+		}
 	}
 }
 

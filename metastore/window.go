@@ -10,11 +10,13 @@ import (
 // highest object that an incarnation has committed nothing is missing.
 type window struct {
 	names map[[16]byte]string // of joined incarnations
-	// over are incarnations whose uncommitted objects were settled or abandoned. To have departed is not enough: an agent that lost its
-	// registration joins again and goes on to commit what it had uploaded.
-	over    map[[16]byte]bool
-	last    map[[16]byte]lastObject
-	deleted map[entry.UUID]bool // topics
+	// over are incarnations whose uncommitted objects were settled or abandoned.
+	over map[[16]byte]bool
+	// departed are incarnations that left, by log time. For a while that does not make them over: an agent that lost its
+	// registration joins again and goes on to commit what it had uploaded, as long as it keeps producers waiting for it.
+	departed map[[16]byte]int64
+	last     map[[16]byte]lastObject
+	deleted  map[entry.UUID]bool // topics
 	// parked are batches that were refused for a sequence before theirs that was missing. Agents propose them again when it
 	// has come, which may have happened in what was lost; Apply refuses them where it has not.
 	parked map[entry.ObjectID]map[place]bool
@@ -40,7 +42,7 @@ type span struct {
 
 func newWindow(st *state.State) *window {
 	w := &window{
-		names: make(map[[16]byte]string), over: make(map[[16]byte]bool),
+		names: make(map[[16]byte]string), over: make(map[[16]byte]bool), departed: make(map[[16]byte]int64),
 		last: make(map[[16]byte]lastObject), deleted: make(map[entry.UUID]bool), parked: make(map[entry.ObjectID]map[place]bool),
 	}
 	for _, a := range st.Agents() {
@@ -67,8 +69,15 @@ func (w *window) see(e *entry.Entry, r *state.Results) {
 		switch op := op.(type) {
 		case *entry.Join:
 			if r.Ops[i].Code == state.OK {
+				for inc, other := range w.names {
+					if other == op.Name {
+						w.departed[inc] = e.ClockMs
+					}
+				}
 				w.names[e.Incarnation] = op.Name
 			}
+		case *entry.Leave:
+			w.departed[op.Incarnation] = e.ClockMs
 		case *entry.DeleteTopic:
 			w.deleted[op.ID] = true
 		case *entry.NewLogEpoch:
@@ -80,6 +89,15 @@ func (w *window) see(e *entry.Entry, r *state.Results) {
 		case *entry.Append:
 			w.append(e.Incarnation, op)
 			w.park(op, r.Ops[i].Batches)
+		}
+	}
+}
+
+// end closes the window at a log time.
+func (w *window) end(now int64) {
+	for inc, at := range w.departed {
+		if at < now-waitMax.Milliseconds() {
+			w.over[inc] = true
 		}
 	}
 }

@@ -197,3 +197,12 @@ func (s *State) LastSeqs() map[[16]byte]uint64 {
 	}
 	return seqs
 }
+
+// Departed are the incarnations that left, in that order, as far back as they are remembered.
+func (s *State) Departed() [][16]byte {
+	list := make([][16]byte, len(s.agents.departed))
+	for i := range s.agents.departed {
+		list[i] = s.agents.departed[i].incarnation
+	}
+	return list
+}

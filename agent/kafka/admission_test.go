@@ -174,6 +174,38 @@ func TestHalfARequestHoldsNothingOthersNeed(t *testing.T) {
 	})
 }
 
+// Many producers whose first large requests come at once, and each in part, get through one after the other. Each holds some of
+// what the others need.
+func TestFirstLargeRequestsDoNotWaitForEachOther(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a := newCluster(t).join("a")
+		a.topic("t", 1)
+		s := server(t, a, func(c *kafka.Config) {
+			c.ProduceBytesMax, c.RequestBytesMax, c.ConnectionInFlightBytes, c.InFlightBytes, c.StrangerBytes = 1<<20, 1<<20, 1<<20, 4<<20, 2<<20
+		})
+		req := produceRequest(9, "t", 0, records(t, batch.BuildOptions{}, strings.Repeat("x", 900_000)))
+		frame := kmsg.NewRequestFormatter().AppendRequest(nil, req, 0)
+		producers := make([]*client, 12)
+		for i := range producers {
+			producers[i] = visit(t, s, "10.0.0.1")
+			producers[i].write(frame[:300_000])
+		}
+		synctest.Wait()
+		start := time.Now()
+		for _, c := range producers {
+			c.write(frame[300_000:])
+		}
+		for i, c := range producers {
+			if res := c.receive(0, req).(*kmsg.ProduceResponse); res.Topics[0].Partitions[0].ErrorCode != 0 {
+				t.Errorf("producer %d: code %d", i, res.Topics[0].Partitions[0].ErrorCode)
+			}
+		}
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("they took %v", took)
+		}
+	})
+}
+
 // Who does not take answers holds memory only until somebody waits for it, and never all of it: another address is served as
 // if nothing were.
 func TestAnswersNotTakenHoldNothingOthersNeed(t *testing.T) {

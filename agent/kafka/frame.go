@@ -149,6 +149,7 @@ type charges struct {
 	shared *budget // nil: none but the connection's
 	n      int64   // of shared
 	free   bool    // it is the connection's one request that goes without
+	over   bool    // it is the one that may go beyond shared: it holds Server.overdraft
 }
 
 // charge waits for room for a request of size bytes. Every request counts against the connection's budget for as long as it
@@ -206,37 +207,58 @@ func (c *conn) settle(ch *charges, records, there bool) bool {
 	to.give(c.visitor, spare)
 	ch.shared.give(c.visitor, ch.n)
 	ch.shared, ch.n = to, n
+	c.backInBudget(ch)
 	return true
 }
 
-// grow charges a stranger for room bytes in all. Whoever already holds some waits for more only so long: others may wait for
-// just that. Many who come at once, as after a restart, need not wait for each other while memory is half free.
+// grow charges a stranger for room bytes in all. Many who come at once, as after a restart, need not wait for each other while
+// memory is half free. Otherwise whoever holds some and needs more waits for what others keep while they wait too; so that they
+// do not all wait for each other, one at a time may go on beyond the budget, to its end. That adds the largest request to
+// what strangers take, and no more.
 func (c *conn) grow(ch *charges, room int64, records bool) error {
 	more := ch.shared.clip(room) - ch.n
 	switch {
-	case more <= 0:
+	case ch.over || more <= 0:
 		return nil
 	case ch.shared.more(c.visitor, more):
 		ch.n += more
 		return nil
 	case c.settle(ch, records, false):
 		return nil
+	case ch.n == 0:
+		if err := ch.shared.take(c.ctx, c.visitor, more); err != nil {
+			return context.Cause(c.ctx)
+		}
+		ch.n = more
+		return nil
 	}
-	ctx := c.ctx
-	if ch.n > 0 {
-		limited, cancel := context.WithTimeout(ctx, 2*c.s.cfg.PressureTimeout)
-		defer cancel()
-		ctx = limited
-	}
-	switch err := ch.shared.take(ctx, c.visitor, more); {
-	case err == nil:
-	case c.ctx.Err() != nil:
-		return context.Cause(c.ctx)
-	default:
+	ch.shared.pressure.enter()
+	defer ch.shared.pressure.leave()
+	since := time.Now()
+	defer func() { ch.shared.waited.Add(time.Since(since).Seconds()) }()
+	patience := time.NewTimer(c.s.cfg.FrameTimeout)
+	defer patience.Stop()
+	select {
+	case c.s.overdraft <- struct{}{}:
+	case <-patience.C:
 		return fmt.Errorf("%w: no memory for a request this large; others hold it", errSlow)
+	case <-c.ctx.Done():
+		return context.Cause(c.ctx)
 	}
-	ch.n += more
+	ch.over = true
+	if ch.shared.more(c.visitor, more) { // room was made meanwhile
+		ch.n += more
+		c.backInBudget(ch)
+	}
 	return nil
+}
+
+// backInBudget lets the next one go beyond the budget.
+func (c *conn) backInBudget(ch *charges) {
+	if ch.over {
+		ch.over = false
+		<-c.s.overdraft
+	}
 }
 
 func (c *conn) refund(ch charges) {
@@ -247,6 +269,7 @@ func (c *conn) refund(ch charges) {
 	if ch.free {
 		c.freeRequest.Store(false)
 	}
+	c.backInBudget(&ch)
 }
 
 // body reads a request of size bytes. Beyond what is uncharged it waits for the budgets before it makes room, and it doubles

@@ -26,12 +26,13 @@ type Server struct {
 
 	shapes     map[int16]shape
 	pool       buffers
-	inFlight   *budget // large requests and those with records, until they are done with
-	strangers  *budget // requests larger than any that their connection has sent before, as far as they have come
-	queued     *budget // other requests
-	work       *budget // what is made of requests until they are answered, records apart
-	answers    *budget // records of Fetch answers until they are written
-	decompress *budget // what checking compressed batches takes, while it does
+	inFlight   *budget       // large requests and those with records, until they are done with
+	strangers  *budget       // requests larger than any that their connection has sent before, as far as they have come
+	overdraft  chan struct{} // has room for one: the stranger that goes beyond its budget, see conn.grow
+	queued     *budget       // other requests
+	work       *budget       // what is made of requests until they are answered, records apart
+	answers    *budget       // records of Fetch answers until they are written
+	decompress *budget       // what checking compressed batches takes, while it does
 	admission  *admission
 	lines      sparse.Lines
 	sessions   *sessions
@@ -64,6 +65,7 @@ func New(cfg Config, meta Metastore, producer Producer, log Log) (*Server, error
 		cfg: cfg, meta: meta, producer: producer, log: log,
 		shapes:     shapes(),
 		inFlight:   newBudget(kindInFlight, cfg.InFlightBytes, cfg.Metrics.inFlightBytes),
+		overdraft:  make(chan struct{}, 1),
 		strangers:  newBudget(kindStrangers, cfg.StrangerBytes, nil),
 		queued:     newBudget(kindQueued, cfg.QueuedBytes, cfg.Metrics.queuedBytes),
 		work:       newBudget(kindWork, cfg.WorkBytes, cfg.Metrics.workBytes),

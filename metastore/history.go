@@ -255,8 +255,8 @@ func (h *history) replayFrom(ctx context.Context, begin named, chosen string) (*
 const waitMax = 5 * time.Minute
 
 // lookBack tells the window what happened shortly before its snapshot, and leaves too little in a state: which batches were refused
-// for want of their predecessor, and may have been accepted after the archive's end; and which of the incarnations that
-// have left may have come back since. What cannot be read there is left alone.
+// for want of their predecessor, and may have been accepted after the archive's end; which of the incarnations that have left
+// may have come back since; and which topics were deleted. What cannot be read there is left alone.
 func (h *history) lookBack(ctx context.Context, r *replayed, ranges []named) error {
 	n, since := r.st.N(), r.st.LogTime()-waitMax.Milliseconds()
 	before := slices.DeleteFunc(slices.Clone(ranges), func(o named) bool { return o.first > n })
@@ -284,6 +284,8 @@ func (h *history) lookBack(ctx context.Context, r *replayed, ranges []named) err
 					r.window.waited(r.st, op)
 				case *entry.Join, *entry.Leave:
 					left++
+				case *entry.DeleteTopic:
+					r.window.deleted[op.ID] = true
 				}
 			}
 		}

@@ -631,6 +631,29 @@ func TestRestoreOfADepartedIncarnationsUploads(t *testing.T) {
 	}
 }
 
+// What was on its way into a topic when that was deleted makes no new one.
+func TestRestoreOfATopicDeletedBeforeTheSnapshot(t *testing.T) {
+	bubble(t, 82, func(t *testing.T, c *cluster) {
+		defer func() { _ = c.store.Close() }()
+		a := c.open("a", quiet)
+		op := topic("t")
+		c.propose(a, op)
+		u := &uploader{c: c, cl: a}
+		u.upload(9, plainPiece(op.ID, 0, 5))
+		c.propose(a, &entry.DeleteTopic{ID: op.ID})
+		tool := c.store.Open("tool")
+		if _, err := metastore.TakeSnapshot(t.Context(), tool, c.bucket); err != nil {
+			t.Fatal(err)
+		}
+		_ = tool.Close()
+		c.loseEtcd(a)
+		r, err := c.restore(metastore.RestoreOptions{})
+		if err != nil || len(r.RestoredTopics) > 0 || r.Records.Appended > 0 {
+			t.Errorf("%+v, %v", r, err)
+		}
+	})
+}
+
 // A batch that waits for its predecessor hides neither itself nor what comes behind it in its segment, wherever the archive and
 // the newest snapshot end.
 func TestRestoreOfBatchesThatWaited(t *testing.T) {

@@ -90,6 +90,18 @@ func (c countReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// failing remembers whether reading failed, which to a bufio.Scanner looks like the end.
+type failing struct {
+	r      io.Reader
+	failed bool
+}
+
+func (f *failing) Read(p []byte) (int, error) {
+	n, err := f.r.Read(p)
+	f.failed = f.failed || err != nil && !errors.Is(err, io.EOF)
+	return n, err
+}
+
 // readWhole reads a source to its end. One that is too long is an error.
 func readWhole(name string, r io.Reader) ([]byte, error) {
 	content, err := io.ReadAll(io.LimitReader(r, lineBytesMax+1))
@@ -103,15 +115,20 @@ func readWhole(name string, r io.Reader) ([]byte, error) {
 }
 
 // eachLine calls do with each line of r, counted from 1, in memory of its own, until the end, an error of do or of r, or
-// the end of ctx. A read that blocks does not hold up the end of ctx. Errors name the source and the line.
+// the end of ctx. A read that blocks does not hold up the end of ctx. What an error of r cuts off is no line. Errors name the
+// source and the line.
 func eachLine(ctx context.Context, name string, r io.Reader, do func(number int, line []byte) error) error {
 	lines := make(chan []byte)
 	ended := make(chan error, 1)
 	reading, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
-		scanner := bufio.NewScanner(r)
+		whole := &failing{r: r}
+		scanner := bufio.NewScanner(whole)
 		scanner.Buffer(make([]byte, 0, 64<<10), lineBytesMax)
+		scanner.Split(func(data []byte, ended bool) (int, []byte, error) {
+			return bufio.ScanLines(data, ended && !whole.failed)
+		})
 		for scanner.Scan() {
 			select {
 			case lines <- bytes.Clone(scanner.Bytes()):
@@ -128,8 +145,11 @@ func eachLine(ctx context.Context, name string, r io.Reader, do func(number int,
 				return fmt.Errorf("%s line %d: %w", name, number, err)
 			}
 		case err := <-ended:
+			if errors.Is(err, bufio.ErrTooLong) {
+				err = fmt.Errorf("%w (a line may have %d bytes)", err, lineBytesMax)
+			}
 			if err != nil {
-				return fmt.Errorf("%s line %d: %w (a line may have %d bytes)", name, number, err, lineBytesMax)
+				return fmt.Errorf("%s line %d: %w", name, number, err)
 			}
 			return nil
 		case <-ctx.Done():

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -116,6 +117,19 @@ func TestEachLineEndsWithItsContext(t *testing.T) {
 		return nil
 	})
 	if !errors.Is(err, context.Canceled) || !slices.Equal(got, []string{"one", "two"}) {
+		t.Errorf("%v, %q", err, got)
+	}
+}
+
+// What was read of a line when reading failed is no record.
+func TestEachLineSendsNoHalfOfOne(t *testing.T) {
+	broken := errors.New("the disk is gone")
+	var got []string
+	err := eachLine(t.Context(), "input", io.MultiReader(strings.NewReader("one\ntwo\nhal"), iotest.ErrReader(broken)), func(_ int, line []byte) error {
+		got = append(got, string(line))
+		return nil
+	})
+	if !errors.Is(err, broken) || !strings.Contains(err.Error(), "line 3") || !slices.Equal(got, []string{"one", "two"}) {
 		t.Errorf("%v, %q", err, got)
 	}
 }

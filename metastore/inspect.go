@@ -201,6 +201,37 @@ func (v *replayer) take(e log.Entry) error {
 	return nil
 }
 
+// beginning is the state that the first range of an archive continues, nil where it is not to be found: an empty one, or that of
+// a snapshot from which the log was restored when there was no archive left.
+func beginning(ctx context.Context, bucket objstore.Bucket, identity log.Identity, a *archiveRange) (*state.State, error) {
+	if st := before(a); st != nil {
+		return st, nil
+	}
+	m, err := readMarker(ctx, bucket)
+	if err != nil {
+		return nil, err
+	}
+	h := history{bucket: bucket, marker: m, identity: identity}
+	snapshots, err := h.list(ctx, snapshotPrefix, "")
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range snapshots {
+		if o.last+1 != a.first() {
+			continue
+		}
+		st, err := h.begin(ctx, o)
+		switch {
+		case unusable(err):
+		case err != nil:
+			return nil, err
+		case st.ChainHash() == a.before:
+			return st, nil
+		}
+	}
+	return nil, nil
+}
+
 // archive walks the chain to its first range, then replays forward. Keys are held, not entries: history is long.
 func (v *replayer) archive(ctx context.Context, l log.Log, bucket objstore.Bucket, identity log.Identity) error {
 	cell, err := l.Load(ctx, archiveCell)
@@ -222,7 +253,11 @@ func (v *replayer) archive(ctx context.Context, l log.Log, bucket objstore.Bucke
 			return v.found(err)
 		}
 		if i == len(keys)-1 {
-			if st := before(a); st != nil {
+			st, err := beginning(ctx, bucket, identity, a)
+			if err != nil {
+				return err
+			}
+			if st != nil {
 				v.st = st
 			}
 		}

@@ -654,6 +654,43 @@ func TestRestoreOfATopicDeletedBeforeTheSnapshot(t *testing.T) {
 	})
 }
 
+// Where nothing but a snapshot was left to restore from, the history that follows it is verified from there.
+func TestVerifyAfterARestoreWithoutAnArchive(t *testing.T) {
+	bubble(t, 83, func(t *testing.T, c *cluster) {
+		defer func() { _ = c.store.Close() }()
+		a := c.open("a", quiet)
+		c.propose(a, topic("t"))
+		look := c.store.Open("look")
+		if _, err := metastore.TakeSnapshot(t.Context(), look, c.bucket); err != nil {
+			t.Fatal(err)
+		}
+		_ = look.Close()
+		infos, err := c.bucket.List(t.Context(), "metastore/archive/", "", 100)
+		if err != nil || len(infos) == 0 {
+			t.Fatal(infos, err)
+		}
+		for _, o := range infos {
+			if err := c.bucket.Delete(t.Context(), o.Key); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.loseEtcd(a)
+		if _, err := c.restore(metastore.RestoreOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		a = c.open("a")
+		defer c.close(a)
+		c.propose(a, topic("u"))
+		time.Sleep(10 * time.Second)
+		look = c.store.Open("look")
+		defer func() { _ = look.Close() }()
+		r, err := metastore.Verify(t.Context(), look, c.bucket)
+		if err != nil || len(r.Problems) > 0 {
+			t.Fatalf("%v, %+v", err, r)
+		}
+	})
+}
+
 // A batch that waits for its predecessor hides neither itself nor what comes behind it in its segment, wherever the archive and
 // the newest snapshot end.
 func TestRestoreOfBatchesThatWaited(t *testing.T) {

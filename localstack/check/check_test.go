@@ -496,3 +496,18 @@ func TestValueGolden(t *testing.T) {
 		t.Errorf("encodes to %s, want %s", got, golden)
 	}
 }
+
+// A record that was sent twice may have its second copy beyond what was to be read. That says nothing; below, it does.
+func TestSecondCopyBeyondTheEnd(t *testing.T) {
+	for end, want := range map[int64]int{1: 0, 2: 1} {
+		s := newSim(t, check.Tap{})
+		n, r := s.send(1, 0)
+		s.store(0, r)
+		s.history.Retry(n)
+		s.history.Ack(n, 1)
+		s.history.Reader().Read(0, 0, slices.Clone(s.log[0]))
+		if got := s.history.Finish([]int64{end, 0}).Counts.WrongAcks; got != want {
+			t.Errorf("to be read up to %d: %d wrong acks, want %d", end, got, want)
+		}
+	}
+}

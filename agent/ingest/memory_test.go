@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -27,6 +28,9 @@ type disk struct {
 	next  int64
 	pages map[int64][]byte
 	lost  bool // reads fail
+	// down: writes fail; refused counts those.
+	down    bool
+	refused int
 }
 
 var errDisk = errors.New("no space or no disk")
@@ -37,6 +41,10 @@ func (d *disk) Append(_ context.Context, payload []byte) (wal.Ref, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	size := int64(len(payload))
+	if d.down {
+		d.refused++
+		return wal.Ref{}, fmt.Errorf("%w: %w", wal.ErrFailed, errDisk)
+	}
 	if d.used+size > d.max {
 		return wal.Ref{}, errDisk
 	}
@@ -458,4 +466,57 @@ func TestSpillingToTheWriteAheadLog(t *testing.T) {
 	if stats := l.Stats(); stats.SpillAppends == 0 {
 		t.Fatal("nothing was spilled")
 	}
+}
+
+// While the bucket is out and the disk refuses, nothing changes by itself: the disk is asked about once a second for all who
+// wait, and when it is well again they get in.
+func TestProducersThatWaitFindTheDiskWellAgain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t)
+		m, bucket, d := c.join(1), newStore(), newDisk(1<<20)
+		topic := m.createTopic("t", 1)
+		p := open(t, ingest.Config{TargetBytes: 4000, MemoryBytes: 10_000}, m, bucket, d)
+		m.hold()
+		d.mu.Lock()
+		d.down = true
+		d.mu.Unlock()
+		const producers = 40
+		var mu sync.Mutex
+		var taken []*staged
+		var wg sync.WaitGroup
+		for i := range producers {
+			wg.Go(func() {
+				x := producer{topic: topic, id: int64(i)}
+				s := stage(t, p, x.part(t, strings.Repeat("x", 900)))
+				mu.Lock()
+				defer mu.Unlock()
+				taken = append(taken, s)
+			})
+		}
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		d.mu.Lock()
+		refused := d.refused
+		d.down = false
+		d.mu.Unlock()
+		if refused < 15 || refused > producers+25 {
+			t.Errorf("the disk was asked %d times in 20 s by %d producers", refused, producers)
+		}
+		if p.SpillFault() == "" {
+			t.Error("the fault is not told")
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		mu.Lock()
+		n := len(taken)
+		mu.Unlock()
+		if n != producers {
+			t.Errorf("%d of %d producers are in", n, producers)
+		}
+		m.release()
+		wg.Wait()
+		for _, s := range taken {
+			s.offset(t)
+		}
+	})
 }

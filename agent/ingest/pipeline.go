@@ -86,7 +86,7 @@ type Pipeline struct {
 	spillErr  error // of the last attempt that failed
 	spillRest time.Time
 	waiters   int           // on change
-	change    chan struct{} // closed and replaced when room or parts fell and somebody waits
+	change    chan struct{} // closed and replaced when room or parts fell, or the spill works again, and somebody waits
 }
 
 // New starts a pipeline. spill may be nil: Stage then blocks where memory is full. sink must not be.
@@ -170,11 +170,15 @@ func (p *Pipeline) admit(ctx context.Context, parts []*Part, size int64) (spille
 			p.mu.Unlock()
 			return false, nil
 		}
-		resting := time.Now().Before(p.spillRest)
+		now := time.Now()
+		try := p.spill != nil && ctx.Err() == nil && !crowded && !now.Before(p.spillRest)
+		if try && p.spillDown { // one asks for all
+			p.spillRest = now.Add(spillPause)
+		}
 		change := p.change // before Append, so that no change is missed after it
 		p.waiters++
 		p.mu.Unlock()
-		if p.spill != nil && ctx.Err() == nil && !crowded && !resting {
+		if try {
 			spilled, err = p.spillParts(ctx, parts)
 		}
 		if !spilled && err == nil {
@@ -184,6 +188,7 @@ func (p *Pipeline) admit(ctx context.Context, parts []*Part, size int64) (spille
 			since := time.Now()
 			select {
 			case <-change:
+			case <-p.spillAgain():
 			case <-ctx.Done():
 				err = context.Cause(ctx)
 			}
@@ -235,6 +240,17 @@ func (p *Pipeline) spillFailed(err error) {
 	}
 }
 
+// spillAgain is told when the disk that refused a batch is to be asked again; nil where it did not. Nothing else might ever
+// change while the bucket is out too.
+func (p *Pipeline) spillAgain() <-chan time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.spillDown {
+		return nil
+	}
+	return time.After(time.Until(p.spillRest))
+}
+
 // spillFresh is for how long a disk that refused a batch counts as refusing: it is asked again only when memory is full.
 const spillFresh = 30 * time.Second
 
@@ -251,7 +267,10 @@ func (p *Pipeline) SpillFault() string {
 func (p *Pipeline) spillWorks() {
 	p.mu.Lock()
 	down := p.spillDown
-	p.spillDown = false
+	if down {
+		p.spillDown, p.spillRest = false, time.Time{}
+		p.changedLocked()
+	}
 	p.mu.Unlock()
 	if down {
 		p.cfg.Logger.Info("the disk takes batches again")

@@ -53,7 +53,7 @@ func kindOf(m os.FileMode) string {
 	return "not a regular file"
 }
 
-// OpenStream copies r, of any length, to a file without a name, for every format but the entry needs to jump about.
+// OpenStream copies r, of any length, to a temporary file, for every format but the entry needs to jump about.
 func OpenStream(r io.Reader) (*Input, error) {
 	f, err := os.CreateTemp("", "firn-inspect-*")
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/objstore/batch"
 )
 
@@ -311,4 +312,65 @@ func TestAnOutageCutsOffNoNewProducer(t *testing.T) {
 			}(c.send(req))
 		}
 	})
+}
+
+// However much of the budget of small requests is taken, one small request of each connection goes without.
+func TestOneSmallRequestGoesWithout(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a := newCluster(t).join("a")
+		id := a.topic("t", 1)
+		s := server(t, a, func(c *kafka.Config) { c.QueuedBytes, c.WorkBytes = 64<<10, 64<<10 })
+		for i := range 3 { // three quarters of it each
+			c := visit(t, s, fmt.Sprint("10.0.0.", 1+i))
+			poll := fetchRequest(13, "", id, 0, 0)
+			poll.MaxWaitMillis = 300_000
+			c.send(poll)
+			large := kmsg.NewPtrMetadataRequest()
+			large.Version, large.Topics = 12, []kmsg.MetadataRequestTopic{{Topic: kmsg.StringPtr(strings.Repeat("x", 32_000))}}
+			c.send(large)
+			c.send(large)
+		}
+		synctest.Wait()
+		start := time.Now()
+		ask[*kmsg.ApiVersionsResponse](visit(t, s, "10.0.0.9"), kmsg.NewPtrApiVersionsRequest())
+		if took := time.Since(start); took > 0 {
+			t.Errorf("a client that asks for little waited %v", took)
+		}
+	})
+}
+
+// What a fetch session took is there again when it has ended, or has let partitions go.
+func TestFetchSessionsGiveBackWhatTheyTook(t *testing.T) {
+	s := server(t, newCluster(t).join("a"), func(c *kafka.Config) { c.FetchSessionBytes = 100_000 })
+	for i := range 20 {
+		full := fetchRequest(13, "", entry.UUID{1}, 0, 0)
+		full.SessionEpoch = 0
+		for p := int32(1); p < 200; p++ {
+			addFetch(full, "", entry.UUID{1}, p, 0)
+		}
+		id, _, _ := s.Begin(full)
+		if id == 0 {
+			t.Fatalf("round %d: no room for a session", i)
+		}
+		less := fetchRequest(13, "", entry.UUID{1}, 0, 0)
+		less.Topics, less.SessionID, less.SessionEpoch = nil, id, 1
+		gone := kmsg.NewFetchRequestForgottenTopic()
+		gone.TopicID = entry.UUID{1}
+		for p := range int32(199) {
+			gone.Partitions = append(gone.Partitions, p)
+		}
+		less.ForgottenTopics = []kmsg.FetchRequestForgottenTopic{gone}
+		if _, parts, code := s.Begin(less); parts != 1 || code != 0 {
+			t.Fatalf("round %d: %d partitions are left, code %d", i, parts, code)
+		}
+		other, _, _ := s.Begin(full)
+		if other == 0 {
+			t.Fatalf("round %d: partitions that were let go are still counted", i)
+		}
+		for _, id := range []int32{id, other} {
+			end := fetchRequest(13, "", entry.UUID{1}, 0, 0)
+			end.SessionID, end.SessionEpoch = id, -1
+			s.Begin(end)
+		}
+	}
 }

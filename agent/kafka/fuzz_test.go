@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
@@ -44,6 +45,8 @@ func FuzzRequest(f *testing.F) {
 			f.Add(append(header(v.Key, v.Max), body...))
 		}
 	}
+	// A partition of a Fetch with a tag that kmsg knows, the id of a directory, of a size that no id has.
+	f.Add(slices.Concat(header(1, 18), make([]byte, 21), []byte{2}, make([]byte, 16), []byte{2}, make([]byte, 32), []byte{1, 0, 1, 'x', 0, 1, 1, 0}))
 	decode := kafka.Decoder()
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		var err error
@@ -62,6 +65,9 @@ func FuzzRequest(f *testing.F) {
 				t.Errorf("Produce version %d: the shape fits and the decoder says %v", version, err)
 			}
 			return
+		}
+		if key == 1 && version >= 12 && err != nil {
+			return // the walk steps over tags; of those that kmsg knows it checks the size, and the request is refused all the same
 		}
 		req := kmsg.RequestForKey(key)
 		req.SetVersion(version)

@@ -63,6 +63,7 @@ etcdctl user add firn && etcdctl user grant-role firn firn
 Where etcd takes the user from the certificate's common name, no password is needed. An etcd that this agent can never work with (wrong
 authority, wrong password, missing permission, too old) ends it at the start with what would mend it; one that is merely away is waited for
 once the agent runs. While users are switched off and on again in a running etcd, agents with both a certificate and a password need a restart.
+The password is read at the start: after it was changed, restart the agents, one by one.
 
 # Settings of ` + "`firn agent`" + `
 `

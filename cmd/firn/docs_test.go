@@ -9,8 +9,11 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// documented are the commands of docs/cli.md: those that speak to any Kafka, and what they need.
-var documented = []string{"topic", "produce", "consume", "config", "cluster", "context", "verify", "bench", "version", "completion"}
+// documented are the commands of docs/cli.md: those that speak to any Kafka, what they need, and those that look at what firn
+// stores. What serves, firn dev and firn agent, has docs/configuration.md.
+var documented = []string{
+	"topic", "produce", "consume", "config", "cluster", "context", "verify", "bench", "inspect", "metastore", "bucket", "version", "completion",
+}
 
 // docs/cli.md is made from the help of the commands, below a part that is written by hand: what scripts rely on.
 func TestCLIPage(t *testing.T) {

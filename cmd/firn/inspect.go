@@ -167,8 +167,9 @@ func newInspectSnapshot(e env) *cobra.Command {
 	var f inspectFlags
 	var opts inspect.SnapshotOptions
 	cmd := &cobra.Command{
-		Use:   "snapshot FILE|-|KEY",
-		Short: "A snapshot of the metastore: log, agents, topics, partitions, where their records are, producers",
+		Use:     "snapshot FILE|-|KEY",
+		Example: "  firn inspect snapshot --bucket s3://logs/prod metastore/snapshot/0000000000000001/00000000000186a0-0f… --topic orders",
+		Short:   "A snapshot of the metastore: log, agents, topics, partitions, where their records are, producers",
 		Long: `Print a snapshot of the metastore: which log, at which entry, its chain hash and digest, agents, and each topic; with --topic
 its partitions, and with --rows and --producers what is known of them.
 
@@ -197,8 +198,9 @@ func newInspectArchive(e env) *cobra.Command {
 	var n uint64
 	var entries bool
 	cmd := &cobra.Command{
-		Use:   "archive FILE|-|KEY",
-		Short: "An archive object: a sealed range of the metastore's entries",
+		Use:     "archive FILE|-|KEY",
+		Example: "  firn inspect archive --bucket s3://logs/prod metastore/archive/0000000000000001/0000000000000001-000000000000002a-0f… -o json",
+		Short:   "An archive object: a sealed range of the metastore's entries",
 		Long: `Print an archive object of the metastore: which entries, the chain hashes at its two ends, the object before it, and every
 entry in one line; with --entries, or for one of them with --n, the ops in full. Every entry is decoded in any case.`,
 		Args: arguments(cobra.ExactArgs(1)),

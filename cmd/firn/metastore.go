@@ -38,6 +38,7 @@ func newMetastore(e env) *cobra.Command {
 	f.StringVarP(&flags.output, "output", "o", "text", "text or json")
 	cmd.AddCommand(&cobra.Command{
 		Use: "status", Short: "Head, archive, snapshot and agents of the metastore", Args: arguments(cobra.NoArgs),
+		Example: "  firn metastore status --config /etc/firn/firn.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return flags.inspect(cmd.Context(), e, metastore.Status)
 		},
@@ -47,7 +48,8 @@ func newMetastore(e env) *cobra.Command {
 		Short: "Replay the history from the bucket and the log, and compare every snapshot and chain hash",
 		Long: `Replay the whole archive from the first entry it holds, then the log's tail, and compare with the snapshot that the
 pointer names and with the chain hashes that the archive recorded. Changes nothing. Exit code 3 where something differs.`,
-		Args: arguments(cobra.NoArgs),
+		Example: "  firn metastore verify --etcd 10.0.0.5:2379 --bucket 's3://my-bucket/firn?region=eu-central-1'",
+		Args:    arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return flags.inspect(cmd.Context(), e, metastore.Verify)
 		},
@@ -136,8 +138,9 @@ func (m *metastoreFlags) inspect(ctx context.Context, e env, look metastore.Look
 
 func newMetastoreSnapshot(e env, flags *metastoreFlags) *cobra.Command {
 	return &cobra.Command{
-		Use:   "snapshot",
-		Short: "Archive what the log holds and make a snapshot of it in the bucket, now",
+		Use:     "snapshot",
+		Short:   "Archive what the log holds and make a snapshot of it in the bucket, now",
+		Example: "  firn metastore snapshot --config /etc/firn/firn.yaml -o json",
 		Long: `Bring the bucket up to the metastore's head: archive every entry that is not archived yet, replay the archive, and make a snapshot
 of the result, which is read back before the pointer moves to it. It is what an agent does every few seconds and every
 100 000 entries; do it before planned work on etcd. Agents may run meanwhile. Changes no topic and deletes nothing.`,

@@ -26,7 +26,8 @@ Agents refuse to start until it is complete. A restore that was interrupted is s
 the old etcd is gone for good (--etcd-is-lost); --dry-run says what would happen and changes nothing.
 
 docs/operations.md has the whole procedure. Exit code 3 where the bucket's history is damaged.`,
-		Args: arguments(cobra.NoArgs),
+		Example: "  firn metastore restore --config /etc/firn/firn.yaml --dry-run\n  firn metastore restore --config /etc/firn/firn.yaml --etcd-is-lost",
+		Args:    arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			err := flags.run(cmd.Context(), e, func(ctx context.Context, l log.Log, bucket objstore.Bucket) (finding, error) {
 				founder, ok := log.FounderOf(l)

@@ -159,6 +159,10 @@ func row[T ~int | ~int16 | ~int32 | ~int64](t *table, name string, field *T, uni
 	})
 }
 
+// produceTimeoutBound is less than the time for which a restore of the metastore takes uploads of agents that are gone for
+// acknowledged, see metastore.Restore.
+const produceTimeoutBound = 4 * time.Minute
+
 // Tunables are all numbers of c, each once, with the defaults that the rooms themselves have and the bounds that make sense
 // to an operator.
 func (c *Config) Tunables() []Tunable {
@@ -231,9 +235,9 @@ func (c *Config) Tunables() []Tunable {
 	row(t, "work-bytes", &c.WorkBytes, Bytes, share.work, 1<<20, 1<<40, "what is made of requests until they are answered, records apart; a 16th of --memory-limit where not set")
 	row(t, "decompress-bytes", &c.DecompressBytes, Bytes, share.decompress, 1<<20, 1<<40,
 		"what decompressing produced batches to check them may take at a time; a 16th of --memory-limit where not set")
-	row(t, "produce-timeout-min", &c.ProduceTimeoutMin, Duration, srv.ProduceTimeoutMin, 100*time.Millisecond, 10*time.Minute,
+	row(t, "produce-timeout-min", &c.ProduceTimeoutMin, Duration, srv.ProduceTimeoutMin, 100*time.Millisecond, produceTimeoutBound,
 		"a produce waits this long for its outcome even where the client asks for less")
-	row(t, "produce-timeout-max", &c.ProduceTimeoutMax, Duration, srv.ProduceTimeoutMax, time.Second, time.Hour,
+	row(t, "produce-timeout-max", &c.ProduceTimeoutMax, Duration, srv.ProduceTimeoutMax, time.Second, produceTimeoutBound,
 		"and no longer than this, whatever the client asks for; it is then told to try again")
 	row(t, "idle-timeout", &c.IdleTimeout, Duration, srv.IdleTimeout, time.Second, 24*time.Hour, "a connection without requests is closed after this")
 	row(t, "frame-timeout", &c.FrameTimeout, Duration, srv.FrameTimeout, 100*time.Millisecond, time.Hour, "longest from a request's first byte to its last")

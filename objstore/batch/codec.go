@@ -49,6 +49,8 @@ func (c Codec) invalid(err error) error {
 const (
 	// zstdWindowMax is what streaming decoders must support (RFC 8878); levels up to 19 stay within it.
 	zstdWindowMax = 8 << 20
+	// zstdRetainMax is the largest window whose room is kept for the next batch: that of level 3, which producers use.
+	zstdRetainMax = 2 << 20
 	// snappyRatioMax bounds what a raw block can decode to: no element yields more than 64 bytes from 3.
 	snappyRatioMax = 22
 )
@@ -62,12 +64,14 @@ var (
 
 // codecs are the decoders of one Validator, made when first needed.
 type codecs struct {
-	src    bytes.Reader
-	gzip   *gzip.Reader
-	lz4    *lz4.Reader
-	zstd   *zstd.Decoder
-	snappy snappyReader
-	window []byte
+	src  bytes.Reader
+	gzip *gzip.Reader
+	lz4  *lz4.Reader
+	zstd *zstd.Decoder
+	// zstdWindow is the largest window that the decoder made room for, and keeps.
+	zstdWindow uint64
+	snappy     snappyReader
+	window     []byte
 }
 
 // open makes s read the records of a batch, at most limit bytes of them once decompressed.
@@ -135,6 +139,10 @@ func (c *codecs) close(s *stream) {
 	}
 	*s = stream{}
 	c.src.Reset(nil)
+	if c.zstdWindow > zstdRetainMax {
+		c.zstd.Close()
+		c.zstd, c.zstdWindow = nil, 0
+	}
 	c.snappy.in, c.snappy.out = nil, nil
 	if cap(c.snappy.buf) > retainMax {
 		c.snappy.buf = nil
@@ -167,6 +175,7 @@ func (c *codecs) openZstd(payload []byte, limit int64) ([]byte, error) {
 		}
 		c.zstd = d
 	}
+	c.zstdWindow = max(c.zstdWindow, window)
 	c.src.Reset(payload)
 	return nil, c.zstd.Reset(&c.src)
 }

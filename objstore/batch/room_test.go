@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -175,4 +176,33 @@ func TestWhatIsRefusedCountsAsDecompressed(t *testing.T) {
 	if !errors.Is(err, batch.ErrTooLarge) || v.Decompressed() < limit/2 {
 		t.Errorf("%v, %d bytes decompressed", err, v.Decompressed())
 	}
+}
+
+// What a large window takes goes with the batch that declared it: validators are kept, and there are many.
+func TestRoomOfLargeWindowsIsNotKept(t *testing.T) {
+	all := bombs(t)
+	large := all[slices.IndexFunc(all, func(b bomb) bool { return b.name == "zstd, blocks of one byte" })] // 2 MiB
+	large.raw = bytes.Clone(large.raw)
+	const window = batch.HeaderSize + 5 // of the first frame: the descriptor of its window, 8 MiB
+	large.raw[window] = 0x68
+	large.raw = reseal(large.raw)
+	held := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := held()
+	validators := make([]*batch.Validator, 16)
+	for i := range validators {
+		validators[i] = batch.NewValidator()
+		if _, err := validators[i].Validate(large.raw, batch.Limits{MaxBatchBytes: 4 << 20}); err == nil {
+			t.Fatal("a bomb passed")
+		}
+	}
+	if each := int64(held()-before) / int64(len(validators)); each > 1<<20 {
+		t.Errorf("a validator keeps %d bytes", each)
+	}
+	runtime.KeepAlive(validators)
 }

@@ -568,8 +568,9 @@ func (p *process) wide() (kadm.CreateTopicResponse, error) {
 	return kadm.NewClient(cl).CreateTopic(context.Background(), 1000, 1, nil, "wide")
 }
 
-// What the agent is made for: producers and readers at full speed for a while. Then the bystander alone, and the floods. The
-// memory is no more than 1.2 times what it was.
+// What the agent is made for: producers and readers at full speed for a while. Then the bystander alone, and the floods, one behind
+// the other: what a mob had asked for is still worked off when the next one comes. Each by itself the memory is no more than 1.2
+// times what it was; two that overlap and a collector under load add to that, and the test fails beyond 1.5.
 func TestFloodOfABusyAgent(t *testing.T) {
 	p := start(t)
 	base := p.peak(func() {
@@ -584,12 +585,13 @@ func TestFloodOfABusyAgent(t *testing.T) {
 	worst := p.stand(b, base)
 	b.stop()
 	t.Logf("worst: %d MiB, %.2f of the base", worst>>20, float64(worst)/float64(base))
-	if worst > base+base/5 {
+	if worst > base+base/2 {
 		t.Errorf("%d MiB under a flood, %d before", worst>>20, base>>20)
 	}
 }
 
-// An agent that never did more than serve the bystander stays below its --memory-limit, 512 MiB here.
+// An agent that never did more than serve the bystander keeps to its --memory-limit, 512 MiB here, which the collector takes for a
+// goal and not for a wall: the test fails beyond a quarter more.
 func TestFloodOfAQuietAgent(t *testing.T) {
 	p := start(t)
 	b := p.bystander()
@@ -598,7 +600,7 @@ func TestFloodOfAQuietAgent(t *testing.T) {
 	worst := p.stand(b, base)
 	b.stop()
 	t.Logf("worst: %d MiB, %.2f of the base", worst>>20, float64(worst)/float64(base))
-	if worst > 512<<20 {
+	if worst > 640<<20 {
 		t.Errorf("%d MiB under a flood", worst>>20)
 	}
 }

@@ -98,7 +98,8 @@ func newTopicDelete(e env) *cobra.Command {
 				}
 				var deleted []string
 				var errs []error
-				for _, answer := range answers.Sorted() {
+				for _, name := range slices.Sorted(maps.Keys(answers)) { // kadm's own order is that of ids, which are random
+					answer := answers[name]
 					if answer.Err != nil {
 						errs = append(errs, client.TopicError("delete", answer.Topic, answer.Err, answer.ErrMessage))
 						continue

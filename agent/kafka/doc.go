@@ -22,7 +22,8 @@
 // Whatever clients can make a server keep is taken from a budget before it is made, and where a budget is used up they wait:
 //
 //	in flight   requests with records and large ones, from before room is made for them until they are done with
-//	strangers   those that are larger than any that their connection has sent before, as far as they have come
+//	strangers   those that are larger than any that their connection has sent before, as far as they have come; one at a time
+//	            may go beyond, to its end, or they would wait for what each other holds
 //	queued      small requests, until they were served
 //	work        what is made of a request until it was answered: decoded, in handlers, as an answer. Its size is found by
 //	            walking the request against the shape of its API, and by asking what the answer will name

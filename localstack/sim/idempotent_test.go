@@ -17,7 +17,9 @@ type outBatch struct {
 	build     func(*batch.Producer) []byte
 	since     time.Time // when it was made
 	attempts  int
-	flying    bool // in a request without an answer
+	flying    bool  // in a request without an answer
+	timedOut  bool  // answered REQUEST_TIMED_OUT since it was last sent: it keeps its place in the log, or never had one
+	before    int64 // the offset at which a later batch of its partition is acknowledged; 0: none is
 }
 
 // idempotent is an idempotent producer as Java's and franz-go are: up to five requests in flight, retries with the same
@@ -184,7 +186,7 @@ func (p *idempotent) take() []*outBatch {
 		if b.attempts++; b.attempts > 1 {
 			p.life.sometimes("batches_resent")
 		}
-		b.flying = true
+		b.flying, b.timedOut = true, false
 	}
 	return batches
 }
@@ -260,8 +262,21 @@ func (p *idempotent) judge(b *outBatch, answer *kmsg.ProduceResponseTopicPartiti
 	}
 	switch code := answer.ErrorCode; {
 	case code == errNone:
-		if !head {
-			p.life.find("order", "%s: partition %d acknowledged sequence %d before %d", p.name, b.partition, b.sequence, lane.waiting[0].sequence)
+		// A batch that took too long is answered so within its request's own timeout while it stays where it was. Those after it
+		// may then be acknowledged first, which says that it is stored: its own acknowledgement follows when it is sent again.
+		for _, earlier := range lane.waiting {
+			if earlier == b {
+				break
+			}
+			if !earlier.timedOut {
+				p.life.find("order", "%s: partition %d acknowledged sequence %d before %d", p.name, b.partition, b.sequence, earlier.sequence)
+			}
+			if earlier.before == 0 {
+				earlier.before = answer.BaseOffset // its own is below
+			}
+		}
+		if b.before > 0 && answer.BaseOffset >= b.before {
+			p.life.find("order", "%s: partition %d sequence %d is at %d, a later one at %d", p.name, b.partition, b.sequence, answer.BaseOffset, b.before)
 		}
 		p.topic.acked(b, answer.BaseOffset)
 		settle()
@@ -279,6 +294,7 @@ func (p *idempotent) judge(b *outBatch, answer *kmsg.ProduceResponseTopicPartiti
 		}
 		return true
 	case p.topic.gone(code), passing(code):
+		b.timedOut = code == errTimedOut
 		p.life.logf("%s: partition %d sequence %d: code %d, again", p.name, b.partition, b.sequence, code)
 		return true
 	default:

@@ -12,16 +12,21 @@ import (
 	"github.com/firnlog/firn/wal/walfs"
 )
 
-// failOnce makes the next operation of the kind on a durable file fail.
-func failOnce(fsys *walfs.FS, kind walfs.OpKind, err error) {
+// failOnce makes the next operation of the kind on the durable file of ref fail. The keeper makes the next file meanwhile,
+// and must not be the one that it strikes.
+func failOnce(fsys *walfs.FS, ref wal.Ref, kind walfs.OpKind, err error) {
+	name := walName(ref)
 	fsys.SetFault(func(op walfs.Op) error {
-		if op.Kind == kind && strings.HasSuffix(op.Name, ".wal") {
+		if op.Kind == kind && op.Name == name {
 			fsys.SetFault(nil)
 			return err
 		}
 		return nil
 	})
 }
+
+// walName is the path of the durable file that ref lies in.
+func walName(ref wal.Ref) string { return fmt.Sprintf("%s/%016x.wal", dir, ref.File) }
 
 // A failed write or fsync is final for its file, whatever the error: the appender learns that the outcome is unknown,
 // the file is never synced again, and the policy decides about later appends.
@@ -34,7 +39,7 @@ func TestFailureIsFinalForTheFile(t *testing.T) {
 					opts.AfterFailure = policy
 					l := open(t, fsys, opts)
 					first := appendFrame(t, l, wal.Durable, 1, 100)
-					failOnce(fsys, kind, cause)
+					failOnce(fsys, first, kind, cause)
 					_, err := l.Append(t.Context(), wal.Durable, tagOf(2), payloadOf(2, 100))
 					if !errors.Is(err, wal.ErrFailed) || !errors.Is(err, wal.ErrUnknown) || !errors.Is(err, cause) {
 						t.Fatalf("append: %v", err)
@@ -42,7 +47,7 @@ func TestFailureIsFinalForTheFile(t *testing.T) {
 					if s := l.Stats(); !errors.Is(s.Failed, cause) {
 						t.Fatalf("stats: %v", s.Failed)
 					}
-					failed := fmt.Sprintf("%s/%016x.wal", dir, first.File)
+					failed := walName(first)
 					fsys.SetFault(func(op walfs.Op) error {
 						if op.Name == failed && op.Kind != walfs.OpRemove {
 							t.Errorf("%s of the failed file", op.Kind)
@@ -86,8 +91,8 @@ func TestRecoveryDoesNotTrustCleanPages(t *testing.T) {
 	for seed := range uint64(20) {
 		fsys := newFS(seed)
 		l := open(t, fsys, small())
-		appendFrame(t, l, wal.Durable, 1, 100)
-		failOnce(fsys, walfs.OpSync, syscall.EIO)
+		first := appendFrame(t, l, wal.Durable, 1, 100)
+		failOnce(fsys, first, walfs.OpSync, syscall.EIO)
 		if _, err := l.Append(t.Context(), wal.Durable, tagOf(2), payloadOf(2, 2000)); !errors.Is(err, wal.ErrUnknown) {
 			t.Fatal(err)
 		}

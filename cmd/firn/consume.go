@@ -30,15 +30,20 @@ type consumeCommand struct {
 	isolation  string
 	layout     string
 	output     string
+	group      string
 }
 
 func newConsume(e env) *cobra.Command {
 	c := &consumeCommand{env: e}
 	cmd := &cobra.Command{
 		Use:   "consume TOPIC...",
-		Short: "Print records of topics, without a consumer group",
-		Long: `Print records of topics, without a consumer group, until interrupted; with --to, --exit-at-end or --count until there.
-Within a partition records come in their order; across partitions in no particular one.
+		Short: "Print records of topics, alone or as a member of a consumer group",
+		Long: `Print records of topics until interrupted; with --to, --exit-at-end or --count until there. Within a partition records come
+in their order; across partitions in no particular one.
+
+With --group the partitions are shared with the other members of that group, each goes on from what the group has committed,
+and what was printed is committed: after every few seconds, when partitions go to another member, and at the end. --from then
+counts only for partitions of which nothing is committed.
 
 ` + positionHelp + `
 
@@ -48,13 +53,22 @@ Within a partition records come in their order; across partitions in no particul
 		Example: `  firn consume orders --from start --exit-at-end --format '%p/%o %k=%v\n'
   firn consume orders --from -10 --exit-at-end
   firn consume orders --from -1h --to end -o json | firn produce copy --format json
-  firn consume orders --partition 3 --offset 3:1200 --count 1 --format '%T{rfc3339} %v{hex}\n'`,
+  firn consume orders --partition 3 --offset 3:1200 --count 1 --format '%T{rfc3339} %v{hex}\n'
+  firn consume orders clicks --group billing --from start -o json`,
 		Args: arguments(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if c.output == "json" && cmd.Flags().Changed("format") {
 				return fmt.Errorf("%w: --format and -o json exclude each other, drop one", client.ErrUsage)
 			}
-			return c.run(cmd.Context(), args)
+			if !cmd.Flags().Changed("group") {
+				return c.run(cmd.Context(), args)
+			}
+			for _, flag := range []string{"to", "offset", "partition", "exit-at-end"} {
+				if cmd.Flags().Changed(flag) {
+					return fmt.Errorf("%w: --%s: the partitions of a group are handed out by the group, use --count or leave out --group", client.ErrUsage, flag)
+				}
+			}
+			return c.runGroup(cmd.Context(), args)
 		},
 	}
 	c.remote = remoteFlags(cmd, e)
@@ -65,6 +79,8 @@ Within a partition records come in their order; across partitions in no particul
 	cmd.Flags().IntSliceVar(&c.partitions, "partition", nil, "partitions to read, all if not given")
 	cmd.Flags().IntVar(&c.count, "count", 0, "records to print before exiting, 0 for no limit")
 	cmd.Flags().BoolVar(&c.exitAtEnd, "exit-at-end", false, "exit once the end that partitions have now is reached")
+	cmd.Flags().StringVar(&c.group, "group", "", "consumer group to be a member of")
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("group", completeGroups(c.remote, 0)))
 	choiceFlag(cmd, &c.isolation, "isolation", "", "uncommitted", "uncommitted|committed", "whether records of open and aborted transactions are read")
 	cmd.Flags().StringVar(&c.layout, "format", `%v\n`, "how to print a record, see above")
 	outputFlag(cmd, &c.output)

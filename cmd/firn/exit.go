@@ -30,7 +30,7 @@ const exitHelp = `Exit codes:
     1  failed: a broker, a file or the network did not do what was asked
     2  usage: the command line or the environment asks for something that cannot be
     3  check failed: the command worked and found a violation
-    4  not found: a topic, partition or context that was named is not there
+    4  not found: a topic, partition, group or context that was named is not there
     5  no answer: a broker cannot be reached, or did not answer in time; trying again may help
     6  not allowed: user, password, certificate or permission
   130  interrupted by a signal before it was done`

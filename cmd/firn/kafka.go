@@ -115,6 +115,11 @@ func adminFlags(cmd *cobra.Command, e env) *admin {
 
 // do opens a client and calls ask with it, all within the timeout.
 func (a *admin) do(ctx context.Context, ask func(ctx context.Context, adm *kadm.Client) error) error {
+	return a.doRaw(ctx, func(ctx context.Context, cl *kgo.Client) error { return ask(ctx, kadm.NewClient(cl)) })
+}
+
+// doRaw is do for those who put requests together themselves.
+func (a *admin) doRaw(ctx context.Context, ask func(ctx context.Context, cl *kgo.Client) error) error {
 	if a.timeout <= 0 {
 		return fmt.Errorf("%w: --timeout: %s is not above 0", client.ErrUsage, a.timeout)
 	}
@@ -125,7 +130,7 @@ func (a *admin) do(ctx context.Context, ask func(ctx context.Context, adm *kadm.
 		return err
 	}
 	defer cl.Close()
-	return ask(ctx, kadm.NewClient(cl))
+	return ask(ctx, cl)
 }
 
 // outputFlag declares -o.

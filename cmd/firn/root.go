@@ -42,7 +42,7 @@ func newRoot(e env) *cobra.Command {
 		Short: "A Kafka-compatible log in an S3 bucket",
 		Long: `firn is a Kafka-compatible log whose data lives in an S3-compatible bucket.
 
-The commands topic, produce, consume, config, cluster, verify and bench speak plain Kafka and work against any Kafka.
+The commands topic, produce, consume, group, config, cluster, verify and bench speak plain Kafka and work against any Kafka.
 They find it by --brokers, or by a context, see firn context --help.
 
 ` + exitHelp,
@@ -61,6 +61,7 @@ They find it by --brokers, or by a context, see firn context --help.
 	root.AddCommand(newTopic(e))
 	root.AddCommand(newProduce(e))
 	root.AddCommand(newConsume(e))
+	root.AddCommand(newGroup(e))
 	root.AddCommand(newConfig(e))
 	root.AddCommand(newCluster(e))
 	root.AddCommand(newContext(e))

@@ -11,10 +11,23 @@ RACED   := ./agent/... ./metastore ./metastore/log/... ./objstore/... ./wal/...
 # How many seeds the simulator runs. One seed is one cluster's life; a failure prints its seed and how to run it again.
 SEEDS   ?= 2000
 
-.PHONY: run build test race lint fuzz bench generate sim interop nightly check clean
+.PHONY: run localstack build test race lint fuzz bench generate sim interop nightly check clean
 
 run: build ## a whole firn in one process, data in ./firn-data
 	$(BIN) dev
+
+# A cluster of real processes on this machine. OFFSET is added to every port, DIR holds data and logs.
+AGENTS    ?= 3
+MEMBERS   ?= 3
+OFFSET    ?= 0
+DIR       ?= firn-localstack
+
+localstack: build ## etcd, MinIO, HAProxy and agents; installs what it needs, ends with Ctrl-C
+	@.ci/setup haproxy
+	@.ci/etcd
+	@.ci/minio
+	@$(GO) build -trimpath -o bin/localstack ./cmd/localstack
+	@exec bin/localstack --firn $(BIN) --agents $(AGENTS) --members $(MEMBERS) --offset $(OFFSET) --dir $(DIR) $(LOCALSTACK_FLAGS)
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/firn

@@ -32,10 +32,15 @@ func newAdmin(health func() Health, gatherer prometheus.Gatherer) *http.Server {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = fmt.Fprintln(w, "ok")
 	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		h := health()
 		w.Header().Set("Content-Type", "application/json")
-		if !h.Ready {
+		switch {
+		case h.Ready:
+		case h.State == stateNames[draining] && r.URL.Query().Get("draining") == "404":
+			// What HAProxy's disable-on-404 takes for "send nobody new, and leave whom it has alone".
+			w.WriteHeader(http.StatusNotFound)
+		default:
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 		_ = json.NewEncoder(w).Encode(h)

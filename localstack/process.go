@@ -1,6 +1,7 @@
 package localstack
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,16 +11,20 @@ import (
 	"time"
 )
 
+const stopSignal = syscall.SIGTERM
+
 // Process is one program under a Stack. Its methods are safe for concurrent use.
+//
+// It leads a process group of its own: what a terminal sends with Ctrl-C does not reach it, and whatever it started ends with it.
 type Process struct {
 	name string
 	path string
-	args []string
-	env  []string // KEY=value, beside ours
 	log  *os.File
 
 	mu   sync.Mutex // guards the rest
-	cmd  *exec.Cmd  // nil while it does not run
+	args []string
+	env  []string  // KEY=value, beside ours
+	cmd  *exec.Cmd // nil while it does not run
 	done chan struct{}
 	err  error // of the last run
 }
@@ -30,6 +35,26 @@ func newProcess(name, path, logPath string, args ...string) (*Process, error) {
 		return nil, err
 	}
 	return &Process{name: name, path: path, args: args, log: f}, nil
+}
+
+// Name is what the Stack calls it: a1, e1, minio, haproxy.
+func (p *Process) Name() string { return p.name }
+
+// LogPath is the file that its output goes to.
+func (p *Process) LogPath() string { return p.log.Name() }
+
+// Args is its command line, without the program.
+func (p *Process) Args() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]string(nil), p.args...)
+}
+
+// SetArgs changes its command line from the next Start on.
+func (p *Process) SetArgs(args ...string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.args = append([]string(nil), args...)
 }
 
 // Start runs the program; it must not be running.
@@ -50,6 +75,7 @@ func (p *Process) Start() error {
 	p.cmd, p.done = cmd, done
 	go func() {
 		err := cmd.Wait()
+		endGroup(cmd.Process.Pid)
 		p.mu.Lock()
 		p.cmd, p.err = nil, err
 		p.mu.Unlock()
@@ -71,8 +97,30 @@ func (p *Process) Signal(sig os.Signal) error {
 // Kill ends it as kill -9 does and waits until it is gone.
 func (p *Process) Kill() error { return p.end(syscall.SIGKILL, 10*time.Second) }
 
-// Stop asks it to drain and waits up to timeout.
-func (p *Process) Stop(timeout time.Duration) error { return p.end(syscall.SIGTERM, timeout) }
+// Stop asks it to end in its own time (an agent drains), and waits up to timeout.
+func (p *Process) Stop(timeout time.Duration) error { return p.end(stopSignal, timeout) }
+
+// Pause halts it as a machine that hangs would, with its connections open; Resume lets it go on.
+func (p *Process) Pause() error { return p.Signal(pauseSignal) }
+
+// Resume undoes Pause.
+func (p *Process) Resume() error { return p.Signal(resumeSignal) }
+
+// Await waits until it ends or ctx does.
+func (p *Process) Await(ctx context.Context) error {
+	p.mu.Lock()
+	done := p.done
+	p.mu.Unlock()
+	if done == nil {
+		return nil
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%s still runs: %w", p.name, context.Cause(ctx))
+	}
+}
 
 func (p *Process) end(sig os.Signal, timeout time.Duration) error {
 	p.mu.Lock()
@@ -88,7 +136,7 @@ func (p *Process) end(sig os.Signal, timeout time.Duration) error {
 	case <-done:
 		return nil
 	case <-time.After(timeout):
-		return fmt.Errorf("%s did not end within %v of %v", p.name, timeout, sig)
+		return fmt.Errorf("%s did not end within %v of %v; see %s", p.name, timeout, sig, p.LogPath())
 	}
 }
 

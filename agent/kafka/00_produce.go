@@ -271,7 +271,7 @@ func (s *Server) admit(ctx context.Context, r *request, req *produceRequest) (st
 			room := batch.DecompressRoom(p.records, lim)
 			if room > 0 { // no more at a time than there are processors: the rest would only be in everybody's way
 				room = s.decompress.clip(max(room, s.decompress.share()/int64(runtime.GOMAXPROCS(0))))
-				if err := s.decompress.take(ctx, r.conn.visitor, room); err != nil {
+				if err := r.conn.take(ctx, s.decompress, r.conn.visitor, room); err != nil {
 					return staging{}, context.Cause(ctx)
 				}
 			}

@@ -81,6 +81,8 @@ func (s *Server) fetch(ctx context.Context, r *request, req *kmsg.FetchRequest) 
 			last = true
 		case <-s.drained:
 			last = true
+		case <-r.conn.hungUp:
+			last = true
 		case <-crowded:
 			last = true
 		case <-ctx.Done():
@@ -235,7 +237,7 @@ func (f *fetching) answer(ctx context.Context, r *request, final bool) (reply, i
 		}
 	}
 	if f.charge = int64(f.limit); f.charge > 0 {
-		if err := s.answers.take(ctx, f.visitor, f.charge); err != nil {
+		if err := r.conn.take(ctx, s.answers, f.visitor, f.charge); err != nil {
 			return reply{}, 0, context.Cause(ctx)
 		}
 	}

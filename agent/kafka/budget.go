@@ -172,7 +172,7 @@ func (h *hold) take(ctx context.Context, c *conn, n int64) error {
 		return nil
 	}
 	n = c.s.work.clip(n)
-	if err := c.s.work.take(ctx, c.visitor, n); err != nil {
+	if err := c.take(ctx, c.s.work, c.visitor, n); err != nil {
 		return context.Cause(ctx)
 	}
 	h.n = n

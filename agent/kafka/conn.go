@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -44,6 +45,13 @@ type conn struct {
 	// holds, or that requests behind it do.
 	charged atomic.Bool
 	crowded chan struct{}
+	// short is how many of the connection's goroutines wait for a budget.
+	short atomic.Int32
+	// hungUp is closed when the client has said that it sends nothing more. What it sent is answered, long polls at once. sawOff
+	// is when that was noticed, progress when an answer was last written (Unix ns, 0: never); see inspect.
+	hungUp           chan struct{}
+	hangUp           sync.Once
+	sawOff, progress atomic.Int64
 
 	wg    sync.WaitGroup // the executor and the writer
 	mu    sync.Mutex     // guards the rest
@@ -66,6 +74,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 		slots:      make(chan struct{}, s.cfg.ConnectionRequests),
 		budget:     newBudget(kinds, s.cfg.ConnectionInFlightBytes, nil),
 		crowded:    make(chan struct{}, 1),
+		hungUp:     make(chan struct{}),
 	}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	return c
@@ -73,14 +82,20 @@ func newConn(s *Server, nc net.Conn) *conn {
 
 // run serves the connection until it ends, and closes it. It is the reader.
 func (c *conn) run() {
-	if err := c.read(); !c.draining() {
+	err := c.read()
+	switch {
+	case c.draining():
+		err = errDraining
+	case errors.Is(err, io.EOF):
+		c.sendsNoMore()
+	default:
 		c.fail(err)
 	}
-	if !c.queue.close(&c.mu) { // else the executor passes it on
-		c.line.close(&c.mu)
+	if c.queue.close(&c.mu) || c.line.close(&c.mu) { // the executor passes it on to the writer
+		c.finish()
 	}
 	c.wg.Wait()
-	c.fail(errDraining) // where nothing failed before
+	c.fail(err) // where nothing failed before
 	if err := context.Cause(c.ctx); gone(err) {
 		c.s.cfg.Logger.Debug("connection ended", "remote", c.nc.RemoteAddr(), "reason", err)
 	} else {
@@ -106,11 +121,9 @@ func (c *conn) read() error {
 		if err != nil {
 			return err
 		}
-		select {
-		case c.slots <- struct{}{}:
-		case <-c.ctx.Done():
+		if err := c.slot(); err != nil {
 			f.release()
-			return context.Cause(c.ctx)
+			return err
 		}
 		c.unanswered.Add(1)
 		if c.queue.put(&c.mu, f) {
@@ -418,6 +431,7 @@ func (c *conn) send(b []byte) {
 			c.fail(err)
 			return
 		}
+		c.progress.Store(now.UnixNano())
 		b = b[n:]
 	}
 }

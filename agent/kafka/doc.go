@@ -11,7 +11,8 @@
 //
 // A Produce is validated and staged on the executor and answered when it is committed, so many are in flight on a
 // connection and reading never waits for a commit. A Fetch that waits for data holds up what follows it on its connection,
-// as in Kafka. When the connection goes away its context ends, and with it every wait.
+// as in Kafka. When the connection goes away its context ends, and with it every wait. gone.go says what counts as that: a
+// client that only sends nothing more is still answered.
 //
 // A frame's buffer is pooled. It belongs to the reader, then the executor; for a Produce its batches are lent to the
 // produce path, and the buffer returns to the pool when every batch was given back. All other requests are decoded into

@@ -51,6 +51,48 @@ func (s *Server) Sessions() int {
 	return len(s.sessions.byID)
 }
 
+// Conns is how many connections there are.
+func (s *Server) Conns() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
+}
+
+// Draining reports whether every connection was told to read no more.
+func (s *Server) Draining() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if !c.draining() {
+			return false
+		}
+	}
+	return s.closing
+}
+
+// Short is how many connections wait for memory.
+func (s *Server) Short() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if c.short.Load() > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// WorkHeld is how much of the budget of small things is taken.
+func (s *Server) WorkHeld() int64 {
+	for n := s.work.size; n > 0; n -= 1 << 10 {
+		if s.work.sem.TryAcquire(n) {
+			s.work.sem.Release(n)
+			return s.work.size - n
+		}
+	}
+	return s.work.size
+}
+
 // Versions lists what is spoken, advertised or not.
 func Versions() (list []struct {
 	Key, Min, Max int16

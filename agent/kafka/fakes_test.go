@@ -59,6 +59,8 @@ type agent struct {
 	stageErr error
 	barriers int
 	reads    int
+	// barrierGate, where not nil, holds back barriers until it is closed.
+	barrierGate chan struct{}
 	// gate, where not nil, holds back the outcomes of what was staged until it is closed.
 	gate chan struct{}
 	wg   sync.WaitGroup
@@ -189,8 +191,14 @@ func (a *agent) View(fn func(*state.State)) {
 func (a *agent) Barrier(ctx context.Context) error {
 	a.ctlMu.Lock()
 	a.barriers++
-	err := a.barrierErr
+	err, gate := a.barrierErr, a.barrierGate
 	a.ctlMu.Unlock()
+	if gate != nil {
+		select {
+		case <-gate:
+		case <-ctx.Done():
+		}
+	}
 	if err == nil {
 		a.catchUp()
 	}

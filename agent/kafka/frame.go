@@ -169,8 +169,8 @@ func (c *conn) charge(size int64, records, stranger bool) (ch charges, err error
 	if ch.n > 0 {
 		ch.n = ch.shared.clip(ch.n)
 	}
-	if err = c.budget.take(c.ctx, nil, size); err == nil && ch.n > 0 {
-		if err = ch.shared.take(c.ctx, c.visitor, ch.n); err != nil {
+	if err = c.take(c.ctx, c.budget, nil, size); err == nil && ch.n > 0 {
+		if err = c.take(c.ctx, ch.shared, c.visitor, ch.n); err != nil {
 			c.budget.give(nil, size)
 		}
 	}
@@ -226,7 +226,7 @@ func (c *conn) grow(ch *charges, room int64, records bool) error {
 	case c.settle(ch, records, false):
 		return nil
 	case ch.n == 0:
-		if err := ch.shared.take(c.ctx, c.visitor, more); err != nil {
+		if err := c.take(c.ctx, ch.shared, c.visitor, more); err != nil {
 			return context.Cause(c.ctx)
 		}
 		ch.n = more
@@ -234,6 +234,7 @@ func (c *conn) grow(ch *charges, room int64, records bool) error {
 	}
 	ch.shared.pressure.enter()
 	defer ch.shared.pressure.leave()
+	defer c.lookOut()()
 	since := time.Now()
 	defer func() { ch.shared.waited.Add(time.Since(since).Seconds()) }()
 	patience := time.NewTimer(c.s.cfg.FrameTimeout)
@@ -402,6 +403,7 @@ func (c *conn) draining() bool {
 // gone reports whether err is only the client's going away.
 func gone(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
-		errors.Is(err, io.ErrClosedPipe) || errors.Is(err, errDraining) || errors.Is(err, errIdle) || errors.Is(err, errDisplaced) || errors.Is(err, ErrClosed) ||
+		errors.Is(err, io.ErrClosedPipe) || errors.Is(err, errDraining) || errors.Is(err, errIdle) || errors.Is(err, errDisplaced) || errors.Is(err, errGone) ||
+		errors.Is(err, ErrClosed) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) // it left with answers on their way
 }

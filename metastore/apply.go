@@ -235,6 +235,7 @@ func (c *Client) applyOne(e *log.Entry) error {
 	var own ownEntry
 	if err == nil {
 		own = c.settle(e.Key, r)
+		c.level.Store(c.st.FeatureLevel())
 		c.applied.Store(e.N)
 	}
 	c.stateMu.Unlock()
@@ -252,7 +253,7 @@ func (c *Client) applyOne(e *log.Entry) error {
 		}
 	}
 	own.answer(c, r)
-	c.hub.notify(r.Changed)
+	c.hub.notify(r)
 	return nil
 }
 

@@ -57,6 +57,10 @@ type Config struct {
 	// HeadLag is how long the head may be beyond what is applied before the watch is dropped. Default 500 ms.
 	HeadLag time.Duration
 
+	// LevelPatience is how long every joined agent must have supported a higher feature level before the cluster moves to it:
+	// an agent of an older build that restarts meanwhile is not locked out. Default 1 min.
+	LevelPatience time.Duration
+
 	// Now is the agent's wall clock: it enters entries, and state only clamped. Default time.Now.
 	Now func() time.Time
 	// Rand makes incarnations; a seeded one makes a simulation repeatable. Default: the system's.
@@ -99,6 +103,7 @@ func (c *Config) Validate() error {
 	positive("tick interval", &c.TickInterval, 10*time.Second)
 	positive("archive interval", &c.ArchiveInterval, 3*time.Second)
 	positive("watch silence", &c.WatchSilence, 1500*time.Millisecond)
+	positive("level patience", &c.LevelPatience, time.Minute)
 	positive("head lag", &c.HeadLag, 500*time.Millisecond)
 	count("entry bytes", &c.EntryBytes, 48<<10)
 	count("snapshot entries", &c.SnapshotEntries, 100_000)
@@ -132,6 +137,8 @@ type Client struct {
 
 	// applied is st.N(), readable without the lock. It only rises.
 	applied atomic.Uint64
+	// level is st.FeatureLevel(), readable without the lock. It only rises.
+	level atomic.Uint32
 	// head is the highest n ever seen committed. Invariant: head >= applied.
 	head atomic.Uint64
 	// stuck says what the session's next step is waiting for; nil where it goes on.
@@ -188,6 +195,7 @@ func Open(ctx context.Context, cfg Config, l log.Log, bucket objstore.Bucket) (*
 		return nil, err
 	}
 	c.applied.Store(c.st.N())
+	c.level.Store(c.st.FeatureLevel())
 	c.head.Store(c.st.N())
 	cursor, err := c.catchUp(ctx)
 	if err != nil {

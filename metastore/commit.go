@@ -17,11 +17,17 @@ import (
 	"github.com/firnlog/firn/metastore/state"
 )
 
-// entryFormat and entryLevel are what this build writes.
-const (
-	entryFormat = 1
-	entryLevel  = 1
-)
+// entryFormat is what this build writes.
+const entryFormat = 1
+
+// entryLevel is the feature level of an entry of these ops: the lowest that an agent must understand to apply them.
+func entryLevel(ops []entry.Op) uint32 {
+	level := uint32(1)
+	for _, op := range ops {
+		level = max(level, entry.Level(op))
+	}
+	return level
+}
 
 // headroomBytes is what an entry needs beside its ops.
 const headroomBytes = 256
@@ -215,14 +221,29 @@ func (s *session) drain(err error) {
 }
 
 // Submit queues an op. done is called exactly once: from the applier, in log order, when the op was applied (the result is
-// valid during the call only), or with ErrTooLarge (never committed) or an error that wraps ErrClosed (unknown). done must
-// not block; of the client it may call Submit.
+// valid during the call only), or with ErrTooLarge or entry.ErrCorrupt (never committed) or an error that wraps ErrClosed
+// (unknown). done must not block; of the client it may call Submit.
+//
+// An op above the cluster's feature level is refused at once, with the result that Apply would give. It must not reach the log:
+// agents that know no such op would stop there.
 func (c *Client) Submit(op entry.Op, done func(state.OpResult, error)) {
 	c.submit(proposal{op: op, done: done})
 }
 
 func (c *Client) submit(p proposal) {
 	p.size, p.at = entry.OpSize(p.op), time.Now()
+	if level := entry.Level(p.op); level > 1 {
+		if level > c.level.Load() {
+			p.done(state.OpResult{Code: state.FeatureLevelNotReached, FirstProducerID: -1, NodeID: -1, LogStartOffset: -1}, nil)
+			return
+		}
+		if p.size <= log.MaxValueBytes-headroomBytes {
+			if err := entry.Check(p.op); err != nil { // it is made of what clients send; in the log it would stop every agent
+				p.done(state.OpResult{}, fmt.Errorf("an op that no agent could read: %w", err))
+				return
+			}
+		}
+	}
 	if p.size > log.MaxValueBytes-headroomBytes {
 		p.done(state.OpResult{}, fmt.Errorf("%w: %T of %d bytes, limit %d", ErrTooLarge, p.op, p.size, log.MaxValueBytes-headroomBytes))
 		return
@@ -232,7 +253,8 @@ func (c *Client) submit(p proposal) {
 	}
 }
 
-// Propose submits an op and waits for its result. An error that is not ErrTooLarge means that the outcome is unknown.
+// Propose submits an op and waits for its result. An error that is neither ErrTooLarge nor entry.ErrCorrupt means that the
+// outcome is unknown.
 //
 // Where ctx ends while the op still waits for an entry to travel in, it is withdrawn: however long the log is out, there wait
 // as many ops as there are callers, and of what nobody waits for any more at most the one entry under way is done later.
@@ -243,7 +265,7 @@ func (c *Client) Propose(ctx context.Context, op entry.Op) (state.OpResult, erro
 	}
 	ch := make(chan answer, 1)
 	p := proposal{ticket: new(ticket), op: op, done: func(r state.OpResult, err error) {
-		r.Batches = slices.Clone(r.Batches)
+		r.Batches, r.Offsets = slices.Clone(r.Batches), slices.Clone(r.Offsets)
 		ch <- answer{r, err}
 	}}
 	c.submit(p)
@@ -337,7 +359,7 @@ func (c *Client) openSession() (*session, error) {
 		Name: c.cfg.Name, Listeners: c.cfg.Listeners, Zone: c.cfg.Zone, Version: c.cfg.Version,
 		MaxFeatureLevel: state.MaxFeatureLevel,
 	}
-	c.queue.putBack([]proposal{{op: join, size: entry.OpSize(join), at: time.Now(), done: func(r state.OpResult, err error) {
+	first := proposal{op: join, size: entry.OpSize(join), at: time.Now(), done: func(r state.OpResult, err error) {
 		if err == nil && r.Code != state.OK {
 			err = fmt.Errorf("%w: %v", ErrJoinRefused, r.Code)
 		}
@@ -348,7 +370,8 @@ func (c *Client) openSession() (*session, error) {
 		s.nodeID.Store(r.NodeID)
 		s.joined.Store(true)
 		c.cfg.Logger.Info("joined the cluster", "agent", c.cfg.Name, "node_id", r.NodeID, "incarnation", s.incarnation)
-	}}})
+	}}
+	c.queue.putBack(append([]proposal{first}, c.foundingLevel()...))
 	c.session.Store(s)
 	return s, nil
 }
@@ -388,7 +411,7 @@ func (c *Client) serve(s *session) error {
 // commit makes one entry part of the log, whatever it takes, or finds that s is fenced.
 func (c *Client) commit(s *session, seq uint64, ps []proposal) error {
 	e := entry.Entry{
-		Format: entryFormat, FeatureLevel: entryLevel, Incarnation: s.incarnation, Seq: seq,
+		Format: entryFormat, Incarnation: s.incarnation, Seq: seq,
 		ClockMs: c.cfg.Now().UnixMilli(), Ops: make([]entry.Op, len(ps)),
 	}
 	size := headroomBytes
@@ -396,6 +419,7 @@ func (c *Client) commit(s *session, seq uint64, ps []proposal) error {
 		e.Ops[i] = p.op
 		size += p.size
 	}
+	e.FeatureLevel = entryLevel(e.Ops)
 	c.View(func(st *state.State) {
 		hash := st.ChainHash()
 		e.SeenN, e.SeenHash = st.N(), binary.BigEndian.Uint64(hash[:8])

@@ -28,13 +28,34 @@ func (b *broadcast) pulse() {
 	b.mu.Unlock()
 }
 
-// hub wakes subscribers of partitions that an entry changed.
+// hub wakes subscribers of what an entry changed: partitions, or the cluster.
 type hub struct {
-	mu   sync.Mutex // guards subs
-	subs map[state.PartitionRef]map[chan<- struct{}]int
+	mu      sync.Mutex // guards the rest
+	subs    map[state.PartitionRef]map[chan<- struct{}]int
+	cluster map[chan<- struct{}]int
 }
 
-func (h *hub) init() { h.subs = make(map[state.PartitionRef]map[chan<- struct{}]int) }
+func (h *hub) init() {
+	h.subs = make(map[state.PartitionRef]map[chan<- struct{}]int)
+	h.cluster = make(map[chan<- struct{}]int)
+}
+
+// SubscribeCluster sends on ch, without blocking, whenever an applied entry changed agents, the owners of slots, topics or
+// configs, until cancel is called. Use ch as Subscribe says. Groups are not among it: whoever owns a slot changes its groups
+// itself, and learns of it by the results of its own ops.
+func (c *Client) SubscribeCluster(ch chan<- struct{}) (cancel func()) {
+	h := &c.hub
+	h.mu.Lock()
+	h.cluster[ch]++
+	h.mu.Unlock()
+	return sync.OnceFunc(func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.cluster[ch]--; h.cluster[ch] <= 0 {
+			delete(h.cluster, ch)
+		}
+	})
+}
 
 // Subscribe sends on ch, without blocking, whenever an applied entry changed one of refs, until cancel is called. Give ch a
 // capacity of 1 and look at the state after each receive, and once after subscribing.
@@ -68,21 +89,32 @@ func (c *Client) Subscribe(refs []state.PartitionRef, ch chan<- struct{}) (cance
 	}
 }
 
-func (h *hub) notify(changed []state.PartitionRef) {
-	if len(changed) == 0 {
+// notify wakes whom the results of an entry concern.
+func (h *hub) notify(r *state.Results) {
+	cluster := r.AgentsChanged || r.SlotsChanged || r.TopicsChanged
+	if len(r.Changed) == 0 && !cluster {
 		return
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if cluster {
+		for ch := range h.cluster {
+			wake(ch)
+		}
+	}
 	if len(h.subs) == 0 {
 		return
 	}
-	for _, ref := range changed {
+	for _, ref := range r.Changed {
 		for ch := range h.subs[ref] {
-			select {
-			case ch <- struct{}{}:
-			default:
-			}
+			wake(ch)
 		}
+	}
+}
+
+func wake(ch chan<- struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
 	}
 }

@@ -22,6 +22,7 @@ func (c *Client) keep() {
 	}
 	absent := make(map[log.Incarnation]int)
 	var reported uint64
+	var level levelWatch
 	for c.pause(min(c.cfg.TickInterval, c.cfg.RegistrationTTL/3) / 3) {
 		s := c.session.Load()
 		if s == nil || !s.joined.Load() {
@@ -38,6 +39,7 @@ func (c *Client) keep() {
 		if due("members", c.cfg.RegistrationTTL/3) {
 			c.removeDead(absent)
 		}
+		c.raiseLevel(&level)
 	}
 }
 

@@ -607,7 +607,7 @@ func (r *restorer) propose(commit func([]entry.Op) error) error {
 func (r *restorer) nextEntry(ops []entry.Op) []byte {
 	r.seq++
 	e := entry.Entry{
-		Format: entryFormat, FeatureLevel: entryLevel, Incarnation: r.incarnation, Seq: r.seq, ClockMs: r.opts.Now().UnixMilli(), Ops: ops,
+		Format: entryFormat, FeatureLevel: entryLevel(ops), Incarnation: r.incarnation, Seq: r.seq, ClockMs: r.opts.Now().UnixMilli(), Ops: ops,
 	}
 	return e.AppendTo(nil)
 }

@@ -26,8 +26,10 @@ const (
 	codeRequestTimedOut         errorCode = 7
 	codeMessageTooLarge         errorCode = 10
 	codeCoordinatorNotAvailable errorCode = 15
+	codeNotCoordinator          errorCode = 16
 	codeInvalidTopic            errorCode = 17
 	codeInvalidRequiredAcks     errorCode = 21
+	codeIllegalGeneration       errorCode = 22
 	codeInvalidTimestamp        errorCode = 32
 	codeIllegalSaslState        errorCode = 34
 	codeUnsupportedVersion      errorCode = 35
@@ -44,6 +46,8 @@ const (
 	codeInvalidTxnState         errorCode = 48
 	codeTransactionalIDDenied   errorCode = 53
 	codeStorageError            errorCode = 56
+	codeNonEmptyGroup           errorCode = 68
+	codeGroupIDNotFound         errorCode = 69
 	codeFetchSessionNotFound    errorCode = 70
 	codeInvalidFetchEpoch       errorCode = 71
 	codeFencedLeaderEpoch       errorCode = 74
@@ -90,6 +94,14 @@ func ofState(c state.Code) (code errorCode, ok bool) {
 		return codePolicyViolation, true
 	case state.FeatureLevelUnsupported, state.FeatureLevelNotReached:
 		return codeUnsupportedVersion, true
+	case state.StaleCoordinator:
+		return codeNotCoordinator, true
+	case state.StaleGeneration:
+		return codeIllegalGeneration, true
+	case state.UnknownGroup:
+		return codeGroupIDNotFound, true
+	case state.GroupNotEmpty:
+		return codeNonEmptyGroup, true
 	case state.NotJoined: // this agent is about to join anew
 		return codeRequestTimedOut, true
 	case state.ConditionFailed, state.OffsetOverflow, state.StaleCollectionEpoch, state.InvalidObject, state.UnknownObject,

@@ -19,6 +19,10 @@ type Decoder struct {
 	rows      []Row
 	unsigned  []uint64
 	signed    []int64
+	commits   []CommitOffsets
+	offsets   []GroupOffset
+	members   []GroupMember
+	records   []byte
 }
 
 // Parse decodes b into an entry of its own.
@@ -36,6 +40,7 @@ func (d *Decoder) Decode(b []byte) (*Entry, error) {
 	d.entry = Entry{Ops: d.entry.Ops[:0]}
 	d.appends, d.relocates, d.blocks = d.appends[:0], d.relocates[:0], d.blocks[:0]
 	d.runs, d.rows, d.unsigned, d.signed = d.runs[:0], d.rows[:0], d.unsigned[:0], d.signed[:0]
+	d.commits, d.offsets, d.members, d.records = d.commits[:0], d.offsets[:0], d.members[:0], d.records[:0]
 
 	e := &d.entry
 	f := fields{b: b, message: "Entry", repeated: 1 << 8}
@@ -128,6 +133,16 @@ func (d *Decoder) op(b []byte, level uint32) (Op, error) {
 	case kindNewLogEpoch:
 		v, err := single(body, "NewLogEpoch", math.MaxUint64)
 		return &NewLogEpoch{Epoch: v}, err
+	case kindClaimSlot:
+		return decodeClaimSlot(body)
+	case kindUpdateGroup:
+		return d.updateGroup(body)
+	case kindCommitOffsets:
+		return d.commitOffsets(body)
+	case kindDeleteOffsets:
+		return decodeDeleteOffsets(body)
+	case kindDeleteGroup:
+		return decodeDeleteGroup(body)
 	default:
 		return nil, fmt.Errorf("%w: kind %d in an entry of feature level %d", ErrUnknownOp, kind, level)
 	}
@@ -446,6 +461,19 @@ func (f *fields) uint(most uint64) uint64 {
 		return 0
 	}
 	return f.value
+}
+
+// sint reads a zigzag number.
+func (f *fields) sint(least, most int64) int64 {
+	if !f.is(protowire.VarintType) {
+		return 0
+	}
+	v := protowire.DecodeZigZag(f.value)
+	if v < least || v > most {
+		f.require(false, "field %d is %d, not %d to %d", f.num, v, least, most)
+		return 0
+	}
+	return v
 }
 
 // flag reads a small set of known values; a greater one was written by a newer build.

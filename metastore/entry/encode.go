@@ -127,6 +127,8 @@ func appendBody(b []byte, op Op) []byte {
 		b = appendUint(b, 3, uint64(op.BeforeOffset))
 	case *NewLogEpoch:
 		b = appendUint(b, 1, op.Epoch)
+	default:
+		b = appendGroupOp(b, op)
 	}
 	return b
 }
@@ -240,6 +242,10 @@ func appendUint(b []byte, num protowire.Number, v uint64) []byte {
 	return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), v)
 }
 
+func appendSint(b []byte, num protowire.Number, v int64) []byte {
+	return appendUint(b, num, protowire.EncodeZigZag(v))
+}
+
 func appendBool(b []byte, num protowire.Number, v bool) []byte {
 	if !v {
 		return b
@@ -252,6 +258,13 @@ func appendString(b []byte, num protowire.Number, s string) []byte {
 		return b
 	}
 	return protowire.AppendString(protowire.AppendTag(b, num, protowire.BytesType), s)
+}
+
+func appendBytes(b []byte, num protowire.Number, v []byte) []byte {
+	if len(v) == 0 {
+		return b
+	}
+	return protowire.AppendBytes(protowire.AppendTag(b, num, protowire.BytesType), v)
 }
 
 func appendID(b []byte, num protowire.Number, id [16]byte) []byte {

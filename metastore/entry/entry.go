@@ -19,6 +19,8 @@ const (
 	MaxPosition   = int64(1) << 48 // bytes, in an object or block
 	MaxClockMs    = int64(1) << 50 // Unix milliseconds
 	MaxSequence   = math.MaxInt32  // of a producer; the next one is 0
+	MaxRecord     = 512 << 10      // bytes of a record of a group or member
+	MaxOffsets    = 100_000        // that an entry commits, or an op deletes: each takes two bytes there at least, and 56 in memory
 	maxID         = math.MaxInt32  // partition and block numbers
 	maxEpoch      = math.MaxInt16  // of a producer
 	maxOffset     = math.MaxInt64  // of a record
@@ -78,6 +80,11 @@ const (
 	kindExpireProducers
 	kindDeleteRecords
 	kindNewLogEpoch
+	kindClaimSlot
+	kindUpdateGroup
+	kindCommitOffsets
+	kindDeleteOffsets
+	kindDeleteGroup
 )
 
 func (*Join) op() opKind                { return kindJoin }

@@ -1,6 +1,7 @@
 package entry_test
 
 import (
+	"bytes"
 	"errors"
 	"math"
 	"strings"
@@ -71,14 +72,38 @@ func samples() map[string]entry.Op {
 		"expire_producers":      &entry.ExpireProducers{BeforeMs: 1_700_000_000_000},
 		"new_log_epoch":         &entry.NewLogEpoch{Epoch: 1<<23 - 1},
 		"delete_records":        &entry.DeleteRecords{Topic: id(3), Partition: 7, BeforeOffset: -1},
+		"claim_slot":            &entry.ClaimSlot{Slot: 63, Epoch: 1 << 33, Owner: id(2)},
+		"update_group": &entry.UpdateGroup{
+			Slot: 63, Epoch: 1 << 33, Group: "billing", Generation: 12, Kind: entry.GroupConsumer, Record: []byte{1, 0, 0xff},
+			Puts:    []entry.GroupMember{{ID: "client-1", Record: []byte{1, 2}}, {ID: "bare"}},
+			Removes: []string{"client-0", "ünï"}, Complete: true,
+		},
+		"commit_offsets": &entry.CommitOffsets{
+			Slot: 7, Epoch: 900, Group: "billing", Generation: -1,
+			Offsets: []entry.GroupOffset{
+				{Topic: id(3), Partition: 1, Offset: 1 << 40, LeaderEpoch: 3, Metadata: "where", ExpireMs: -1},
+				{Topic: id(3), Offset: 5, LeaderEpoch: -1, ExpireMs: 1_700_000_000_000},
+				{Topic: id(4), Partition: math.MaxInt32, Offset: math.MaxInt64, LeaderEpoch: math.MaxInt32, ExpireMs: math.MaxInt64},
+				{Topic: id(3), Partition: 2},
+			},
+		},
+		"delete_offsets": &entry.DeleteOffsets{
+			Slot: 7, Epoch: 900, Group: "billing", NotAfterMs: 1_700_000_000_000,
+			Offsets: []entry.GroupPartition{{Topic: id(3), Partition: 1}, {Topic: id(3)}, {Topic: id(4), Partition: 1}, {Topic: id(3), Partition: 9}},
+		},
+		"delete_group": &entry.DeleteGroup{Slot: 7, Epoch: 900, Group: "billing"},
 	}
 }
 
 func envelope(ops ...entry.Op) *entry.Entry {
-	return &entry.Entry{
+	e := &entry.Entry{
 		Format: 1, FeatureLevel: 1, Incarnation: id(1), Seq: 42, ClockMs: 1_700_000_000_123, SeenN: 1 << 33,
 		SeenHash: 0xfedcba9876543210, Ops: ops,
 	}
+	for _, op := range ops {
+		e.FeatureLevel = max(e.FeatureLevel, entry.Level(op))
+	}
+	return e
 }
 
 func TestRoundTrip(t *testing.T) {
@@ -105,7 +130,7 @@ func TestRoundTrip(t *testing.T) {
 func TestDecoderKeepsOps(t *testing.T) {
 	e := envelope()
 	for range 50 {
-		for _, name := range []string{"append", "relocate_range", "relocate_bind", "tick"} {
+		for _, name := range []string{"append", "relocate_range", "relocate_bind", "tick", "commit_offsets", "update_group"} {
 			e.Ops = append(e.Ops, samples()[name])
 		}
 	}
@@ -248,6 +273,7 @@ func TestRefused(t *testing.T) {
 	relocate := func(parts ...[]byte) []byte {
 		return op(9, append([][]byte{message(3, uuid[:])}, parts...)...)
 	}
+	group := message(3, []byte("g"))
 
 	for name, c := range map[string]struct {
 		b    []byte
@@ -302,6 +328,27 @@ func TestRefused(t *testing.T) {
 		"new change kind":     {op(7, message(3, field(2, 4))), entry.ErrNewerFormat},
 		"negative offset":     {op(14, message(1, uuid[:]), field(3, math.MaxUint64-1)), entry.ErrCorrupt},
 		"negative node":       {op(6, message(1, uuid[:]), message(3, message(1, protowire.AppendVarint(nil, math.MaxUint64)))), entry.ErrCorrupt},
+
+		"claim without an owner":  {op(16, field(1, 1)), entry.ErrCorrupt},
+		"group without an id":     {op(17, field(1, 1)), entry.ErrCorrupt},
+		"negative generation":     {op(17, group, field(4, math.MaxUint64)), entry.ErrCorrupt},
+		"new kind of group":       {op(17, group, field(5, 3)), entry.ErrNewerFormat},
+		"long record":             {op(17, group, message(6, make([]byte, entry.MaxRecord+1))), entry.ErrCorrupt},
+		"member without an id":    {op(17, group, message(7, message(2, []byte{1}))), entry.ErrCorrupt},
+		"member with a new field": {op(17, group, message(7, message(1, []byte{'m'}), field(3, 1))), entry.ErrNewerFormat},
+		"nobody removed":          {op(17, group, message(8)), entry.ErrCorrupt},
+		"commit without a group":  {op(18, message(5, topic)), entry.ErrCorrupt},
+		"generation below none":   {op(18, group, field(4, protowire.EncodeZigZag(-2))), entry.ErrCorrupt},
+		"offset of no topic":      {op(18, group, message(5, field(2, 1))), entry.ErrCorrupt},
+		"topic named again":       {op(18, group, message(5, topic), message(5, topic)), entry.ErrCorrupt},
+		"topic of zeros":          {op(18, group, message(5, message(1, make([]byte, 16)))), entry.ErrCorrupt},
+		"negative group offset":   {op(18, group, message(5, topic, field(3, math.MaxUint64))), entry.ErrCorrupt},
+		"leader epoch below none": {op(18, group, message(5, topic, field(4, protowire.EncodeZigZag(-2)))), entry.ErrCorrupt},
+		"expiry below none":       {op(18, group, message(5, topic, field(6, protowire.EncodeZigZag(-2)))), entry.ErrCorrupt},
+		"many offsets":            {op(18, group, message(5, topic), bytes.Repeat(message(5), entry.MaxOffsets)), entry.ErrCorrupt},
+		"many deletes":            {op(19, group, message(4, topic), bytes.Repeat(message(4), entry.MaxOffsets)), entry.ErrCorrupt},
+		"delete of no topic":      {op(19, group, message(4, field(2, 1))), entry.ErrCorrupt},
+		"new field of a delete":   {op(20, group, field(4, 1)), entry.ErrNewerFormat},
 	} {
 		if e, err := entry.Parse(c.b); !errors.Is(err, c.want) {
 			t.Errorf("%s: got %+v, %v; want %v", name, e, err, c.want)
@@ -358,4 +405,46 @@ func BenchmarkEncode(b *testing.B) {
 		buf = e.AppendTo(buf[:0])
 	}
 	b.ReportMetric(100*float64(b.N)/b.Elapsed().Seconds(), "batches/s")
+}
+
+// TestCheck: what decodes passes, and what would stop every agent does not.
+func TestCheck(t *testing.T) {
+	for name, op := range samples() {
+		if err := entry.Check(op); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		want := uint32(1)
+		switch op.(type) {
+		case *entry.ClaimSlot, *entry.UpdateGroup, *entry.CommitOffsets, *entry.DeleteOffsets, *entry.DeleteGroup:
+			want = 2
+		}
+		if got := entry.Level(op); got != want {
+			t.Errorf("%s is of feature level %d, want %d", name, got, want)
+		}
+	}
+	for name, op := range map[string]entry.Op{
+		"no group":        &entry.DeleteGroup{},
+		"negative offset": &entry.CommitOffsets{Group: "g", Offsets: []entry.GroupOffset{{Topic: id(1), Offset: -1}}},
+		"no topic":        &entry.CommitOffsets{Group: "g", Offsets: []entry.GroupOffset{{}}},
+		"bad UTF-8":       &entry.CommitOffsets{Group: "g", Offsets: []entry.GroupOffset{{Topic: id(1), Metadata: "\xff"}}},
+		"long record":     &entry.UpdateGroup{Group: "g", Record: make([]byte, entry.MaxRecord+1)},
+		"too long":        &entry.UpdateGroup{Group: "g", Record: make([]byte, entry.MaxRecord), Puts: []entry.GroupMember{{ID: "m", Record: make([]byte, entry.MaxRecord)}}},
+		"nobody removed":  &entry.UpdateGroup{Group: "g", Removes: []string{""}},
+	} {
+		if err := entry.Check(op); !errors.Is(err, entry.ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestCostOfAnOffset: what a commit of a topic's partitions, one after the other, takes in the log.
+func TestCostOfAnOffset(t *testing.T) {
+	const partitions = 24
+	op := &entry.CommitOffsets{Slot: 9, Epoch: 1 << 20, Group: "a-group-of-average-name", Generation: 40}
+	for i := range partitions {
+		op.Offsets = append(op.Offsets, entry.GroupOffset{Topic: id(3), Partition: uint32(i), Offset: 1 << 30, ExpireMs: -1})
+	}
+	if size := entry.OpSize(op); size > 60+partitions*12 {
+		t.Errorf("a commit of %d offsets takes %d bytes", partitions, size)
+	}
 }

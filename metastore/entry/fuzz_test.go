@@ -23,7 +23,8 @@ func bounded(t *testing.T, limit int, do func()) {
 }
 
 // FuzzParse: any bytes are an entry or one of three errors, and an entry survives being encoded and decoded. A column's value
-// takes a byte in the entry and eight in memory, and the columns grow by doubling: hence the bound, 32 MiB for the largest entry.
+// takes a byte in the entry and eight in memory, and the columns grow by doubling: hence the bound, 32 MiB for the largest entry. An
+// offset takes two bytes in the entry and 56 in memory, and an entry has at most MaxOffsets.
 func FuzzParse(f *testing.F) {
 	for _, e := range goldens() {
 		f.Add(e.AppendTo(nil))
@@ -32,7 +33,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var e *entry.Entry
 		var err error
-		bounded(t, 1<<20+32*len(b), func() { e, err = entry.Parse(b) })
+		bounded(t, 1<<20+32*len(b)+min(160*len(b), 320*entry.MaxOffsets), func() { e, err = entry.Parse(b) })
 		if err != nil {
 			if !errors.Is(err, entry.ErrCorrupt) && !errors.Is(err, entry.ErrUnknownOp) && !errors.Is(err, entry.ErrNewerFormat) {
 				t.Fatalf("an error of no kind: %v", err)

@@ -90,7 +90,7 @@ func (m *machine) refuse(agent byte, op entry.Op, want state.Code) {
 	if r.EntryCode != state.OK || r.Ops[0].Code != want {
 		m.t.Errorf("%T: entry %v, op %v; want op %v", op, r.EntryCode, r.Ops[0].Code, want)
 	}
-	if len(r.Changed) > 0 || r.TopicsChanged || r.AgentsChanged {
+	if len(r.Changed) > 0 || r.TopicsChanged || r.AgentsChanged || r.SlotsChanged || len(r.Groups) > 0 {
 		m.t.Errorf("%T: refused, but reports changes", op)
 	}
 	if !bytes.Equal(before, withoutHash(m.t, m.s.AppendSnapshot(nil))) {

@@ -4,7 +4,7 @@ package state
 // an entry can reach needs a feature level.
 const (
 	// MaxFeatureLevel is the highest feature level that this build can apply.
-	MaxFeatureLevel = 1
+	MaxFeatureLevel = 2
 
 	MaxPartitionsPerTopic    = 100_000
 	MaxPartitions            = 1_000_000 // of all topics
@@ -19,6 +19,17 @@ const (
 	MaxProducersPerPartition = 5000
 	keptProducers            = 4000 // after an eviction: one eviction serves many newcomers
 	MaxReservedProducerIDs   = 1_000_000
+
+	// Of consumer groups. MaxGroupBytes is for the ids, records and metadata of all of them together.
+	MaxGroups          = 1_000_000
+	MaxGroupID         = 1024 // bytes
+	MaxGroupMembers    = 10_000
+	MaxMemberID        = 1024       // bytes
+	MaxGroupRecord     = 256 << 10  // bytes, of a group or a member
+	MaxOffsetsPerGroup = 1_000_000  // partitions
+	MaxGroupOffsets    = 10_000_000 // of all groups
+	MaxOffsetMetadata  = 16 << 10   // bytes
+	MaxGroupBytes      = 1 << 30
 
 	// WindowBatches is how many of a producer's last batches are known exactly.
 	WindowBatches = 5

@@ -120,6 +120,7 @@ func (l *loader) load() {
 	copy(s.hash[:], l.bytes(len(s.hash)))
 	s.logTime = int64(l.uint(uint64(entry.MaxClockMs)))
 	s.featureLevel = uint32(l.positive(math.MaxUint32))
+	l.require(l.version > withoutGroups == (s.featureLevel >= groupsLevel))
 	s.collectionEpoch = l.positive(math.MaxInt64)
 	s.reservedIDs = l.uint(1 << producerIDBits)
 	s.startRing()
@@ -137,6 +138,13 @@ func (l *loader) load() {
 		if l.bad {
 			return
 		}
+	}
+	if l.version > withoutGroups {
+		l.groups()
+		if l.bad {
+			return
+		}
+		s.topics.sortReaders()
 	}
 	l.part = "end"
 	for slot := range s.objects.slots {

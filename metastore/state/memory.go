@@ -1,8 +1,12 @@
 package state
 
-import "unsafe"
+import (
+	"unsafe"
 
-// MemoryBytes estimates the heap that the state holds, by walking it: topics times partitions, not rows.
+	"github.com/firnlog/firn/metastore/entry"
+)
+
+// MemoryBytes estimates the heap that the state holds, by walking it: topics times partitions, groups times topics; not rows, not offsets.
 func (s *State) MemoryBytes() int64 {
 	const mapOverhead = 16 // bytes an element: control bytes and load factor
 	total := int64(len(s.ring)) * 32
@@ -17,7 +21,18 @@ func (s *State) MemoryBytes() int64 {
 	for _, pending := range x.pending {
 		total += int64(unsafe.Sizeof(*pending)) + int64(cap(pending.parts))*int64(unsafe.Sizeof(PartitionRef{})) + mapOverhead
 	}
+	total += s.groups.bytes + int64(s.groups.more)*int64(unsafe.Sizeof(offsetMore{}))
+	for i := range s.groups.slots {
+		total += int64(cap(s.groups.slots[i].groups)) * 8
+		for _, g := range s.groups.slots[i].groups {
+			total += int64(unsafe.Sizeof(*g)) + int64(cap(g.members))*int64(unsafe.Sizeof(entry.GroupMember{})) + int64(cap(g.topics))*int64(unsafe.Sizeof(groupTopic{}))
+			for j := range g.topics {
+				total += int64(cap(g.topics[j].offsets)) * int64(unsafe.Sizeof(offset{}))
+			}
+		}
+	}
 	for _, t := range s.topics.sorted {
+		total += int64(cap(t.readers)) * 8
 		total += int64(unsafe.Sizeof(*t)) + int64(2*len(t.Name)) + 2*mapOverhead
 		for i := range t.Configs {
 			total += 32 + int64(len(t.Configs[i].Name)+len(t.Configs[i].Value))

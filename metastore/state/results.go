@@ -41,8 +41,13 @@ const (
 	AlreadyJoined
 	SeqRepeated
 	SeqGap
-	FeatureLevelNotReached // the entry needs a higher feature level than the cluster's
-	codes                  // how many there are
+	FeatureLevelNotReached // the entry, or an op of a group, needs a higher feature level than the cluster's
+	// Of groups.
+	StaleCoordinator // the proposer does not own the slot, or not under this coordinator epoch
+	StaleGeneration
+	UnknownGroup
+	GroupNotEmpty // it has members
+	codes         // how many there are
 )
 
 var codeNames = [codes]string{
@@ -55,6 +60,7 @@ var codeNames = [codes]string{
 	UnknownObject: "unknown object", Conflict: "conflict", LimitExceeded: "limit exceeded",
 	FeatureLevelUnsupported: "feature level unsupported", NotJoined: "not joined", AlreadyJoined: "already joined",
 	SeqRepeated: "seq repeated", SeqGap: "seq gap", FeatureLevelNotReached: "feature level not reached",
+	StaleCoordinator: "stale coordinator", StaleGeneration: "stale generation", UnknownGroup: "unknown group", GroupNotEmpty: "group not empty",
 }
 
 func (c Code) String() string {
@@ -75,8 +81,13 @@ type Results struct {
 	Changed       []PartitionRef
 	TopicsChanged bool // topics, partition counts or configs
 	AgentsChanged bool
+	SlotsChanged  bool // owners of slots
+	// Groups holds the ids of groups that changed, were made or are gone, in no order that means anything; an id comes twice
+	// where one was deleted and made again.
+	Groups []string
 
 	batches []BatchResult
+	offsets []Code
 	digest  []byte
 }
 
@@ -87,6 +98,7 @@ type OpResult struct {
 	NodeID          int32         // of Join, else -1
 	LogStartOffset  int64         // of DeleteRecords, else -1
 	Batches         []BatchResult // of Append: all batches of all blocks, in order
+	Offsets         []Code        // of CommitOffsets and DeleteOffsets that were not refused: one an offset
 }
 
 // BatchResult is the result of one batch of an Append.
@@ -104,7 +116,7 @@ type PartitionRef struct {
 }
 
 func (r *Results) reset() {
-	*r = Results{Ops: r.Ops[:0], Changed: r.Changed[:0], batches: r.batches[:0], digest: r.digest[:0]}
+	*r = Results{Ops: r.Ops[:0], Changed: r.Changed[:0], Groups: r.Groups[:0], batches: r.batches[:0], offsets: r.offsets[:0], digest: r.digest[:0]}
 }
 
 func (r *Results) add(o OpResult) {
@@ -131,6 +143,9 @@ func (r *Results) bytes() []byte {
 			b = binary.BigEndian.AppendUint64(b, uint64(batch.BaseOffset))
 			b = binary.BigEndian.AppendUint64(b, uint64(batch.Timestamp))
 			b = binary.BigEndian.AppendUint64(b, uint64(batch.LogStartOffset))
+		}
+		for _, code := range o.Offsets { // as many as the op has: their count needs no hashing, and other ops' results stay as they were
+			b = append(b, byte(code))
 		}
 	}
 	r.digest = b

@@ -13,7 +13,9 @@ import (
 
 const (
 	snapshotMagic   = "FIRNSNAP"
-	snapshotVersion = 2
+	snapshotVersion = 3
+	// withoutGroups is the version that a state below groupsLevel has: agents that know no later one may have to load it.
+	withoutGroups = 2
 	// withoutEpochs is the last version whose partitions have no leader epochs.
 	withoutEpochs = 1
 	crcBytes      = 4
@@ -45,7 +47,7 @@ func (e *DamageError) Is(target error) bool { return target == ErrCorrupt }
 func (s *State) AppendSnapshot(dst []byte) []byte {
 	start := len(dst)
 	w := writer{b: append(dst, snapshotMagic...)}
-	w.b = append(w.b, snapshotVersion)
+	w.b = append(w.b, s.snapshotVersion())
 	w.b = append(w.b, s.identity.ID[:]...)
 	w.uint(s.identity.Epoch)
 	w.uint(s.identity.Base)
@@ -62,8 +64,18 @@ func (s *State) AppendSnapshot(dst []byte) []byte {
 	for _, t := range s.topics.sorted {
 		w.topic(t, numbers)
 	}
+	if s.snapshotVersion() > withoutGroups {
+		w.groups(s)
+	}
 	sum := crc32.Checksum(w.b[start:], crc32.MakeTable(crc32.Castagnoli))
 	return binary.LittleEndian.AppendUint32(w.b, sum)
+}
+
+func (s *State) snapshotVersion() byte {
+	if s.featureLevel < groupsLevel {
+		return withoutGroups
+	}
+	return snapshotVersion
 }
 
 // writer appends the parts of a snapshot.

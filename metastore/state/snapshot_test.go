@@ -7,6 +7,7 @@ import (
 	"flag"
 	"hash/crc32"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/firnlog/firn/metastore/entry"
@@ -15,10 +16,11 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write the golden files that do not exist yet")
 
-// Golden snapshots: of full, in the version without leader epochs; and of restored.
+// Golden snapshots: of full, in the version without leader epochs; of restored, below the level of groups; and of grouped.
 const (
 	goldenWithoutEpochs = "testdata/snapshot.v1"
-	goldenSnapshot      = "testdata/snapshot.v2"
+	goldenWithoutGroups = "testdata/snapshot.v2"
+	goldenSnapshot      = "testdata/snapshot.v3"
 )
 
 // full is a state with something in every part of a snapshot.
@@ -66,14 +68,42 @@ func restored(t testing.TB) *machine {
 	return m
 }
 
+// grouped is restored at the level of groups, with some.
+func grouped(t testing.TB) *machine {
+	m := restored(t)
+	m.accept(5, newer("d"), &entry.SetFeatureLevel{Level: 2})
+	m.accept(6, newer("e"))
+	for _, group := range []string{"billing", "simple", "audit", "gone"} {
+		m.accept(5, &entry.ClaimSlot{Slot: uint32(state.SlotOf(group)), Owner: id(5)})
+	}
+	m.clock += 5000
+	part := m.update("billing", 41, "client-1", "client-2")
+	part.Kind, part.Complete = entry.GroupConsumer, false
+	m.accept(5, part, m.update("gone", 1), m.update("audit", 3, "m"))
+	m.accept(5, m.commitOf("billing", 41, at(2, 0, 20), at(3, 1, 4), entry.GroupOffset{
+		Topic: topicID(3), Offset: 30, LeaderEpoch: 4, Metadata: "where", ExpireMs: start + 99_000,
+	}))
+	m.clock += 250
+	m.accept(5, m.commitOf("simple", -1, entry.GroupOffset{Topic: topicID(1), Partition: 2, Offset: 1 << 40, LeaderEpoch: -1, ExpireMs: -1}))
+	m.accept(5, m.end("gone"))
+	slot, epoch := m.epoch("audit")
+	m.accept(5, &entry.ClaimSlot{Slot: slot, Epoch: epoch, Owner: id(6)})
+	return m
+}
+
 // TestGoldenSnapshot: every release loads what the first one wrote, and writes it the same way.
 func TestGoldenSnapshot(t *testing.T) {
-	m := restored(t)
+	for path, m := range map[string]*machine{goldenWithoutGroups: restored(t), goldenSnapshot: grouped(t)} {
+		t.Run(filepath.Base(path), func(t *testing.T) { testGoldenSnapshot(t, path, m) })
+	}
+}
+
+func testGoldenSnapshot(t *testing.T, path string, m *machine) {
 	got := m.s.AppendSnapshot([]byte("prefix"))[len("prefix"):]
-	want, err := os.ReadFile(goldenSnapshot)
+	want, err := os.ReadFile(path)
 	if os.IsNotExist(err) && *rewrite {
 		want = got
-		err = os.WriteFile(goldenSnapshot, got, 0o644)
+		err = os.WriteFile(path, got, 0o644)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -113,7 +143,7 @@ func TestGoldenSnapshotWithoutEpochs(t *testing.T) {
 }
 
 func TestLoadRefuses(t *testing.T) {
-	b := restored(t).s.AppendSnapshot(nil)
+	b := grouped(t).s.AppendSnapshot(nil)
 	for i := range b { // any cut, any flipped bit
 		if _, err := state.Load(b[:i]); !errors.Is(err, state.ErrCorrupt) {
 			t.Fatalf("cut at %d: %v", i, err)
@@ -141,7 +171,7 @@ func sealed(body []byte) []byte {
 
 // TestLoadRefusesSealed: with the checksum right, a changed byte is refused or makes a state with that very snapshot.
 func TestLoadRefusesSealed(t *testing.T) {
-	b := restored(t).s.AppendSnapshot(nil)
+	b := grouped(t).s.AppendSnapshot(nil)
 	body := b[:len(b)-4]
 	for i := range body {
 		for _, change := range []byte{1, 0x80, 0xff} {

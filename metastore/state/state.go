@@ -42,11 +42,13 @@ type State struct {
 	topics  topics
 	configs []entry.Config // cluster-wide, sorted by name
 	objects objects
+	groups  groups
 
 	hasher  hash.Hash
 	scratch []byte
-	rows    []row   // of Relocate
-	own     Results // where the caller wants none
+	rows    []row               // of Relocate
+	members []entry.GroupMember // of UpdateGroup
+	own     Results             // where the caller wants none
 }
 
 // New is the state before the first entry of a log.
@@ -155,6 +157,16 @@ func (s *State) applyOp(e *entry.Entry, op entry.Op, r *Results) {
 		res.Code = s.bumpCollectionEpoch(op)
 	case *entry.NewLogEpoch:
 		res.Code = s.newLogEpoch(e, op, r)
+	case *entry.ClaimSlot:
+		res.Code = s.claimSlot(op, r)
+	case *entry.UpdateGroup:
+		res.Code = s.updateGroup(e, op, r)
+	case *entry.CommitOffsets:
+		res.Code, res.Offsets = s.commitOffsets(e, op, r)
+	case *entry.DeleteOffsets:
+		res.Code, res.Offsets = s.deleteOffsets(e, op, r)
+	case *entry.DeleteGroup:
+		res.Code = s.deleteGroup(e, op, r)
 	default: // entry decodes no other
 		res.Code = InvalidRequest
 	}

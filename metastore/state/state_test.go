@@ -47,7 +47,7 @@ func TestImports(t *testing.T) {
 
 func TestCodesHaveNames(t *testing.T) {
 	seen := make(map[string]bool)
-	for c := state.OK; c <= state.FeatureLevelNotReached; c++ {
+	for c := state.OK; c <= state.GroupNotEmpty; c++ {
 		if name := c.String(); name == "" || seen[name] || strings.HasPrefix(name, "code ") {
 			t.Errorf("code %d is named %q", uint8(c), name)
 		} else {

@@ -20,7 +20,8 @@ type Topic struct {
 	state         *State
 	parts         []Partition
 	logAppendTime bool
-	givenUp       int64 // offsets given up so far
+	givenUp       int64    // offsets given up so far
+	readers       []*Group // that committed offsets of it, sorted by id
 }
 
 // Config is the explicit value of a topic config.
@@ -206,6 +207,7 @@ func (s *State) deleteTopic(op *entry.DeleteTopic, r *Results) Code {
 			s.release(c.row.object)
 		}
 	}
+	s.forgetTopic(t, r)
 	s.topics.remove(t)
 	r.TopicsChanged = true
 	return OK

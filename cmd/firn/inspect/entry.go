@@ -62,6 +62,7 @@ type Op struct {
 	LogEpoch        *uint64   `json:"log_epoch,omitempty"`        // new_log_epoch
 	BeforeMs        *int64    `json:"before_ms,omitempty"`        // expire_producers
 	BeforeOffset    *int64    `json:"before_offset,omitempty"`    // delete_records; -1: the high watermark
+	*GroupOp                  // claim_slot and the ops of groups
 }
 
 // Setting is a config, and in alter_configs the change to it.
@@ -216,6 +217,9 @@ func opView(op entry.Op, names Names) *Op {
 	case *entry.DeleteRecords:
 		return &Op{Op: "delete_records", Topic: names(op.Topic), TopicID: op.Topic.String(), Partition: &op.Partition, BeforeOffset: &op.BeforeOffset}
 	}
+	if v := groupOp(op, names); v != nil {
+		return v
+	}
 	return &Op{Op: strings.TrimPrefix(fmt.Sprintf("%T", op), "*entry.")} // a test holds that there is none
 }
 
@@ -348,6 +352,9 @@ func (o *Op) line() string {
 	}
 	if o.BeforeOffset != nil {
 		field("before offset %d", *o.BeforeOffset)
+	}
+	if o.GroupOp != nil {
+		o.lines(&b)
 	}
 	for i := range o.Blocks {
 		o.Blocks[i].lines(&b)

@@ -187,21 +187,21 @@ func (c *Coordinator) Propose(ctx context.Context, id string, fn func(g *Group, 
 		return state.OpResult{}, code, nil
 	}
 	type outcome struct {
-		res state.OpResult
-		err error
+		res  state.OpResult
+		lost bool // what became of it is unknown
 	}
 	ch := make(chan outcome, 1)
 	c.meta.Submit(op(uint32(g.slot), g.epoch), func(res state.OpResult, err error) {
 		res.Batches, res.Offsets = nil, append([]state.Code(nil), res.Offsets...)
-		ch <- outcome{res, err}
+		ch <- outcome{res, err != nil}
 	})
 	g.release()
 	select {
 	case o := <-ch:
-		if o.err != nil {
+		switch {
+		case o.lost:
 			return o.res, step.NotAvailable, nil
-		}
-		if o.res.Code == state.StaleCoordinator {
+		case o.res.Code == state.StaleCoordinator:
 			c.wakeManage()
 			return o.res, step.NotCoordinator, nil
 		}

@@ -3,12 +3,12 @@
 //
 // # States
 //
-//	          join                       all joined, or the rebalance
-//	 Empty ──────────▶ PreparingRebalance ──────timed out──────▶ CompletingRebalance
-//	   ▲                ▲      │      ▲                            │        │
-//	   └───nobody left──┼──────┘      └──a join, a leave, an ──────┘        │ the leader's SyncGroup
-//	                    │                expiry, no sync in time            ▼
-//	                    └───────── a join, a leave, an expiry ─────────── Stable
+//	         join                       all joined, or the rebalance
+//	Empty ──────────▶ PreparingRebalance ──────timed out──────▶ CompletingRebalance
+//	  ▲                ▲      │      ▲                            │        │
+//	  └───nobody left──┼──────┘      └──a join, a leave, an ──────┘        │ the leader's SyncGroup
+//	                   │                expiry, no sync in time            ▼
+//	                   └───────── a join, a leave, an expiry ─────────── Stable
 //
 // A rebalance begins when a member joins with something new, leaves, or falls silent. Members learn of it by their
 // heartbeats, join again and wait. When all have, or the largest of their rebalance timeouts is over, those who did not are

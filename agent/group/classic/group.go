@@ -209,7 +209,9 @@ func (g *Group) State() State      { return g.state }
 func (g *Group) Generation() int32 { return g.generation }
 
 // Idle implements step.Machine: a group without members is all in the state.
-func (g *Group) Idle() bool { return g.state == Empty && len(g.pending) == 0 && !g.changed && len(g.removed) == 0 }
+func (g *Group) Idle() bool {
+	return g.state == Empty && len(g.pending) == 0 && !g.changed && len(g.removed) == 0
+}
 
 // Description is a group as tools are shown it.
 type Description struct {

@@ -25,13 +25,12 @@ type world struct {
 	g   *classic.Group
 	now time.Time
 
-	waiter   step.Waiter
-	waiting  map[step.Waiter]string // what for
-	answers  map[step.Waiter]step.Answer
-	notes    []string
-	writes   int
-	newID    int
-	deadline time.Time // of the last look
+	waiter  step.Waiter
+	waiting map[step.Waiter]string // what for
+	answers map[step.Waiter]step.Answer
+	notes   []string
+	writes  int
+	newID   int
 
 	// What the state has.
 	exists     bool

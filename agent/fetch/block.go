@@ -18,7 +18,9 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func crc(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 
-func objectOf(row *state.Row) object { return object{id: row.Object, size: row.ObjectSize} }
+func objectOf(row *state.Row, cold bool) object {
+	return object{id: row.Object, size: row.ObjectSize, cold: cold}
+}
 
 // cursor moves through the chunks of one row.
 type cursor struct {
@@ -33,9 +35,9 @@ type cursor struct {
 	ahead  bool            // the reader is sequential: read the next run of a large object, too
 }
 
-// open finds the row's part of its block.
-func (r *Reader) open(ctx context.Context, topic entry.UUID, partition int32, row *state.Row) (cursor, error) {
-	c := cursor{r: r, object: objectOf(row), row: row, first: true}
+// open finds the row's part of its block. cold says that a replay reads it.
+func (r *Reader) open(ctx context.Context, topic entry.UUID, partition int32, row *state.Row, cold bool) (cursor, error) {
+	c := cursor{r: r, object: objectOf(row, cold), row: row, first: true}
 	var err error
 	if c.table, err = r.cache.table(ctx, c.object); err != nil {
 		return c, unavailable(err)
@@ -83,7 +85,7 @@ func (c *cursor) next(ctx context.Context, offset int64) (raw []byte, last bool,
 		raw, c.base = raw[c.row.Position-chunk.RawPosition:], c.row.Base
 	}
 	c.chunks, c.first = c.chunks[1:], false
-	if c.ahead && c.table.key.kind == kindFooter {
+	if c.ahead && !c.r.cache.whole(c.object) {
 		c.readAhead(chunk.Position)
 	}
 	return raw, len(c.chunks) == 0, nil
@@ -96,7 +98,8 @@ func (c *cursor) readAhead(position int64) {
 	end := (position/cache.cfg.RunBytes + 1) * cache.cfg.RunBytes
 	i := sort.Search(len(c.chunks), func(i int) bool { return c.chunks[i].Position >= end })
 	if i < len(c.chunks) {
-		cache.readAhead(cache.runRead(c.object, c.table.footer, c.chunks[i].Position))
+		o, footer, position := c.object, c.table.footer, c.chunks[i].Position
+		cache.readAhead(cache.holderKeys(o, position), func() (itemKey, reading) { return cache.holderRead(o, footer, position) })
 	}
 }
 

@@ -27,6 +27,24 @@ type Config struct {
 	RunBytes int64
 	// ReadAhead is how many GETs nobody waits for may be under way. Default 4; negative: none.
 	ReadAhead int
+	// BorrowedBytes is the part of Bytes that pieces got from peers may take. Their owner keeps them too, so it need only be
+	// enough for readers that follow each other closely. Default an eighth.
+	BorrowedBytes int64
+	// SliceBytes is about how much is got from a peer at once. Default 1 MiB.
+	SliceBytes int64
+	// CrossZoneBytes is up to which size an object is asked of its uploader in another zone. Default 32 KiB.
+	CrossZoneBytes int64
+	// ServeBytes bounds what is on its way to peers: half of it tail reads, half replays. Default a sixteenth of Bytes.
+	ServeBytes int64
+	// ServeRequests is how many asks of peers may be under way, of each of the two kinds. Default 64.
+	ServeRequests int
+	// PeerTimeout bounds an ask. Default 2 s.
+	PeerTimeout time.Duration
+	// HedgeMin and HedgeMax bound after which time an ask is overtaken by a GET: the 95th percentile of what asks take lies between.
+	// Defaults 20 ms and 500 ms.
+	HedgeMin, HedgeMax time.Duration
+	// ColdReads is how many GETs of replays run at once; the rest queue. Default 2.
+	ColdReads int
 	// RetryMin and RetryMax bound the pause between attempts of a GET, which doubles. Defaults 20 ms and 1 s.
 	RetryMin, RetryMax time.Duration
 	// LoadTimeout bounds a GET with its retries, whoever waits. Default 60 s.
@@ -58,6 +76,20 @@ func (c *Config) Validate() error {
 	check("retry max", (*int64)(&c.RetryMax), int64(time.Second))
 	check("load timeout", (*int64)(&c.LoadTimeout), int64(time.Minute))
 	check("barrier timeout", (*int64)(&c.BarrierTimeout), int64(5*time.Second))
+	check("borrowed bytes", &c.BorrowedBytes, c.Bytes/8)
+	check("slice bytes", &c.SliceBytes, 1<<20)
+	check("cross-zone bytes", &c.CrossZoneBytes, 32<<10)
+	check("serve bytes", &c.ServeBytes, c.Bytes/16)
+	check("peer timeout", (*int64)(&c.PeerTimeout), int64(2*time.Second))
+	check("hedge min", (*int64)(&c.HedgeMin), int64(20*time.Millisecond))
+	check("hedge max", (*int64)(&c.HedgeMax), int64(500*time.Millisecond))
+	count := func(name string, v *int, def int) {
+		n := int64(*v)
+		check(name, &n, int64(def))
+		*v = int(n)
+	}
+	count("serve requests", &c.ServeRequests, 64)
+	count("cold reads", &c.ColdReads, 2)
 	if c.HotBytes > c.Bytes {
 		errs = append(errs, fmt.Errorf("fetch: hot bytes %d exceed cache bytes %d", c.HotBytes, c.Bytes))
 	}
@@ -81,9 +113,22 @@ const (
 	kindFooter                 // the footer of a large object
 	kindRun                    // the stored bytes of neighbouring chunks of a large object
 	kindChunk                  // the raw bytes of a chunk that is stored compressed
+	kindSlice                  // as kindRun, of any object, smaller, and got from a peer
 )
 
-// itemKey names an item. position is 0 but for a run (its number) and a chunk (its position in the object).
+// share is the part of the cache that an item counts for.
+type share uint8
+
+const (
+	hot      share = iota // written by this agent
+	cold                  // read from the bucket
+	borrowed              // got from a peer, which keeps it too
+	shares
+)
+
+var shareNames = [shares]string{"hot", "cold", "borrowed"}
+
+// itemKey names an item. position is 0 but for a run or slice (its number) and a chunk (its position in the object).
 type itemKey struct {
 	id       entry.ObjectID
 	kind     itemKind
@@ -97,7 +142,7 @@ type item struct {
 	bytes  []byte
 	footer *segment.Footer // of kindObject and kindFooter
 	size   int64           // what it counts for in the cache
-	hot    bool
+	share  share
 	// damaged are the positions of chunks in bytes whose checksum does not hold. An item that has any is never kept.
 	damaged []int64
 }
@@ -108,10 +153,15 @@ func (it *item) stored(c segment.Chunk) []byte {
 	return it.bytes[at : at+c.StoredSize : at+c.StoredSize]
 }
 
+// holds reports whether the stored bytes of a chunk lie in the item.
+func (it *item) holds(c segment.Chunk) bool {
+	return c.Position >= it.start && c.Position+c.StoredSize <= it.start+int64(len(it.bytes))
+}
+
 // Cache keeps what was read from the bucket or just written to it. It is bounded by bytes, and so that a replay of old
-// data cannot push out what tail readers are about to ask for, hot items (written by this agent) and cold ones (read) are
-// kept apart: cold items take what hot ones leave, hot items go only for newer hot ones, oldest first. Safe for concurrent
-// use.
+// data cannot push out what tail readers are about to ask for, hot items (written by this agent), cold ones (read) and borrowed ones
+// (got from a peer) are kept apart: cold items take what the others leave, hot items go only for newer hot ones, oldest first, and
+// borrowed ones for others of their kind. Safe for concurrent use.
 //
 // Equal reads that come together cause one GET. A GET goes on while anybody waits for it, and is given up with the last; but
 // where the last ran out of time, who asks again finds it under way, as if read ahead, and a slow bucket still gets to an end.
@@ -121,22 +171,28 @@ type Cache struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	lines  sparse.Lines
-	wg     sync.WaitGroup // loads; Add only under mu while not closed
+	share  *sharing       // nil: nobody to share with
+	serves serving        // what peers are given
+	turns  chan struct{}  // holds one for each GET of a replay under way
+	wg     sync.WaitGroup // loads and what they start; Add only under mu while not closed, or by a load
 
 	mu     sync.Mutex // guards the rest
 	closed bool
 	items  map[itemKey]*list.Element // of *item
 	loads  map[itemKey]*load
-	// Front is newest. Invariant: hotBytes and coldBytes are the sums of the lists' sizes; hotBytes + coldBytes <= Bytes.
-	hot, cold           list.List
-	hotBytes, coldBytes int64
-	ahead               int // loads that go on without anybody waiting; at most Config.ReadAhead
+	// Front is newest. Invariant: bytes are the sums of the lists' sizes; together they are at most Config.Bytes.
+	lists [shares]list.List
+	bytes [shares]int64
+	put   entry.ObjectID // the last that Put was given
+	ahead int            // loads that go on without anybody waiting; at most Config.ReadAhead
 }
 
 // load is a read from the bucket under way.
 type load struct {
-	waiters int  // guarded by Cache.mu; at 0 the load is cancelled
-	ahead   bool // guarded by Cache.mu: counts in Cache.ahead, and as a waiter
+	waiters int           // guarded by Cache.mu; at 0 the load is cancelled
+	ahead   bool          // guarded by Cache.mu: counts in Cache.ahead, and as a waiter
+	urgent  bool          // guarded by Cache.mu: hurry is closed
+	hurry   chan struct{} // closed where somebody waits who is no replay
 	cancel  context.CancelFunc
 	done    chan struct{} // closed when it and err are set
 	item    *item
@@ -149,6 +205,8 @@ func NewCache(cfg Config, bucket objstore.Bucket) (*Cache, error) {
 		return nil, err
 	}
 	c := &Cache{cfg: cfg, bucket: bucket, items: make(map[itemKey]*list.Element), loads: make(map[itemKey]*load)}
+	c.turns = make(chan struct{}, cfg.ColdReads)
+	c.serves.init(&cfg)
 	cfg.Metrics.limitBytes.Set(float64(cfg.Bytes))
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c, nil
@@ -166,9 +224,10 @@ func (c *Cache) Close() {
 // Put keeps a segment that was just uploaded, for tail readers. It keeps body, which must not change any more; footer is
 // body's.
 func (c *Cache) Put(id entry.ObjectID, body []byte, footer *segment.Footer) {
-	it := &item{key: itemKey{id: id, kind: kindObject}, bytes: body, footer: footer, hot: true}
+	it := &item{key: itemKey{id: id, kind: kindObject}, bytes: body, footer: footer, share: hot}
 	it.size = int64(len(body)) + footerBytes(footer)
 	c.mu.Lock()
+	c.put = id
 	c.keepLocked(it)
 	c.mu.Unlock()
 }
@@ -187,33 +246,29 @@ func (c *Cache) keepLocked(it *item) {
 	if e, ok := c.items[it.key]; ok {
 		c.dropLocked(e)
 	}
-	if it.hot {
-		c.items[it.key] = c.hot.PushFront(it)
-		c.hotBytes += it.size
-	} else {
-		c.items[it.key] = c.cold.PushFront(it)
-		c.coldBytes += it.size
+	c.items[it.key] = c.lists[it.share].PushFront(it)
+	c.bytes[it.share] += it.size
+	for c.bytes[hot] > c.cfg.HotBytes {
+		c.dropLocked(c.lists[hot].Back())
 	}
-	for c.hotBytes > c.cfg.HotBytes {
-		c.dropLocked(c.hot.Back())
+	for c.bytes[borrowed] > c.cfg.BorrowedBytes {
+		c.dropLocked(c.lists[borrowed].Back())
 	}
-	for c.coldBytes > 0 && c.hotBytes+c.coldBytes > c.cfg.Bytes {
-		c.dropLocked(c.cold.Back())
+	for _, s := range []share{cold, borrowed} {
+		for c.bytes[s] > 0 && c.bytes[hot]+c.bytes[cold]+c.bytes[borrowed] > c.cfg.Bytes {
+			c.dropLocked(c.lists[s].Back())
+		}
 	}
-	c.cfg.Metrics.hotBytes.Set(float64(c.hotBytes))
-	c.cfg.Metrics.coldBytes.Set(float64(c.coldBytes))
+	for s := range shares {
+		c.cfg.Metrics.keptBytes[s].Set(float64(c.bytes[s]))
+	}
 }
 
 func (c *Cache) dropLocked(e *list.Element) {
 	it := e.Value.(*item)
 	delete(c.items, it.key)
-	if it.hot {
-		c.hot.Remove(e)
-		c.hotBytes -= it.size
-	} else {
-		c.cold.Remove(e)
-		c.coldBytes -= it.size
-	}
+	c.lists[it.share].Remove(e)
+	c.bytes[it.share] -= it.size
 }
 
 // lookLocked returns an item that is kept.
@@ -223,18 +278,42 @@ func (c *Cache) lookLocked(key itemKey) *item {
 		return nil
 	}
 	it := e.Value.(*item)
-	if !it.hot {
-		c.cold.MoveToFront(e)
+	if it.share != hot {
+		c.lists[it.share].MoveToFront(e)
 	}
 	return it
 }
 
-// get returns the item, from memory or by read, which runs once for all who ask for it meanwhile.
-func (c *Cache) get(ctx context.Context, key itemKey, read func(ctx context.Context) (*item, error)) (*item, error) {
+// look returns the first of the items that is kept, nil where none is.
+func (c *Cache) look(keys ...itemKey) *item {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, key := range keys {
+		if it := c.lookLocked(key); it != nil {
+			c.cfg.Metrics.hits[it.share].Inc()
+			return it
+		}
+	}
+	return nil
+}
+
+// reading is how an item comes into memory. It runs under the load's context.
+type reading func(ctx context.Context, l *load) (*item, error)
+
+// get returns the item, from memory or by read, which runs once for all who ask for it meanwhile. replay says that it may wait.
+func (c *Cache) get(ctx context.Context, key itemKey, replay bool, read reading) (*item, error) {
+	if it := c.look(key); it != nil {
+		return it, nil
+	}
+	c.cfg.Metrics.misses.Inc()
+	return c.await(ctx, key, replay, read)
+}
+
+// await is get for whoever has looked.
+func (c *Cache) await(ctx context.Context, key itemKey, replay bool, read reading) (*item, error) {
 	c.mu.Lock()
 	if it := c.lookLocked(key); it != nil {
 		c.mu.Unlock()
-		c.cfg.Metrics.hit(it.hot)
 		return it, nil
 	}
 	l := c.loads[key]
@@ -245,8 +324,11 @@ func (c *Cache) get(ctx context.Context, key itemKey, read func(ctx context.Cont
 		}
 	}
 	l.waiters++
+	if !replay && !l.urgent {
+		l.urgent = true
+		close(l.hurry)
+	}
 	c.mu.Unlock()
-	c.cfg.Metrics.misses.Inc()
 	select {
 	case <-l.done:
 		return l.item, l.err
@@ -268,16 +350,33 @@ func (c *Cache) get(ctx context.Context, key itemKey, read func(ctx context.Cont
 }
 
 // readAhead starts a read that nobody waits for, where it is not kept or under way and the bound allows.
-func (c *Cache) readAhead(key itemKey, read func(ctx context.Context) (*item, error)) {
+func (c *Cache) readAhead(keys [2]itemKey, from func() (itemKey, reading)) {
+	c.mu.Lock()
+	idle := c.aheadLocked(keys)
+	c.mu.Unlock()
+	if !idle {
+		return
+	}
+	key, read := from()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ahead >= c.cfg.ReadAhead || c.items[key] != nil || c.loads[key] != nil {
+	if !c.aheadLocked(keys) {
 		return
 	}
 	if l := c.startLocked(key, read); l != nil {
 		c.leaveLocked(l)
 		c.cfg.Metrics.readAheads.Inc()
 	}
+}
+
+// aheadLocked reports whether a read of one of the keys may start ahead.
+func (c *Cache) aheadLocked(keys [2]itemKey) bool {
+	for _, key := range keys {
+		if c.items[key] != nil || c.loads[key] != nil {
+			return false
+		}
+	}
+	return c.ahead < c.cfg.ReadAhead
 }
 
 // leaveLocked lets a load go on without anybody waiting, for as long as it takes, where the bound allows.
@@ -290,21 +389,21 @@ func (c *Cache) leaveLocked(l *load) {
 }
 
 // startLocked starts a load; nil where the cache is closed.
-func (c *Cache) startLocked(key itemKey, read func(ctx context.Context) (*item, error)) *load {
+func (c *Cache) startLocked(key itemKey, read reading) *load {
 	if c.closed {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.LoadTimeout)
-	l := &load{cancel: cancel, done: make(chan struct{})}
+	l := &load{cancel: cancel, hurry: make(chan struct{}), done: make(chan struct{})}
 	c.loads[key] = l
 	c.wg.Go(func() {
 		defer cancel()
-		it, err := read(ctx)
+		it, err := read(ctx, l)
 		c.mu.Lock()
 		if c.loads[key] == l {
 			delete(c.loads, key)
 		}
-		if err == nil && len(it.damaged) == 0 {
+		if err == nil && len(it.damaged) == 0 && (it.key == itemKey{} || it.key == key) { // else it is kept as what it is
 			it.key = key
 			c.keepLocked(it)
 		}

@@ -26,6 +26,33 @@
 // of about Config.RunBytes, cut by position so that all readers share them. Compressed chunks are kept decompressed
 // as well. Equal reads that come together are one GET, which outlives a reader that ran out of time: it will ask again.
 //
+// # Sharing with peers
+//
+// Agents of a zone get each piece of the bucket (a whole object up to Config.WholeBytes, a run of a larger one) once. Before an
+// agent goes to the bucket it asks, in this order:
+//
+//  1. the agent that uploaded the object, as long as it may still have it in memory (Ask.Held: it answers from there or not at
+//     all). What it no longer has it says with how far back its memory goes, so a replay asks in vain once. In another zone it is asked
+//     for objects up to Config.CrossZoneBytes only: a byte from there costs money, and a GET as much as some twenty KiB of them.
+//  2. the agent of its own zone that rendezvous hashing over the live ones names for the piece. That one gets it from the bucket
+//     if it does not have it, once for all who ask, and keeps it.
+//
+// Then it gets the piece itself. An ask never leads to another, so nothing can go round in circles. From a peer come the footer and slices
+// of about Config.SliceBytes, not the piece: what few partitions need costs little, and many small ones do not cost an ask each. The asker
+// keeps them in a small part of its cache (borrowed), enough for readers that follow each other closely; so a topic that is read
+// through three agents takes one cache and two small parts, not three caches.
+//
+// A peer that refuses, is busy or cannot be reached is passed over at once; one that repeatedly cannot be reached is left out for a while, and
+// the next in the order of the hash takes its place. One that takes longer than 95 in 100 asks do is overtaken by a GET; such GETs are
+// bounded to a twentieth of what peers save. What a peer gives is checked like what the bucket gives, and nothing that went wrong is
+// remembered about the data.
+//
+// # Tail readers and replays
+//
+// A read is a replay's where more than planRows rows of the partition follow. Replays have a bounded number of GETs at a time (Config.ColdReads)
+// and wait for their turn; uploads and tail reads never do. Where a tail reader wants what a replay's GET waits to get, the GET starts at once.
+// What is served to peers has separate bounds for the two as well.
+//
 // Tail readers are served from what ingest just uploaded (hot) without a GET. What is read from the bucket is cold, and a
 // replay of old data, however large, evicts only cold items. A sequential reader's next object or run is read ahead.
 //

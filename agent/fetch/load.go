@@ -16,29 +16,69 @@ import (
 type object struct {
 	id   entry.ObjectID
 	size int64 // bytes
+	// cold: a replay asks for it. What it costs may wait behind everything else.
+	cold bool
 }
 
-// table returns the object's footer. The item holds the whole object where that is small.
+func (c *Cache) whole(o object) bool { return o.size <= c.cfg.WholeBytes }
+
+// table returns the object's footer. The item holds the whole object where that is small and not a peer's.
 func (c *Cache) table(ctx context.Context, o object) (*item, error) {
-	key, read := c.tableRead(o)
-	return c.get(ctx, key, read)
+	return c.find(ctx, o, tableKeys(o), func() (itemKey, reading) { return c.tableRead(o) })
 }
 
-func (c *Cache) tableRead(o object) (itemKey, func(context.Context) (*item, error)) {
-	if o.size <= c.cfg.WholeBytes {
-		return itemKey{id: o.id, kind: kindObject}, func(ctx context.Context) (*item, error) { return c.readWhole(ctx, o) }
+// find returns the first of the items that is kept, or what read makes of the bucket or a peer.
+func (c *Cache) find(ctx context.Context, o object, keys [2]itemKey, from func() (itemKey, reading)) (*item, error) {
+	if it := c.look(keys[0], keys[1]); it != nil {
+		return it, nil
 	}
-	return itemKey{id: o.id, kind: kindFooter}, func(ctx context.Context) (*item, error) { return c.readFooter(ctx, o) }
+	c.cfg.Metrics.misses.Inc()
+	key, read := from()
+	return c.await(ctx, key, o.cold, read)
+}
+
+// tableKeys are under which a table may be kept.
+func tableKeys(o object) [2]itemKey {
+	return [2]itemKey{{id: o.id, kind: kindObject}, {id: o.id, kind: kindFooter}}
+}
+
+// tableRead returns how a table is read that is not kept, and under which key.
+func (c *Cache) tableRead(o object) (itemKey, reading) {
+	keys := tableKeys(o)
+	if !c.whole(o) {
+		return keys[1], func(ctx context.Context, l *load) (*item, error) { return c.readFooter(ctx, l, o, getOwn) }
+	}
+	if c.share == nil {
+		return keys[0], c.wholeRead(o, getOwn)
+	}
+	steps, own := c.share.route(o, 0)
+	if len(steps) == 0 {
+		return keys[0], c.wholeRead(o, getOwn)
+	}
+	return keys[1], func(ctx context.Context, _ *load) (*item, error) {
+		return c.borrow(ctx, o, steps, func(ctx context.Context, s step) (*item, error) { return c.borrowTable(ctx, o, s) },
+			func(ctx context.Context, why reason) (*item, error) {
+				return c.await(ctx, keys[0], o.cold, c.wholeRead(o, why))
+			}, own)
+	}
+}
+
+// wholeRead reads a small object from the bucket.
+func (c *Cache) wholeRead(o object, why reason) reading {
+	return func(ctx context.Context, l *load) (*item, error) { return c.readWhole(ctx, l, o, why) }
 }
 
 // chunk returns the raw bytes of a chunk of the object whose table is given. They are shared: do not change them.
 // Errors: ErrCorrupt; else as of table.
 func (c *Cache) chunk(ctx context.Context, o object, table *item, chunk segment.Chunk) ([]byte, error) {
 	holder := table
-	if table.key.kind == kindFooter {
+	if !table.holds(chunk) {
 		var err error
-		if holder, err = c.run(ctx, o, table.footer, chunk.Position); err != nil {
+		if holder, err = c.holder(ctx, o, table.footer, chunk.Position); err != nil {
 			return nil, err
+		}
+		if !holder.holds(chunk) {
+			return nil, fmt.Errorf("%w: no chunk at position %d of %s", ErrCorrupt, chunk.Position, o.id.Key())
 		}
 	}
 	for _, position := range holder.damaged {
@@ -49,12 +89,12 @@ func (c *Cache) chunk(ctx context.Context, o object, table *item, chunk segment.
 	if chunk.Codec == segment.CodecNone {
 		return holder.stored(chunk), nil
 	}
-	it, err := c.get(ctx, itemKey{id: o.id, kind: kindChunk, position: chunk.Position}, func(context.Context) (*item, error) {
+	it, err := c.get(ctx, itemKey{id: o.id, kind: kindChunk, position: chunk.Position}, o.cold, func(context.Context, *load) (*item, error) {
 		raw, err := segment.ReadChunk(holder.stored(chunk), chunk, nil)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %s: %w", ErrCorrupt, o.id.Key(), err)
 		}
-		return &item{bytes: raw, size: int64(len(raw)), hot: holder.hot}, nil
+		return &item{bytes: raw, size: int64(len(raw)), share: holder.share}, nil
 	})
 	if err != nil {
 		return nil, err
@@ -62,18 +102,63 @@ func (c *Cache) chunk(ctx context.Context, o object, table *item, chunk segment.
 	return it.bytes, nil
 }
 
-// run returns the chunks around a position of a large object. Runs are cut by position, so all readers of an object, of
-// whatever partition, share them.
-func (c *Cache) run(ctx context.Context, o object, f *segment.Footer, position int64) (*item, error) {
-	key, read := c.runRead(o, f, position)
-	return c.get(ctx, key, read)
+// holder returns an item with the bytes of the chunk at a position: the object where it is small, else a run. Runs are cut by
+// position, so all readers of an object, of whatever partition, share them. From a peer only a slice of either is got.
+func (c *Cache) holder(ctx context.Context, o object, f *segment.Footer, position int64) (*item, error) {
+	return c.find(ctx, o, c.holderKeys(o, position), func() (itemKey, reading) { return c.holderRead(o, f, position) })
 }
 
-func (c *Cache) runRead(o object, f *segment.Footer, position int64) (itemKey, func(context.Context) (*item, error)) {
-	n := position / c.cfg.RunBytes
-	return itemKey{id: o.id, kind: kindRun, position: n}, func(ctx context.Context) (*item, error) {
-		chunks := chunksFrom(f, n*c.cfg.RunBytes, (n+1)*c.cfg.RunBytes)
-		return c.readRun(ctx, o, chunks)
+// holderKeys are under which the bytes at a position may be kept: from the bucket, and from a peer.
+func (c *Cache) holderKeys(o object, position int64) [2]itemKey {
+	if c.whole(o) {
+		return [2]itemKey{{id: o.id, kind: kindObject}, {id: o.id, kind: kindSlice, position: position / c.cfg.SliceBytes}}
+	}
+	// A slice lies in one run, so that the owner of the run has all of it.
+	run, in := position/c.cfg.RunBytes, position%c.cfg.RunBytes/c.cfg.SliceBytes
+	slices := (c.cfg.RunBytes + c.cfg.SliceBytes - 1) / c.cfg.SliceBytes
+	return [2]itemKey{{id: o.id, kind: kindRun, position: run}, {id: o.id, kind: kindSlice, position: run*slices + in}}
+}
+
+// slice returns between which positions the chunks start that are got from a peer together with the one at a position.
+func (c *Cache) slice(o object, position int64) (start, end int64) {
+	if c.whole(o) {
+		start = position - position%c.cfg.SliceBytes
+		return start, start + c.cfg.SliceBytes
+	}
+	start = position - position%c.cfg.RunBytes%c.cfg.SliceBytes
+	return start, min(start+c.cfg.SliceBytes, (position/c.cfg.RunBytes+1)*c.cfg.RunBytes)
+}
+
+// holderRead returns how they are read where they are not kept, and under which key.
+func (c *Cache) holderRead(o object, f *segment.Footer, position int64) (itemKey, reading) {
+	keys := c.holderKeys(o, position)
+	fromBucket := func(why reason) reading {
+		if c.whole(o) {
+			return c.wholeRead(o, why)
+		}
+		return c.runRead(o, f, keys[0].position, why)
+	}
+	if c.share == nil {
+		return keys[0], fromBucket(getOwn)
+	}
+	steps, own := c.share.route(o, keys[0].position)
+	if len(steps) == 0 {
+		return keys[0], fromBucket(getOwn)
+	}
+	start, end := c.slice(o, position)
+	chunks := chunksFrom(f, start, end)
+	return keys[1], func(ctx context.Context, _ *load) (*item, error) {
+		return c.borrow(ctx, o, steps, func(ctx context.Context, s step) (*item, error) { return c.borrowSlice(ctx, o, chunks, s) },
+			func(ctx context.Context, why reason) (*item, error) {
+				return c.await(ctx, keys[0], o.cold, fromBucket(why))
+			}, own)
+	}
+}
+
+// runRead reads a run from the bucket.
+func (c *Cache) runRead(o object, f *segment.Footer, run int64, why reason) reading {
+	return func(ctx context.Context, l *load) (*item, error) {
+		return c.readRun(ctx, l, o, chunksFrom(f, run*c.cfg.RunBytes, (run+1)*c.cfg.RunBytes), why)
 	}
 }
 
@@ -98,9 +183,9 @@ func chunksFrom(f *segment.Footer, start, end int64) []segment.Chunk {
 }
 
 // readWhole gets an object and checks all of it. What is damaged is read once more, past every cache.
-func (c *Cache) readWhole(ctx context.Context, o object) (*item, error) {
-	return c.twice(func() (*item, error) {
-		body, err := c.fetch(ctx, o, 0, o.size)
+func (c *Cache) readWhole(ctx context.Context, l *load, o object, why reason) (*item, error) {
+	return c.twice(ctx, l, o, func() (*item, error) {
+		body, err := c.fetch(ctx, o, 0, o.size, why)
 		if err != nil {
 			return nil, err
 		}
@@ -108,7 +193,7 @@ func (c *Cache) readWhole(ctx context.Context, o object) (*item, error) {
 		if err != nil {
 			return nil, corrupt(o, err)
 		}
-		it := &item{key: itemKey{id: o.id, kind: kindObject}, bytes: body, footer: footer, size: int64(len(body)) + footerBytes(footer)}
+		it := &item{key: itemKey{id: o.id, kind: kindObject}, bytes: body, footer: footer, size: int64(len(body)) + footerBytes(footer), share: cold}
 		for i := range footer.Blocks {
 			it.check(footer.Blocks[i].Chunks)
 		}
@@ -131,28 +216,28 @@ func (c *Cache) open(o object, body []byte) (*segment.Footer, error) {
 	return segment.ParseFooter(t, body[t.FooterPosition:t.FooterPosition+t.FooterSize])
 }
 
-func (c *Cache) readFooter(ctx context.Context, o object) (*item, error) {
-	return c.twice(func() (*item, error) {
-		footer, err := segment.ReadFooter(readerAt{ctx, c, o}, o.size)
+func (c *Cache) readFooter(ctx context.Context, l *load, o object, why reason) (*item, error) {
+	return c.twice(ctx, l, o, func() (*item, error) {
+		footer, err := segment.ReadFooter(readerAt(func(position, size int64) ([]byte, error) { return c.fetch(ctx, o, position, size, why) }), o.size)
 		if err != nil {
 			return nil, corrupt(o, err)
 		}
 		footer.ObjectID, footer.IntendedOps = nil, nil // would keep the bytes that were read
-		return &item{key: itemKey{id: o.id, kind: kindFooter}, footer: footer, size: footerBytes(footer)}, nil
+		return &item{key: itemKey{id: o.id, kind: kindFooter}, footer: footer, size: footerBytes(footer), share: cold}, nil
 	})
 }
 
-func (c *Cache) readRun(ctx context.Context, o object, chunks []segment.Chunk) (*item, error) {
+func (c *Cache) readRun(ctx context.Context, l *load, o object, chunks []segment.Chunk, why reason) (*item, error) {
 	if len(chunks) == 0 {
 		return nil, fmt.Errorf("%w: a run without chunks in %s", ErrCorrupt, o.id.Key())
 	}
-	return c.twice(func() (*item, error) {
+	return c.twice(ctx, l, o, func() (*item, error) {
 		start, last := chunks[0].Position, chunks[len(chunks)-1]
-		bytes, err := c.fetch(ctx, o, start, last.Position+last.StoredSize-start)
+		bytes, err := c.fetch(ctx, o, start, last.Position+last.StoredSize-start, why)
 		if err != nil {
 			return nil, err
 		}
-		it := &item{start: start, bytes: bytes, size: int64(len(bytes))}
+		it := &item{start: start, bytes: bytes, size: int64(len(bytes)), share: cold}
 		it.check(chunks)
 		return it, nil
 	})
@@ -167,8 +252,14 @@ func (it *item) check(chunks []segment.Chunk) {
 	}
 }
 
-// twice reads again where the first read was damaged: on the way, most likely. The second answer stands.
-func (c *Cache) twice(read func() (*item, error)) (*item, error) {
+// twice reads from the bucket, a replay when it is its turn, and again where the first read was damaged: on the way, most likely.
+// The second answer stands.
+func (c *Cache) twice(ctx context.Context, l *load, o object, read func() (*item, error)) (*item, error) {
+	done, err := c.turn(ctx, l, o)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	it, err := read()
 	if errors.Is(err, ErrCorrupt) || err == nil && len(it.damaged) > 0 {
 		c.cfg.Metrics.getRetries.Inc()
@@ -189,20 +280,39 @@ func corrupt(o object, err error) error {
 }
 
 // readerAt reads an object for segment.ReadFooter.
-type readerAt struct {
-	ctx context.Context //nolint:containedctx // lives for one ReadFooter
-	c   *Cache
-	o   object
-}
+type readerAt func(position, size int64) ([]byte, error)
 
 func (r readerAt) ReadAt(b []byte, position int64) (int, error) {
-	got, err := r.c.fetch(r.ctx, r.o, position, int64(len(b)))
+	got, err := r(position, int64(len(b)))
 	return copy(b, got), err
+}
+
+// turn waits until the GET of a replay may start; the others start at once, also where a replay had asked first.
+func (c *Cache) turn(ctx context.Context, l *load, o object) (done func(), err error) {
+	if !o.cold {
+		return func() {}, nil
+	}
+	m := c.cfg.Metrics
+	start := time.Now()
+	m.coldWaiting.Inc()
+	defer func() {
+		m.coldWaiting.Dec()
+		m.coldSeconds.Add(time.Since(start).Seconds())
+	}()
+	select {
+	case c.turns <- struct{}{}:
+		m.coldReads.Inc()
+		return func() { m.coldReads.Dec(); <-c.turns }, nil
+	case <-l.hurry:
+		return func() {}, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
+	}
 }
 
 // fetch gets size bytes of an object, trying again while the store is unavailable and ctx lives.
 // Errors: ErrStorage (no such object, or refused), ErrCorrupt (of another size), ErrUnavailable, ctx's.
-func (c *Cache) fetch(ctx context.Context, o object, position, size int64) ([]byte, error) {
+func (c *Cache) fetch(ctx context.Context, o object, position, size int64, why reason) ([]byte, error) {
 	for delay := c.cfg.RetryMin; ; delay = min(2*delay, c.cfg.RetryMax) {
 		start := time.Now()
 		var body []byte
@@ -216,7 +326,7 @@ func (c *Cache) fetch(ctx context.Context, o object, position, size int64) ([]by
 		case err == nil && int64(len(body)) != size:
 			return nil, fmt.Errorf("%w: %s: %d bytes at %d where %d belong", ErrCorrupt, o.id.Key(), len(body), position, size)
 		case err == nil:
-			c.cfg.Metrics.gets.Inc()
+			c.cfg.Metrics.gets[why].Inc()
 			c.cfg.Metrics.getBytes.Add(float64(size))
 			c.cfg.Metrics.getSeconds.Observe(time.Since(start).Seconds())
 			return body, nil

@@ -166,6 +166,7 @@ func (r *Reader) barrier(ctx context.Context) error {
 // readRows walks the rows of a plan.
 func (r *Reader) readRows(ctx context.Context, topic entry.UUID, partition int32, p *plan, w *walk) error {
 	w.epochs = p.epochs
+	w.cold = p.more
 	w.sequential = w.sequential || r.recent.follows(topic, partition, w.offset)
 	for i := range p.rows {
 		row := &p.rows[i]
@@ -176,7 +177,7 @@ func (r *Reader) readRows(ctx context.Context, topic entry.UUID, partition int32
 			return err
 		}
 		if w.sequential && i+1 < len(p.rows) {
-			r.ahead(&p.rows[i+1])
+			r.ahead(&p.rows[i+1], w.cold)
 		}
 		if w.full {
 			return nil
@@ -189,9 +190,10 @@ func (r *Reader) readRows(ctx context.Context, topic entry.UUID, partition int32
 }
 
 // ahead reads the object of a row that will be asked for next.
-func (r *Reader) ahead(row *state.Row) {
+func (r *Reader) ahead(row *state.Row, cold bool) {
 	if !row.InWAL {
-		r.cache.readAhead(r.cache.tableRead(objectOf(row)))
+		o := objectOf(row, cold)
+		r.cache.readAhead(tableKeys(o), func() (itemKey, reading) { return r.cache.tableRead(o) })
 	}
 }
 
@@ -206,7 +208,7 @@ func (r *Reader) readRow(ctx context.Context, topic entry.UUID, partition int32,
 		}
 		return w.batchesOf(raw, true)
 	}
-	b, err := r.open(ctx, topic, partition, row)
+	b, err := r.open(ctx, topic, partition, row, w.cold)
 	if err != nil {
 		return err
 	}
@@ -243,7 +245,9 @@ type walk struct {
 	whole  bool  // the first batch is taken whatever its size
 	// sequential: the read starts where an earlier one of the partition ended.
 	sequential bool
-	dst        []byte
+	// cold: more rows follow than a tail reader has before it, so a replay reads.
+	cold bool
+	dst  []byte
 
 	epochs  []state.EpochStart // of the partition
 	row     *state.Row

@@ -58,6 +58,17 @@ type Config struct {
 	CacheRetryMax   time.Duration
 	ReadAhead       int
 	ReadTimeout     time.Duration
+	ColdReads       int
+
+	// What agents give each other of the bucket; see fetch.Config.
+	CacheBorrowedBytes int64
+	PeerSliceBytes     int64
+	PeerCrossZoneBytes int64
+	PeerServeBytes     int64
+	PeerServeRequests  int
+	PeerTimeout        time.Duration
+	PeerHedgeMin       time.Duration
+	PeerHedgeMax       time.Duration
 
 	// MemoryLimit is what the agent's budgets add up to less than; those that are not set follow from it. See memory.go.
 	MemoryLimit int64
@@ -203,6 +214,20 @@ func (c *Config) Tunables() []Tunable {
 	row(t, "cache-retry-max", &c.CacheRetryMax, Duration, cache.RetryMax, time.Millisecond, 10*time.Minute, "longest pause between attempts of a read from the bucket")
 	row(t, "read-ahead", &c.ReadAhead, Count, cache.ReadAhead, 1, 1024, "reads from the bucket, of what comes next, that nobody waits for yet")
 	row(t, "read-timeout", &c.ReadTimeout, Duration, cache.LoadTimeout, time.Second, 10*time.Minute, "bound of one read from the bucket with its attempts")
+	row(t, "cold-reads", &c.ColdReads, Count, cache.ColdReads, 1, 1024,
+		"reads from the bucket at once that replays of old data get; the others wait, and tail readers and uploads never do")
+	row(t, "cache-borrowed-bytes", &c.CacheBorrowedBytes, Bytes, cmp.Or(c.CacheBytes, share.cache)/8, 64<<10, 1<<40,
+		"part of the read cache for what other agents gave, which they keep too; an eighth of --cache-bytes where not set")
+	row(t, "peer-slice-bytes", &c.PeerSliceBytes, Bytes, cache.SliceBytes, 4<<10, 8<<20, "how much is read from another agent at once")
+	row(t, "peer-cross-zone-bytes", &c.PeerCrossZoneBytes, Bytes, cache.CrossZoneBytes, 1, 1<<30,
+		"objects up to this size are read from the agent that uploaded them although it is in another zone; larger ones cost more than a read from the bucket")
+	row(t, "peer-serve-bytes", &c.PeerServeBytes, Bytes, share.serve, 1<<20, 1<<40,
+		"what is on its way to other agents; a 64th of --memory-limit where not set")
+	row(t, "peer-serve-requests", &c.PeerServeRequests, Count, cache.ServeRequests, 1, 10_000, "reads of other agents that are served at once, of tail and old data each")
+	row(t, "peer-timeout", &c.PeerTimeout, Duration, cache.PeerTimeout, 10*time.Millisecond, time.Minute, "longest wait for another agent before the bucket is read")
+	row(t, "peer-hedge-min", &c.PeerHedgeMin, Duration, cache.HedgeMin, time.Millisecond, time.Minute,
+		"an agent that is slow to give is overtaken by a read from the bucket, but not before this")
+	row(t, "peer-hedge-max", &c.PeerHedgeMax, Duration, cache.HedgeMax, time.Millisecond, time.Minute, "and after this at the latest, as far as such reads have not become too many")
 	row(t, "fetch-bytes", &c.FetchBytes, Bytes, min(srv.FetchBytesMax, share.answers), 64<<10, 1<<30,
 		"most records in one answer, whatever the client asks for")
 	row(t, "fetch-in-flight-bytes", &c.FetchInFlightBytes, Bytes, max(share.answers, c.FetchBytes), 1<<20, 1<<40,
@@ -296,6 +321,9 @@ func (c *Config) fetch() fetch.Config {
 	return fetch.Config{
 		Bytes: c.CacheBytes, HotBytes: c.CacheHotBytes, WholeBytes: c.CacheWholeBytes, RunBytes: c.CacheRunBytes,
 		ReadAhead: c.ReadAhead, RetryMin: c.CacheRetryMin, RetryMax: c.CacheRetryMax, LoadTimeout: c.ReadTimeout, BarrierTimeout: c.BarrierTimeout,
+		ColdReads: c.ColdReads, BorrowedBytes: c.CacheBorrowedBytes, SliceBytes: c.PeerSliceBytes, CrossZoneBytes: c.PeerCrossZoneBytes,
+		ServeBytes: c.PeerServeBytes, ServeRequests: c.PeerServeRequests, PeerTimeout: c.PeerTimeout,
+		HedgeMin: c.PeerHedgeMin, HedgeMax: c.PeerHedgeMax,
 	}
 }
 

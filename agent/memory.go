@@ -5,17 +5,17 @@ import "cmp"
 // memoryDefault is where budgets are sized for if nothing is said: a small container.
 const memoryDefault = 512 << 20
 
-// shares are the budgets as parts of the memory limit. They add up to three quarters of it. The rest is for segments that
+// shares are the budgets as parts of the memory limit. They add up to a little over three quarters of it. The rest is for segments that
 // are being built, connections, the replica of the metadata, and what the collector has not collected yet.
 type shares struct {
-	stage, cache                                                     int64
+	stage, cache, serve                                              int64
 	requests, strangers, answers, queued, work, decompress, sessions int
 }
 
 func (c *Config) shares() shares {
 	m := cmp.Or(c.MemoryLimit, memoryDefault)
 	return shares{
-		stage: m / 8, cache: m / 4, // staged batches lie in the requests that brought them: the eighth is part of their quarter
+		serve: m / 64, stage: m / 8, cache: m / 4, // staged batches lie in the requests that brought them: the eighth is part of their quarter
 		requests: int(m/4 - m/16), strangers: int(m / 16), answers: int(m / 8), queued: int(m / 32), work: int(m / 16), decompress: int(m / 16), sessions: int(m / 32),
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"strconv"
 	"time"
 
@@ -32,7 +31,7 @@ type Client struct {
 	dial    func(ctx context.Context, address string) (net.Conn, error)
 	many    *http.Client // requests in numbers: HTTP/2
 	bulk    *http.Client // HTTP/1.1
-	ranges  *semaphore.Weighted
+	ranges  [kinds]*semaphore.Weighted
 }
 
 // NewClient makes a client. address finds where an agent's internal listener is, by its node id; dial may be nil: TCP.
@@ -45,7 +44,7 @@ func NewClient(cfg Config, address func(node int32) (string, bool), dial func(ct
 			return (&net.Dialer{}).DialContext(ctx, "tcp", address)
 		}
 	}
-	c := &Client{cfg: cfg, address: address, dial: dial, ranges: semaphore.NewWeighted(int64(cfg.ReadBytes))}
+	c := &Client{cfg: cfg, address: address, dial: dial, ranges: newRanges(cfg)}
 	transport := func(set func(*http.Protocols), idle int) *http.Transport {
 		t := &http.Transport{
 			DialContext:           func(ctx context.Context, _, address string) (net.Conn, error) { return c.connect(ctx, address) },
@@ -112,23 +111,21 @@ func (c *Client) Forward(ctx context.Context, node int32, q Request) (answer []b
 	return c.ask(ctx, c.many, node, http.MethodPost, "/v1/kafka", header, bytes.Clone(q.Frame), c.cfg.AnswerBytesMax)
 }
 
-// ReadRange reads size bytes at position of an object from an agent's memory, or by way of it from the bucket. Whatever
-// error it returns, the bucket can be asked.
-func (c *Client) ReadRange(ctx context.Context, node int32, key string, position, size int64) (b []byte, err error) {
+// ReadRange reads a range of an object from an agent's memory, or by way of it from the bucket. Whatever error it returns, the
+// bucket can be asked. *NotHeld and ErrBusy are the agent's own answers, and so is what else is ErrRefused.
+func (c *Client) ReadRange(ctx context.Context, node int32, q Range) (b []byte, err error) {
 	defer func(began time.Time) { c.cfg.Metrics.ended(kindSegment, began, err) }(time.Now())
-	if size < 1 || size > int64(c.cfg.ReadBytesMax) {
-		return nil, fmt.Errorf("%w: a range of %d bytes, %d allowed", ErrRefused, size, c.cfg.ReadBytesMax)
+	if q.Size < 1 || q.Size > int64(c.cfg.ReadBytesMax) {
+		return nil, fmt.Errorf("%w: a range of %d bytes, %d allowed", ErrRefused, q.Size, c.cfg.ReadBytesMax)
 	}
-	if err := c.ranges.Acquire(ctx, size); err != nil {
+	ranges := c.ranges[q.kind()]
+	if err := ranges.Acquire(ctx, q.Size); err != nil {
 		return nil, err
 	}
-	defer c.ranges.Release(size)
-	path := "/v1/segment?" + url.Values{
-		"key": {key}, "position": {strconv.FormatInt(position, 10)}, "size": {strconv.FormatInt(size, 10)},
-	}.Encode()
-	b, err = c.ask(ctx, c.bulk, node, http.MethodGet, path, nil, nil, int(size))
-	if err == nil && int64(len(b)) != size {
-		return nil, fmt.Errorf("%w: %d bytes of %d", ErrLost, len(b), size)
+	defer ranges.Release(q.Size)
+	b, err = c.ask(ctx, c.bulk, node, http.MethodGet, "/v1/segment?"+q.encode(), nil, nil, int(q.Size))
+	if err == nil && int64(len(b)) != q.Size {
+		return nil, fmt.Errorf("%w: %d bytes of %d", ErrLost, len(b), q.Size)
 	}
 	return b, err
 }
@@ -195,7 +192,8 @@ func (c *Client) askAt(
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
 		why, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
-		return nil, fmt.Errorf("%w: %s: %s: %s", ErrRefused, address, resp.Status, bytes.TrimSpace(why))
+		err := fmt.Errorf("%w: %s: %s: %s", ErrRefused, address, resp.Status, bytes.TrimSpace(why))
+		return nil, refusal(resp.Header, err)
 	}
 	if resp.ContentLength < 0 || resp.ContentLength > int64(answerMax) {
 		return nil, fmt.Errorf("%w: %s: an answer of %d bytes, %d allowed", ErrLost, address, resp.ContentLength, answerMax)

@@ -33,7 +33,8 @@ type Config struct {
 	RequestBytes    int
 	// AnswerBytesMax bounds an answer to a forwarded request. Default 64 MiB.
 	AnswerBytesMax int
-	// ReadBytesMax bounds one range that is read, ReadBytes all that are on their way, on each side. Defaults 16 MiB and 64 MiB.
+	// ReadBytesMax bounds one range that is read, ReadBytes all that are on their way, on each side, for tail
+	// reads and for replays each. Defaults 16 MiB and 32 MiB.
 	ReadBytesMax int
 	ReadBytes    int
 
@@ -75,7 +76,7 @@ func (c *Config) Validate() error {
 	count("request bytes", &c.RequestBytes, max(16<<20, c.RequestBytesMax))
 	count("answer bytes max", &c.AnswerBytesMax, 64<<20)
 	count("read bytes max", &c.ReadBytesMax, 16<<20)
-	count("read bytes", &c.ReadBytes, max(64<<20, c.ReadBytesMax))
+	count("read bytes", &c.ReadBytes, max(32<<20, c.ReadBytesMax))
 	if c.RequestBytes < c.RequestBytesMax {
 		errs = append(errs, errors.New("peer: request bytes are below the largest request"))
 	}

@@ -30,13 +30,14 @@
 //	GET  /v1/hello                                who is there: node id, incarnation
 //	GET  /v1/status                               how it is, for operators
 //	POST /v1/kafka                                the body is a Kafka request without its size, header included; so is the answer
-//	GET  /v1/segment?key=K&position=P&size=S      that range of an object
+//	GET  /v1/segment?key=K&of=N&position=P&size=S that range of an object of N bytes; with held=1 from memory or not at all (404, with
+//	                                              Firn-Below: the sequence below which none of its uploads is there); with cold=1 for a replay
 //
 // A request ends when its caller's context does, on both ends. Agents that are gone are found out by pings within seconds.
 //
 // # Memory
 //
 // The listener takes a forwarded request's bytes from a budget before it reads them, until the handler has decoded it; it
-// refuses ranges (503) that find no room, since who asks has the bucket to fall back to. The client reads no more than was
-// asked for, of ranges together no more than Config.ReadBytes at a time.
+// refuses ranges (503, Firn-Busy) that find no room, since who asks has the bucket to fall back to. The client reads no more than was
+// asked for, of ranges together no more than Config.ReadBytes at a time, those of replays apart from the others.
 package peer

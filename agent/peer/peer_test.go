@@ -155,8 +155,14 @@ func TestForwardToAnAgentThatFallsSilent(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	n := serve(t, peer.Config{RequestBytesMax: 100, ReadBytesMax: 100, ReadBytes: 100}, peer.Handlers{
 		Kafka: func(context.Context, peer.Forwarded) ([]byte, error) { return nil, peer.ErrDraining },
-		Segments: func(_ context.Context, _ string, _, size int64) ([]byte, error) {
-			return make([]byte, size-1), nil
+		Segments: func(_ context.Context, q peer.Range) ([]byte, func(), error) {
+			switch q.Key {
+			case "busy":
+				return nil, nil, fmt.Errorf("%w: as it is", peer.ErrBusy)
+			case "cold":
+				return nil, nil, &peer.NotHeld{Below: 42}
+			}
+			return make([]byte, q.Size-1), nil, nil
 		},
 	})
 	c := client(t, peer.Config{}, n.address)
@@ -170,10 +176,23 @@ func TestRefusals(t *testing.T) {
 		{"an agent that is not live", func() error { _, err := c.Forward(bounded(t), 9, peer.Request{Frame: []byte("x")}); return err }, peer.ErrUnreachable, "agent 9"},
 		{"a request too large", func() error { _, err := c.Forward(bounded(t), 7, peer.Request{Frame: make([]byte, 101)}); return err }, peer.ErrRefused, "100 allowed"},
 		{"an agent that drains", func() error { _, err := c.Forward(bounded(t), 7, peer.Request{Frame: []byte("x")}); return err }, peer.ErrRefused, "draining"},
-		{"a range too large", func() error { _, err := c.ReadRange(bounded(t), 7, "k", 0, 101); return err }, peer.ErrRefused, "size 101"},
-		{"a range too large for us", func() error { _, err := c.ReadRange(bounded(t), 7, "k", 0, 1<<30); return err }, peer.ErrRefused, "allowed"},
-		{"no range", func() error { _, err := c.ReadRange(bounded(t), 7, "k", -1, 10); return err }, peer.ErrRefused, "position -1"},
-		{"half a range", func() error { _, err := c.ReadRange(bounded(t), 7, "k", 0, 10); return err }, peer.ErrLost, "9 bytes of 10"},
+		{"a range too large", func() error {
+			_, err := c.ReadRange(bounded(t), 7, peer.Range{Key: "k", Position: 0, Size: 101})
+			return err
+		}, peer.ErrRefused, "size 101"},
+		{"a range too large for us", func() error {
+			_, err := c.ReadRange(bounded(t), 7, peer.Range{Key: "k", Position: 0, Size: 1 << 30})
+			return err
+		}, peer.ErrRefused, "allowed"},
+		{"no range", func() error {
+			_, err := c.ReadRange(bounded(t), 7, peer.Range{Key: "k", Position: -1, Size: 10})
+			return err
+		}, peer.ErrRefused, "position -1"},
+		{"half a range", func() error {
+			_, err := c.ReadRange(bounded(t), 7, peer.Range{Key: "k", Position: 0, Size: 10})
+			return err
+		}, peer.ErrLost, "9 bytes of 10"},
+		{"a range that is busy", func() error { _, err := c.ReadRange(bounded(t), 7, peer.Range{Key: "busy", Size: 10}); return err }, peer.ErrBusy, "as it is"},
 		{"no status", func() error { return c.Status(bounded(t), 7, new(any)) }, peer.ErrRefused, "no status"},
 	} {
 		if err := x.ask(); !errors.Is(err, x.want) || !strings.Contains(err.Error(), x.says) {
@@ -187,44 +206,61 @@ func TestReadRange(t *testing.T) {
 	for i := range object {
 		object[i] = byte(i * 7)
 	}
-	n := serve(t, peer.Config{}, peer.Handlers{Segments: func(_ context.Context, key string, position, size int64) ([]byte, error) {
-		if key != "a/key with &?" {
-			return nil, errors.New("no such object")
+	want := peer.Range{Key: "a/key with &?", ObjectSize: 1 << 40, Position: 5, Size: 2 << 20, Held: true, Cold: true}
+	returned := make(chan struct{}, 1)
+	n := serve(t, peer.Config{}, peer.Handlers{Segments: func(_ context.Context, q peer.Range) ([]byte, func(), error) {
+		if q.Key == "cold" {
+			return nil, nil, &peer.NotHeld{Below: 42}
 		}
-		return object[position:][:size], nil
+		if q != want {
+			return nil, nil, errors.New("no such object")
+		}
+		return object[q.Position:][:q.Size], func() { returned <- struct{}{} }, nil
 	}})
 	c := client(t, peer.Config{}, n.address)
-	got, err := c.ReadRange(bounded(t), 7, "a/key with &?", 5, 2<<20)
+	got, err := c.ReadRange(bounded(t), 7, want)
 	if err != nil || !bytes.Equal(got, object[5:5+2<<20]) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
-	if _, err := c.ReadRange(bounded(t), 7, "other", 0, 1); !errors.Is(err, peer.ErrRefused) || !strings.Contains(err.Error(), "no such object") {
+	if _, err := c.ReadRange(bounded(t), 7, peer.Range{Key: "other", Position: 0, Size: 1}); !errors.Is(err, peer.ErrRefused) || !strings.Contains(err.Error(), "no such object") {
 		t.Errorf("a handler's error: %v", err)
+	}
+	var none *peer.NotHeld
+	if _, err := c.ReadRange(bounded(t), 7, peer.Range{Key: "cold", Size: 1}); !errors.As(err, &none) || none.Below != 42 || !errors.Is(err, peer.ErrRefused) {
+		t.Errorf("what is not held: %v", err)
+	}
+	select {
+	case <-returned:
+	case <-bounded(t).Done():
+		t.Error("the buffer was not given back")
 	}
 }
 
 // What is on its way to peers is bounded; who finds no room asks the bucket.
 func TestRangesBeyondTheBoundAreRefused(t *testing.T) {
 	began, goOn := make(chan struct{}), make(chan struct{})
-	n := serve(t, peer.Config{ReadBytesMax: 100, ReadBytes: 150}, peer.Handlers{Segments: func(_ context.Context, key string, _, size int64) ([]byte, error) {
-		if key == "slow" {
+	n := serve(t, peer.Config{ReadBytesMax: 100, ReadBytes: 150}, peer.Handlers{Segments: func(_ context.Context, q peer.Range) ([]byte, func(), error) {
+		if q.Key == "slow" {
 			close(began)
 			<-goOn
 		}
-		return make([]byte, size), nil
+		return make([]byte, q.Size), nil, nil
 	}})
 	c := client(t, peer.Config{}, n.address)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if _, err := c.ReadRange(bounded(t), 7, "slow", 0, 100); err != nil {
+		if _, err := c.ReadRange(bounded(t), 7, peer.Range{Key: "slow", Position: 0, Size: 100}); err != nil {
 			t.Error(err)
 		}
 	})
 	<-began
-	if _, err := c.ReadRange(bounded(t), 7, "k", 0, 51); !errors.Is(err, peer.ErrRefused) {
+	if _, err := c.ReadRange(bounded(t), 7, peer.Range{Key: "k", Position: 0, Size: 51}); !errors.Is(err, peer.ErrBusy) {
 		t.Errorf("beyond the bound: %v", err)
 	}
-	if _, err := c.ReadRange(bounded(t), 7, "k", 0, 50); err != nil {
+	if _, err := c.ReadRange(bounded(t), 7, peer.Range{Key: "k", Size: 100, Cold: true}); err != nil {
+		t.Errorf("a replay has a bound of its own: %v", err)
+	}
+	if _, err := c.ReadRange(bounded(t), 7, peer.Range{Key: "k", Position: 0, Size: 50}); err != nil {
 		t.Error(err)
 	}
 	close(goOn)

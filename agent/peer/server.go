@@ -44,8 +44,9 @@ type Handlers struct {
 	Incarnation func() string
 	// Kafka answers a forwarded request with the answer's bytes without their size. ErrDraining where it takes none now.
 	Kafka func(ctx context.Context, f Forwarded) ([]byte, error)
-	// Segments reads a range of an object. The bytes are not modified, and must not be modified until ctx has ended.
-	Segments func(ctx context.Context, key string, position, size int64) ([]byte, error)
+	// Segments reads a range of an object. The bytes are looked at until done is called, which may be nil. *NotHeld and ErrBusy
+	// reach the caller as they are.
+	Segments func(ctx context.Context, q Range) (body []byte, done func(), err error)
 	// Status is what GET /v1/status answers, as JSON.
 	Status func() any
 }
@@ -67,8 +68,8 @@ type Server struct {
 	handlers atomic.Pointer[Handlers]
 	process  string
 	http     *http.Server
-	requests *semaphore.Weighted // bytes of forwarded requests
-	ranges   *semaphore.Weighted // bytes of ranges on their way out
+	requests *semaphore.Weighted        // bytes of forwarded requests
+	ranges   [kinds]*semaphore.Weighted // bytes of ranges on their way out
 
 	lines sparse.Lines
 
@@ -85,7 +86,7 @@ func NewServer(cfg Config, process string) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, process: process,
-		requests: semaphore.NewWeighted(int64(cfg.RequestBytes)), ranges: semaphore.NewWeighted(int64(cfg.ReadBytes)),
+		requests: semaphore.NewWeighted(int64(cfg.RequestBytes)), ranges: newRanges(cfg),
 	}
 	s.handlers.Store(&Handlers{Self: func() int32 { return -1 }, Incarnation: func() string { return "" }})
 	mux := http.NewServeMux()
@@ -239,29 +240,28 @@ func (s *Server) segment(w http.ResponseWriter, r *http.Request) {
 	if !s.forUs(w, r, h, kindSegment) {
 		return
 	}
-	q := r.URL.Query()
-	key := q.Get("key")
-	position, err1 := strconv.ParseInt(q.Get("position"), 10, 64)
-	size, err2 := strconv.ParseInt(q.Get("size"), 10, 64)
+	q, err := parseRange(r.URL.Query())
 	switch {
 	case h.Segments == nil:
 		s.refuse(w, kindSegment, http.StatusServiceUnavailable, "not serving yet")
 		return
-	case err1 != nil || err2 != nil || key == "" || position < 0 || size < 1 || size > int64(s.cfg.ReadBytesMax):
-		s.refuse(w, kindSegment, http.StatusBadRequest, fmt.Sprintf("no range: position %d, size %d of 1 to %d", position, size, s.cfg.ReadBytesMax))
+	case err != nil || q.Key == "" || q.Position < 0 || q.Size < 1 || q.Size > int64(s.cfg.ReadBytesMax):
+		s.refuse(w, kindSegment, http.StatusBadRequest, fmt.Sprintf("no range: position %d, size %d of 1 to %d", q.Position, q.Size, s.cfg.ReadBytesMax))
 		return
-	case !s.ranges.TryAcquire(size):
-		s.refuse(w, kindSegment, http.StatusServiceUnavailable, "as many bytes as may be are on their way")
+	case !s.ranges[q.kind()].TryAcquire(q.Size):
+		s.refuseRange(w, fmt.Errorf("%w: as many bytes as may be are on their way", ErrBusy))
 		return
 	}
-	defer s.ranges.Release(size)
-	b, err := h.Segments(r.Context(), key, position, size)
-	switch {
-	case err != nil:
-		s.refuse(w, kindSegment, http.StatusServiceUnavailable, err.Error())
-	default:
-		s.send(w, kindSegment, b)
+	defer s.ranges[q.kind()].Release(q.Size)
+	b, done, err := h.Segments(r.Context(), q)
+	if err != nil {
+		s.refuseRange(w, err)
+		return
 	}
+	if done != nil {
+		defer done()
+	}
+	s.send(w, kindSegment, b)
 }
 
 // sendStep is how much of an answer must be taken within Config.StallTimeout.

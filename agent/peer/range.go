@@ -24,7 +24,7 @@ type Range struct {
 // ErrBusy: the agent gives as many bytes as it may.
 var ErrBusy = errors.New("agent busy")
 
-// NotHeld: what was asked for is not in the agent's memory.
+// NotHeld is the answer where what was asked for is not in the agent's memory.
 type NotHeld struct {
 	// Below: nor is any object that it uploaded under a lower sequence. 0 says nothing.
 	Below uint64

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -40,7 +41,7 @@ func newNetwork() *Network {
 	return &Network{rules: make(map[[2]string]Rule), changed: make(chan struct{}), conns: make(map[*passage]struct{})}
 }
 
-// Set puts a rule on what from connects to, at to.
+// Set puts a rule on what from connects to, at to: a part, or one of its listeners, as a1.http.
 func (n *Network) Set(from, to string, r Rule) {
 	n.change(func() { n.rules[[2]string{from, to}] = r })
 }
@@ -72,7 +73,8 @@ func (n *Network) change(f func()) {
 
 // ruleLocked is what holds between two parts: all that was said about both or either, taken together.
 func (n *Network) ruleLocked(from, to string) (r Rule) {
-	for _, key := range [][2]string{{from, to}, {from, ""}, {"", to}} {
+	part, _, _ := strings.Cut(to, ".")
+	for _, key := range [][2]string{{from, to}, {from, part}, {from, ""}, {"", to}, {"", part}} {
 		also := n.rules[key]
 		r = Rule{Silent: r.Silent || also.Silent, Refuse: r.Refuse || also.Refuse, Delay: max(r.Delay, also.Delay)}
 	}
@@ -107,7 +109,7 @@ func (n *Network) pids() map[string]int {
 	return all
 }
 
-// link listens at addr and carries what comes to target, which belongs to the part named to.
+// link listens at addr and carries what comes to target, the listener named to: a part, or a part and which of its listeners.
 func (n *Network) link(to, addr, target string) error {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {

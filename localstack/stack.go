@@ -265,7 +265,7 @@ func (s *Stack) address(part, what string) (own, reached string, err error) {
 	if own, err = s.ports.take(name + " behind its link"); err != nil {
 		return "", "", err
 	}
-	return own, reached, s.Network.link(part, reached, own)
+	return own, reached, s.Network.link(name, reached, own)
 }
 
 // Processes are all parts, in the order in which they start.

@@ -253,8 +253,23 @@ func (c *Client) applyOne(e *log.Entry) error {
 		}
 	}
 	own.answer(c, r)
+	if r.AgentsChanged {
+		c.noticeRemoval()
+	}
 	c.hub.notify(r)
 	return nil
+}
+
+// noticeRemoval ends a session that was removed from the cluster: it need not wait for its next entry to learn of it. Only the
+// applier calls it.
+func (c *Client) noticeRemoval() {
+	s := c.session.Load()
+	if s == nil || !s.joined.Load() || c.leaving.Load() {
+		return
+	}
+	if _, joined := c.st.AgentByIncarnation(s.incarnation); !joined {
+		s.deadOnce.Do(func() { close(s.dead) })
+	}
 }
 
 // ownEntry is an entry of ours that was just applied, taken out of its session.

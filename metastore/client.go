@@ -26,6 +26,9 @@ var (
 	ErrDiverged = errors.New("state diverged")
 	// ErrJoinRefused: the cluster does not take this agent; the message says why.
 	ErrJoinRefused = errors.New("join refused by the cluster")
+	// ErrDisplaced: another process joined under this agent's name. It has the name now, and this one ends: if it joined again the
+	// two would displace each other for ever.
+	ErrDisplaced = errors.New("another agent has taken this one's name")
 	// ErrForeign: the log or the bucket belongs to another cluster, or the log was replaced under us.
 	ErrForeign = errors.New("another cluster's data")
 	// ErrNewer: the data was written by a newer firn.
@@ -38,6 +41,10 @@ type Config struct {
 	Listeners []entry.Listener // advertised addresses. Required.
 	Zone      string
 	Version   string
+	// Info is what others read at this agent's registration. Default: its name.
+	Info []byte
+	// Admit, where set, is asked before this agent registers; an error ends Open. The log is then known to be the cluster's.
+	Admit func(ctx context.Context) error
 
 	// RegistrationTTL is how long a silent agent counts as alive. Default 10 s.
 	RegistrationTTL time.Duration
@@ -112,6 +119,9 @@ func (c *Config) Validate() error {
 	if c.EntryBytes > log.MaxValueBytes/2 {
 		errs = append(errs, fmt.Errorf("metastore: entry bytes %d exceed %d", c.EntryBytes, log.MaxValueBytes/2))
 	}
+	if c.Info == nil {
+		c.Info = []byte(c.Name)
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -157,6 +167,9 @@ type Client struct {
 	queue    queue
 	barriers barriers
 	session  atomic.Pointer[session]
+	// lastJoined is the incarnation of the last session that joined. leaving: it is to go, and no other follows.
+	lastJoined atomic.Pointer[log.Incarnation]
+	leaving    atomic.Bool
 	peers    peers   // hash comparisons with other agents; applier only
 	applier  applier // of the goroutine that applies
 	ids      idBlock
@@ -182,6 +195,11 @@ func Open(ctx context.Context, cfg Config, l log.Log, bucket objstore.Bucket) (*
 	}
 	if err := checkMarker(ctx, bucket, identity, true); err != nil {
 		return nil, err
+	}
+	if cfg.Admit != nil {
+		if err := cfg.Admit(ctx); err != nil {
+			return nil, err
+		}
 	}
 	c := &Client{cfg: cfg, log: l, bucket: bucket, identity: identity, failed: make(chan struct{})}
 	c.hub.init()
@@ -388,6 +406,7 @@ func (c *Client) leave(ctx context.Context) {
 	if s == nil || !s.joined.Load() || c.Err() != nil || ctx.Err() != nil {
 		return
 	}
+	c.leaving.Store(true)
 	ctx, cancel := context.WithTimeout(ctx, farewell)
 	defer cancel()
 	if _, err := c.Propose(ctx, &entry.Leave{Incarnation: s.incarnation}); err != nil && ctx.Err() == nil {

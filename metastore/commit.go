@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -306,6 +307,11 @@ func (c *Client) commitLoop() {
 		if !c.settleSession(s, err) {
 			return
 		}
+		if other, displaced := c.displacedBy(s); displaced {
+			c.fail(fmt.Errorf("%w: %q joined as incarnation %s, zone %q, version %q, listening at %s; give each agent a name and a --data-dir of its own",
+				ErrDisplaced, c.cfg.Name, log.Incarnation(other.Incarnation), other.Zone, other.Version, addresses(other.Listeners)))
+			return
+		}
 		if time.Since(began) > time.Minute {
 			delay = sessionDelayMin
 		} else if !c.pause(delay) { // whatever ends sessions one after the other: not as fast as we can
@@ -329,6 +335,28 @@ func (c *Client) answerAll() {
 	}
 }
 
+// displacedBy reports the agent of another process that has joined under our name since s, which is settled.
+func (c *Client) displacedBy(s *session) (other state.Agent, displaced bool) {
+	last := c.lastJoined.Load()
+	c.View(func(st *state.State) {
+		for _, a := range st.Agents() {
+			ours := a.Incarnation == s.incarnation || last != nil && a.Incarnation == *last
+			if a.Name == c.cfg.Name && !ours {
+				other, displaced = a, true
+			}
+		}
+	})
+	return other, displaced
+}
+
+func addresses(listeners []entry.Listener) string {
+	list := make([]string, len(listeners))
+	for i, l := range listeners {
+		list[i] = fmt.Sprintf("%s %s:%d", l.Name, l.Host, l.Port)
+	}
+	return strings.Join(list, ", ")
+}
+
 // openSession registers a new incarnation and queues its join in front of everything.
 func (c *Client) openSession() (*session, error) {
 	s := &session{dead: make(chan struct{}), inFlight: make(map[uint64][]proposal)}
@@ -338,7 +366,7 @@ func (c *Client) openSession() (*session, error) {
 		c.randomBytes(s.incarnation[:])
 		ctx, cancel := context.WithTimeout(c.ctx, commitAttempt)
 		var err error
-		s.registration, err = c.log.Register(ctx, s.incarnation, []byte(c.cfg.Name), c.cfg.RegistrationTTL)
+		s.registration, err = c.log.Register(ctx, s.incarnation, c.cfg.Info, c.cfg.RegistrationTTL)
 		cancel()
 		if err == nil {
 			c.contact()
@@ -368,6 +396,7 @@ func (c *Client) openSession() (*session, error) {
 			return
 		}
 		s.nodeID.Store(r.NodeID)
+		c.lastJoined.Store(&s.incarnation)
 		s.joined.Store(true)
 		c.cfg.Logger.Info("joined the cluster", "agent", c.cfg.Name, "node_id", r.NodeID, "incarnation", s.incarnation)
 	}}

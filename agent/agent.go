@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,6 +19,7 @@ import (
 	"github.com/firnlog/firn/agent/fetch"
 	"github.com/firnlog/firn/agent/ingest"
 	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/agent/peer"
 	"github.com/firnlog/firn/metastore"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log"
@@ -43,6 +45,10 @@ type Components struct {
 	Dir   *DataDir
 	Kafka net.Listener
 	HTTP  net.Listener // may be nil
+	// Internal is where other agents connect to; nil where this agent has none to do with.
+	Internal net.Listener
+	// Dial reaches other agents' internal listeners. Default: TCP.
+	Dial func(ctx context.Context, address string) (net.Conn, error)
 
 	// Logger gets one line per state change. Default: discard.
 	Logger *slog.Logger
@@ -78,6 +84,10 @@ type Agent struct {
 	ingest *ingest.Pipeline
 	kafka  *kafka.Server
 	admin  *http.Server
+	// internal and peers are nil where this agent has nothing to do with others.
+	internal *peer.Server
+	peers    *peer.Client
+	process  string // names this process
 
 	bucketHealth bucketHealth
 	topics       *topicMetrics
@@ -98,8 +108,8 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	if parts.Logger == nil {
 		parts.Logger = slog.New(slog.DiscardHandler)
 	}
-	a := &Agent{cfg: cfg, parts: parts, failed: make(chan struct{})}
-	parts.Logger.Info("agent starts", "agent", cfg.Name, "version", cfg.Version, "advertise", cfg.Advertise, "zone", cfg.Zone,
+	a := &Agent{cfg: cfg, parts: parts, failed: make(chan struct{}), process: newProcess()}
+	parts.Logger.Info("agent starts", "agent", cfg.Name, "version", cfg.Version, "advertise", cfg.Advertise, "mode", cfg.AdvertiseMode, "internal", cfg.Internal, "zone", cfg.Zone,
 		"segment_bytes", cfg.SegmentBytes, "flush_interval", cfg.FlushInterval, "upload_slots", cfg.UploadSlots,
 		"stage_bytes", cfg.StageBytes, "cache_bytes", cfg.CacheBytes, "wal_bytes", cfg.WALBytes, "request_bytes", cfg.RequestBytes)
 	var watching context.Context
@@ -120,7 +130,7 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 			a.stop(context.WithoutCancel(ctx))
 		}
 	}()
-	listener, err := advertisedListener(cfg.Advertise)
+	listener, err := advertisedListener(listenerName, cfg.Advertise)
 	if err != nil {
 		return nil, err
 	}
@@ -134,6 +144,23 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	registerWAL(registry, a.wal)
 	settings := cfg.metastore()
 	settings.Listeners = []entry.Listener{listener}
+	if parts.Internal != nil {
+		internal, err := advertisedListener(peer.ListenerName, cfg.Internal)
+		if err != nil {
+			return nil, err
+		}
+		settings.Listeners = append(settings.Listeners, internal)
+	}
+	if settings.Info, err = json.Marshal(a.registration()); err != nil {
+		return nil, err
+	}
+	peerMetrics := peer.NewMetrics(registry)
+	settings.Admit = func(ctx context.Context) error {
+		if err := a.openPeers(ctx, peerMetrics); err != nil {
+			return err
+		}
+		return a.admit(ctx)
+	}
 	settings.Now, settings.Rand, settings.Logger, settings.Metrics = parts.Now, parts.Rand, parts.Logger, metastore.NewMetrics(registry)
 	if parts.Tune != nil {
 		parts.Tune(&settings)
@@ -159,6 +186,7 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	if a.kafka, err = kafka.New(serves, a.meta, a.ingest, reader); err != nil {
 		return nil, err
 	}
+	a.servePeers()
 	a.wg.Go(func() {
 		if err := a.kafka.Serve(parts.Kafka); err != nil {
 			a.fail(fmt.Errorf("serve kafka: %w", err))
@@ -177,13 +205,13 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	return a, nil
 }
 
-func advertisedListener(address string) (entry.Listener, error) {
+func advertisedListener(name, address string) (entry.Listener, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return entry.Listener{}, err
 	}
 	p, err := strconv.ParseUint(port, 10, 16)
-	return entry.Listener{Name: listenerName, Host: host, Port: uint32(p)}, err
+	return entry.Listener{Name: name, Host: host, Port: uint32(p)}, err
 }
 
 // behindEntries is how far an agent may trail the head before it is taken out of service.
@@ -289,6 +317,7 @@ func (a *Agent) stop(ctx context.Context) {
 		} else if a.parts.Kafka != nil {
 			_ = a.parts.Kafka.Close()
 		}
+		a.closePeers()
 		if a.ingest != nil {
 			a.ingest.Close()
 		}

@@ -23,6 +23,10 @@ type Config struct {
 	Name string
 	// Advertise is the host:port that clients are sent to. Required.
 	Advertise string
+	// AdvertiseMode says whether Advertise is this agent's own address or a load balancer's. AdvertiseDirect where empty.
+	AdvertiseMode AdvertiseMode
+	// Internal is the host:port by which other agents reach this one; empty where it has none to do with.
+	Internal string
 	// Zone is where the agent runs; empty where that does not matter.
 	Zone string
 	// Version is the build, for people.
@@ -364,6 +368,22 @@ func (c *Config) Validate() error {
 	if err := ValidateAddress(c.Advertise); err != nil {
 		errs = append(errs, fmt.Errorf("agent: advertised address %w", err))
 	}
+	if c.Internal != "" {
+		if err := ValidateAddress(c.Internal); err != nil {
+			errs = append(errs, fmt.Errorf("agent: internal address %w", err))
+		}
+	}
+	switch c.AdvertiseMode {
+	case "":
+		c.AdvertiseMode = AdvertiseDirect
+	case AdvertiseDirect:
+	case AdvertiseProxy:
+		if c.Internal == "" {
+			errs = append(errs, errors.New("agent: behind a load balancer agents pass requests on to each other, and there is no internal address"))
+		}
+	default:
+		errs = append(errs, fmt.Errorf("agent: advertise mode %q is neither %s nor %s", c.AdvertiseMode, AdvertiseDirect, AdvertiseProxy))
+	}
 	for _, t := range c.Tunables() {
 		if t.Get() == 0 {
 			t.Set(t.Default)
@@ -387,7 +407,7 @@ func (c *Config) Validate() error {
 // validateRooms asks the rooms what does not go together.
 func (c *Config) validateRooms() error {
 	in, cache, srv, meta := c.ingest(), c.fetch(), c.kafka(), c.metastore()
-	listener, err := advertisedListener(c.Advertise)
+	listener, err := advertisedListener(listenerName, c.Advertise)
 	if err != nil {
 		return err
 	}

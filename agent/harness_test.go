@@ -79,6 +79,78 @@ func start(t testing.TB, tune ...func(*setup)) *node {
 	return n
 }
 
+// team is agents of one cluster in this process, on a metastore and a bucket in memory.
+type team struct {
+	t      testing.TB
+	store  *memlog.Store
+	bucket *mem.Bucket
+}
+
+func newTeam(t testing.TB) *team {
+	t.Helper()
+	c := &team{t: t, store: memlog.NewStore(memlog.Config{}), bucket: mem.New()}
+	t.Cleanup(func() { _ = c.store.Close() })
+	return c
+}
+
+// mate is an agent of a team and what it runs on.
+type mate struct {
+	*agent.Agent
+	cfg   agent.Config
+	parts agent.Components
+	log   *memlog.Log
+	disk  *walfs.FS
+}
+
+func listen(t testing.TB, address string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// begin starts an agent of the team; it is drained with the test.
+func (c *team) begin(name string, tune ...func(*mate)) (*mate, error) {
+	c.t.Helper()
+	kafka, internal := listen(c.t, "127.0.0.1:0"), listen(c.t, "127.0.0.1:0")
+	m := &mate{log: c.store.Open(name), disk: walfs.New(rand.New(rand.NewPCG(1, rand.Uint64())))}
+	m.cfg = agent.Config{
+		Name: name, Version: "test", Advertise: kafka.Addr().String(), Internal: internal.Addr().String(), WALBytes: 64 << 20, AutoCreateTopics: true,
+	}
+	m.parts = agent.Components{Kafka: kafka, Internal: internal, HTTP: listen(c.t, "127.0.0.1:0"), FS: m.disk, WALDir: "wal", Bucket: c.bucket, Log: m.log}
+	for _, f := range tune {
+		f(m)
+	}
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	defer cancel()
+	a, err := agent.Start(ctx, m.cfg, m.parts)
+	if err != nil {
+		_, _ = kafka.Close(), internal.Close()
+		return m, err
+	}
+	m.Agent = a
+	c.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := a.Drain(ctx); err != nil {
+			c.t.Errorf("drain %s: %v", name, err)
+		}
+	})
+	return m, nil
+}
+
+// join is begin where it must succeed.
+func (c *team) join(name string, tune ...func(*mate)) *mate {
+	c.t.Helper()
+	m, err := c.begin(name, tune...)
+	if err != nil {
+		c.t.Fatalf("start %s: %v", name, err)
+	}
+	return m
+}
+
 // get answers a GET of the agent's HTTP.
 func (n *node) get(path string) (int, string) {
 	n.t.Helper()

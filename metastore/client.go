@@ -170,9 +170,9 @@ type Client struct {
 	// lastJoined is the incarnation of the last session that joined. leaving: it is to go, and no other follows.
 	lastJoined atomic.Pointer[log.Incarnation]
 	leaving    atomic.Bool
-	peers    peers   // hash comparisons with other agents; applier only
-	applier  applier // of the goroutine that applies
-	ids      idBlock
+	peers      peers   // hash comparisons with other agents; applier only
+	applier    applier // of the goroutine that applies
+	ids        idBlock
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc

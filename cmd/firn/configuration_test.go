@@ -74,7 +74,7 @@ func TestEverySettingHasAnEffect(t *testing.T) {
 			if value = least; value == x.Default {
 				value = most
 			}
-		case x.Name == "kafka", x.Name == "http", x.Name == "advertise", x.Name == "etcd":
+		case x.Name == "kafka", x.Name == "http", x.Name == "internal", strings.HasPrefix(x.Name, "advertise"), x.Name == "etcd":
 			value = "host:1"
 		case x.Name == "etcd-prefix":
 			value = "/x"
@@ -289,6 +289,10 @@ func TestRulesAcrossSettings(t *testing.T) {
 		{agent + "h:1 --etcd-username u --etcd-password-file missing", "", "no such file"},
 		{agent + "h:1 --kafka :9092", "", "advertise is not set"},
 		{agent + "h:1 --kafka [::]:9092", "", "advertise is not set"},
+		{agent + "h:1 --advertise-mode proxy", "", "advertise is not set: --advertise-mode proxy sends clients to a load balancer"},
+		{agent + "h:1 --advertise-mode proxy --advertise lb:1 --internal :9093", "", "advertise-internal is not set"},
+		{agent + "h:1 --advertise-mode proxy --advertise lb:1 --kafka :9092", "", "advertise-internal is not set"},
+		{agent + "h:1 --advertise-mode both", "", "advertise-mode"},
 		{agent + "h:1 --kafka :9092 --advertise a:0", "", "has no port from 1"},
 		{agent + "h:1 --kafka 0.0.0.0:9092 --advertise :9092", "", "has no host"},
 		{agent + "h:1 --cluster a/b", "", "--etcd-prefix"},

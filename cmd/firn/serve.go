@@ -29,11 +29,13 @@ type serving struct {
 	dataDir string
 	kafka   string
 	http    string
-	memory  bool
-	level   string
-	probe   string // what to do about a bucket that is not fit
-	format  string
-	agent   agent.Config
+	// internal is what is listened on for other agents; "" is any port beside kafka's.
+	internal string
+	memory   bool
+	level    string
+	probe    string // what to do about a bucket that is not fit
+	format   string
+	agent    agent.Config
 
 	set    *settings.Set
 	check  bool   // only check the configuration
@@ -47,13 +49,17 @@ type serving struct {
 func (s *serving) declare() *settings.Set {
 	s.probe = probeRequire
 	s.kafka, s.http, s.level, s.format, s.agent.AutoCreateTopics = "127.0.0.1:9092", "127.0.0.1:8080", "info", "text", true
-	s.agent.MetricsDetail = agent.DetailTopic
+	s.agent.MetricsDetail, s.agent.AdvertiseMode = agent.DetailTopic, agent.AdvertiseDirect
 	set := settings.New()
 	set.Group("Agent")
 	set.Text(&s.agent.Name, "name", "stable name of this agent; where not set, made once and kept in --data-dir")
 	set.Path(&s.dataDir, "data-dir", "directory of the agent's name and its write-ahead log")
 	set.Text(&s.kafka, "kafka", "address that Kafka clients connect to").Check(checkListen)
 	set.Text(&s.agent.Advertise, "advertise", "host:port that clients are sent to; where not set, the --kafka address").Check(checkReach)
+	set.Choice((*string)(&s.agent.AdvertiseMode), "advertise-mode", "direct: --advertise is this agent's own address; proxy: it is a load balancer's, and clients see all agents as one broker",
+		string(agent.AdvertiseDirect), string(agent.AdvertiseProxy))
+	set.Text(&s.internal, "internal", "address that other agents connect to, in a network of their own; where not set, a free port at the host of --kafka").Check(checkListen)
+	set.Text(&s.agent.Internal, "advertise-internal", "host:port by which other agents reach --internal; where not set, that address, or its port at the host of --advertise").Check(checkReach)
 	set.Text(&s.http, "http", "address of health, metrics and profiles").Check(checkListen)
 	set.Text(&s.agent.Zone, "zone", "where this agent runs; empty where that does not matter")
 	s.stores.declare(set)
@@ -86,9 +92,17 @@ func (s *serving) validate() []error {
 	var problems []error
 	if !s.set.Given("advertise") {
 		if host, _, err := net.SplitHostPort(s.kafka); err == nil {
-			if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+			if everywhere(host) {
 				problems = append(problems, s.set.Missing("advertise", fmt.Sprintf("--kafka %s is every address of this host, and clients must be sent to one", s.kafka))...)
 			}
+		}
+	}
+	if s.agent.AdvertiseMode == agent.AdvertiseProxy {
+		if !s.set.Given("advertise") {
+			problems = append(problems, s.set.Missing("advertise", "--advertise-mode proxy sends clients to a load balancer")...)
+		}
+		if host, _, err := net.SplitHostPort(cmp.Or(s.internal, s.kafka)); err == nil && everywhere(host) && !s.set.Given("advertise-internal") {
+			problems = append(problems, s.set.Missing("advertise-internal", "the internal listener is at every address of this host, and other agents must be told one")...)
 		}
 	}
 	if s.memory {
@@ -101,11 +115,11 @@ func (s *serving) validate() []error {
 	problems = append(problems, s.stores.validate(s.set)...)
 	// The agent's own rules, with what it gets only at the start filled in.
 	c := s.agent
-	c.Name, c.Advertise = cmp.Or(c.Name, "unnamed"), cmp.Or(c.Advertise, "unnamed:1")
+	c.Name, c.Advertise, c.Internal = cmp.Or(c.Name, "unnamed"), cmp.Or(c.Advertise, "unnamed:1"), cmp.Or(c.Internal, "unnamed:1")
 	if err := c.Validate(); err != nil {
 		return append(problems, err)
 	}
-	c.Name, c.Advertise = s.agent.Name, s.agent.Advertise
+	c.Name, c.Advertise, c.Internal = s.agent.Name, s.agent.Advertise, s.agent.Internal
 	s.agent = c // with every default
 	return problems
 }
@@ -187,8 +201,13 @@ func (s *serving) run(ctx context.Context, e env, ready func(io.Writer, *agent.A
 			return err
 		}
 	}
+	internal, err := s.listenInternal(kafka.Addr())
+	if err != nil {
+		return err
+	}
+	started.add(func() error { return ignoreClosed(internal.Close()) })
 
-	parts := agent.Components{Kafka: kafka, HTTP: admin, Logger: logger}
+	parts := agent.Components{Kafka: kafka, HTTP: admin, Internal: internal, Logger: logger}
 	var dir *agent.DataDir
 	if s.memory {
 		parts.FS, parts.WALDir = walfs.New(rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))), "wal"
@@ -250,6 +269,34 @@ func ignoreClosed(err error) error {
 func advertised(addr net.Addr) (string, error) {
 	host, port, err := net.SplitHostPort(addr.String())
 	return net.JoinHostPort(host, port), err
+}
+
+// everywhere reports whether a host that is listened on stands for all addresses.
+func everywhere(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "" || ip != nil && ip.IsUnspecified()
+}
+
+// listenInternal opens the listener for other agents, and finds out what they are told.
+func (s *serving) listenInternal(kafka net.Addr) (net.Listener, error) {
+	at := s.internal
+	if at == "" {
+		host, _, err := net.SplitHostPort(kafka.String())
+		if err != nil {
+			return nil, err
+		}
+		at = net.JoinHostPort(host, "0")
+	}
+	l, err := listen("internal", at)
+	if err != nil || s.agent.Internal != "" {
+		return l, err
+	}
+	host, port, err := net.SplitHostPort(l.Addr().String())
+	if err == nil && everywhere(host) {
+		host, _, err = net.SplitHostPort(s.agent.Advertise)
+	}
+	s.agent.Internal = net.JoinHostPort(host, port)
+	return l, err
 }
 
 // openMetastore opens the metastore's log: memory, an etcd outside, or one inside this process.

@@ -1,0 +1,146 @@
+package agent_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/firnlog/firn/agent"
+	"github.com/firnlog/firn/metastore"
+	"github.com/firnlog/firn/metastore/log/memlog"
+	"github.com/firnlog/firn/wal/walfs"
+)
+
+// at makes an agent listen where another one did.
+func at(t testing.TB, kafka, internal string) func(*mate) {
+	return func(m *mate) {
+		_, _ = m.parts.Kafka.Close(), m.parts.Internal.Close()
+		m.parts.Kafka, m.parts.Internal = listen(t, kafka), listen(t, internal)
+		m.cfg.Advertise, m.cfg.Internal = kafka, internal
+	}
+}
+
+func on(disk *walfs.FS) func(*mate) { return func(m *mate) { m.disk, m.parts.FS = disk, disk } }
+
+// restarted is how long a start may take that waits for no lease: those last 10 s.
+const restarted = 5 * time.Second
+
+// An agent that was killed is back at once, though its registration lives on.
+func TestKilledAgentIsBackAtOnce(t *testing.T) {
+	c := newTeam(t)
+	for name, again := range map[string]func(*mate) []func(*mate){
+		"same-place": func(m *mate) []func(*mate) {
+			return []func(*mate){on(m.disk), at(t, m.cfg.Advertise, m.cfg.Internal)}
+		},
+		"other-address": func(m *mate) []func(*mate) { return []func(*mate){on(m.disk)} },
+		"new-disk":      func(m *mate) []func(*mate) { return []func(*mate){at(t, m.cfg.Advertise, m.cfg.Internal)} },
+		"new-machine":   func(*mate) []func(*mate) { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := c.join(name)
+			m.log.SetFaults(partitioned) // or Kill would leave no registration behind
+			m.Kill()
+			began := time.Now()
+			next := c.join(name, again(m)...)
+			if took := time.Since(began); took > restarted {
+				t.Errorf("took %v", took)
+			}
+			if next.Health().NodeID != m.Health().NodeID && m.Health().NodeID > 0 {
+				t.Errorf("node id %d, before %d", next.Health().NodeID, m.Health().NodeID)
+			}
+		})
+	}
+}
+
+// Two agents of one configuration: the second does not start while the first is alive, and the first is not disturbed.
+func TestRivalsAreRefused(t *testing.T) {
+	c := newTeam(t)
+	first := c.join("a")
+	elsewhere := func(m *mate) {
+		// The same advertised addresses, but the process listens somewhere else: another machine's configuration was copied.
+		m.cfg.Advertise, m.cfg.Internal = first.cfg.Advertise, first.cfg.Internal
+	}
+	for _, x := range []struct {
+		what, name string
+		tune       func(*mate)
+		says       string
+	}{
+		{"name", "a", func(*mate) {}, `the name "a"`},
+		{"advertised address", "b", func(m *mate) { m.cfg.Advertise = first.cfg.Advertise }, "the advertised address " + first.cfg.Advertise},
+		{"internal address", "b", func(m *mate) { m.cfg.Internal = first.cfg.Internal }, "the internal address " + first.cfg.Internal},
+		{"everything", "a", elsewhere, `the name "a"`},
+	} {
+		_, err := c.begin(x.name, x.tune)
+		if !errors.Is(err, agent.ErrRival) || !strings.Contains(err.Error(), x.says) || !strings.Contains(err.Error(), `agent "a" is alive`) {
+			t.Errorf("%s: %v", x.what, err)
+		}
+	}
+	if h := first.Health(); !h.Ready {
+		t.Errorf("the first agent: %+v", h)
+	}
+}
+
+// Behind a load balancer all agents have its address.
+func TestAgentsBehindALoadBalancerShareItsAddress(t *testing.T) {
+	c := newTeam(t)
+	behind := func(m *mate) { m.cfg.AdvertiseMode, m.cfg.Advertise = agent.AdvertiseProxy, "lb:9092" }
+	c.join("a", behind)
+	c.join("b", behind)
+}
+
+// An agent that answers nobody but keeps its registration is alive: who has its name waits for as long as a lease lasts, and is
+// refused then.
+func TestRivalThatAnswersNobodyIsRefusedAfterItsLease(t *testing.T) {
+	c := newTeam(t)
+	c.join("a", func(m *mate) {
+		_ = m.parts.Internal.Close()
+		m.parts.Internal, m.cfg.Internal = nil, ""
+	})
+	began := time.Now()
+	_, err := c.begin("a", func(m *mate) { m.cfg.RegistrationTTL = 2 * time.Second })
+	if !errors.Is(err, agent.ErrRival) {
+		t.Errorf("start: %v", err)
+	}
+	if took := time.Since(began); took < 2*time.Second {
+		t.Errorf("refused after %v, within its lease", took)
+	}
+}
+
+// Two that could not know of each other at their start do not take the name from each other in turns: the older one ends.
+func TestDisplacedAgentEnds(t *testing.T) {
+	c := newTeam(t)
+	first := c.join("a")
+	second := c.join("a", func(m *mate) { m.parts.Dial = nowhere })
+	select {
+	case <-first.Failed():
+	case <-time.After(patience):
+		t.Fatal("the older one goes on")
+	}
+	if err := first.Err(); !errors.Is(err, metastore.ErrDisplaced) {
+		t.Errorf("the older one ended with %v", err)
+	}
+	if h := second.Health(); !h.Ready || h.NodeID != 1 {
+		t.Errorf("the newer one: %+v", h)
+	}
+}
+
+func TestInternalListenerOfAnAgentThatHasNone(t *testing.T) {
+	c := newTeam(t)
+	if _, err := c.begin("a", func(m *mate) { m.cfg.AdvertiseMode, m.cfg.Internal = agent.AdvertiseProxy, "" }); err == nil ||
+		!strings.Contains(err.Error(), "no internal address") {
+		t.Errorf("start: %v", err)
+	}
+	if _, err := c.begin("a", func(m *mate) { m.cfg.Internal = ":9093" }); err == nil || !strings.Contains(err.Error(), "internal address") {
+		t.Errorf("start: %v", err)
+	}
+}
+
+// partitioned: the agent does not reach the metastore.
+var partitioned = memlog.Faults{Partitioned: true, PartitionRefuses: true}
+
+// nowhere dials other agents, and each is as if its machine were gone.
+func nowhere(context.Context, string) (net.Conn, error) { return nil, syscall.ECONNREFUSED }

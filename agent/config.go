@@ -117,6 +117,7 @@ type Config struct {
 	TrimMargin      int
 	WatchSilence    time.Duration
 	HeadLag         time.Duration
+	LevelPatience   time.Duration
 
 	// MetricsDetail is how far metrics of topics go; DetailTopic where empty. MetricsSeries bounds the series that topics and
 	// partitions make; those there is no room for are counted together.
@@ -287,6 +288,8 @@ func (c *Config) Tunables() []Tunable {
 	row(t, "snapshot-bytes", &c.SnapshotBytes, Bytes, meta.SnapshotBytes, 1<<20, 16<<30, "bytes of entries after which there is a new snapshot")
 	row(t, "trim-margin", &c.TrimMargin, Count, meta.TrimMargin, 100, 10_000_000, "entries below the snapshot that stay in etcd for slow watchers")
 	row(t, "watch-silence", &c.WatchSilence, Duration, meta.WatchSilence, 500*time.Millisecond, time.Minute, "a watch that is silent for this long is dropped and made anew")
+	row(t, "level-patience", &c.LevelPatience, Duration, meta.LevelPatience, time.Second, 24*time.Hour,
+		"how long every agent must have supported a higher feature level before the cluster moves to it, and older agents can start no more")
 	row(t, "head-lag", &c.HeadLag, Duration, meta.HeadLag, 100*time.Millisecond, time.Minute, "a watch that trails the log's head for this long is dropped and made anew")
 
 	t.group = GroupProcess
@@ -355,7 +358,7 @@ func (c *Config) metastore() metastore.Config {
 		Name: c.Name, Zone: c.Zone, Version: c.Version,
 		RegistrationTTL: c.RegistrationTTL, EntryBytes: c.EntryBytes, TickInterval: c.TickInterval, ArchiveInterval: c.ArchiveInterval,
 		SnapshotEntries: c.SnapshotEntries, SnapshotBytes: c.SnapshotBytes, TrimMargin: c.TrimMargin,
-		WatchSilence: c.WatchSilence, HeadLag: c.HeadLag,
+		WatchSilence: c.WatchSilence, HeadLag: c.HeadLag, LevelPatience: c.LevelPatience,
 	}
 }
 

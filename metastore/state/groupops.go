@@ -45,7 +45,7 @@ func (s *State) coordinated(e *entry.Entry, slot uint32, epoch uint64, group str
 
 // addGroup makes a group that find did not. Requires: there is room.
 func (s *State) addGroup(x *groupSlot, id string) *Group {
-	g := &Group{ID: id, Slot: SlotOf(id), Complete: true}
+	g := &Group{ID: id, Slot: SlotOf(id), Complete: true, UpdatedMs: s.logTime}
 	_, at := x.find(id)
 	x.groups = slices.Insert(x.groups, at, g)
 	s.groups.count++
@@ -89,7 +89,7 @@ func (s *State) updateGroup(e *entry.Entry, op *entry.UpdateGroup, r *Results) C
 	if g == nil {
 		g = s.addGroup(x, op.Group)
 	}
-	g.Generation, g.Kind, g.Complete = op.Generation, op.Kind, op.Complete
+	g.Generation, g.Kind, g.Complete, g.UpdatedMs = op.Generation, op.Kind, op.Complete, s.logTime
 	if !slices.Equal(g.Record, op.Record) {
 		g.Record = slices.Clone(op.Record)
 	}

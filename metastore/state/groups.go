@@ -38,6 +38,7 @@ type Group struct {
 	Generation int32
 	Record     []byte // the coordinator's
 	Complete   bool   // false: an update was to go on in a later op, which has not come
+	UpdatedMs  int64  // log time when it was made or last updated; of a group without members, since when it has none
 
 	members []entry.GroupMember // sorted by id
 	topics  []groupTopic        // sorted by the topic's id; none is empty

@@ -36,6 +36,7 @@ func (w *writer) group(s *State, g *Group, numbers map[*Topic]int) {
 	} else {
 		w.uint(0)
 	}
+	w.uint(uint64(s.logTime - g.UpdatedMs))
 	w.bytes(g.Record)
 	w.uint(uint64(len(g.members)))
 	for i := range g.members {
@@ -85,7 +86,7 @@ func (l *loader) groups() {
 }
 
 // groupBytesLeast is the smallest group in a snapshot.
-const groupBytesLeast = 8
+const groupBytesLeast = 9
 
 func (l *loader) group(x *groupSlot, slot int) {
 	sums := &l.s.groups
@@ -93,6 +94,7 @@ func (l *loader) group(x *groupSlot, slot int) {
 	last := len(x.groups) - 1
 	l.require(g.ID != "" && len(g.ID) <= MaxGroupID && SlotOf(g.ID) == slot && (last < 0 || x.groups[last].ID < g.ID))
 	g.Generation, g.Complete = int32(l.uint(math.MaxInt32)), l.uint(1) == 1
+	g.UpdatedMs = l.s.logTime - int64(l.uint(uint64(l.s.logTime)))
 	g.Record = l.record()
 	sums.bytes += int64(len(g.ID) + len(g.Record))
 	members := l.count(MaxGroupMembers, 3)

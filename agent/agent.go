@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,16 +20,12 @@ import (
 	"github.com/firnlog/firn/agent/kafka"
 	"github.com/firnlog/firn/agent/peer"
 	"github.com/firnlog/firn/metastore"
-	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log"
 	logmetered "github.com/firnlog/firn/metastore/log/metered"
 	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/metered"
 	"github.com/firnlog/firn/wal"
 )
-
-// listenerName is what the one Kafka listener is called in the cluster's state.
-const listenerName = "kafka"
 
 // Components are what an agent works with. The caller owns Log, Bucket and FS and closes them after the agent; the agent
 // closes the listeners.
@@ -42,9 +37,11 @@ type Components struct {
 	FS         wal.FS
 	WALDir     string
 	// Dir, where set, is the data directory that the write-ahead log belongs to: one of another agent is refused.
-	Dir   *DataDir
-	Kafka net.Listener
-	HTTP  net.Listener // may be nil
+	Dir *DataDir
+	// Kafka is where the listener without a name accepts, Listeners where those with names do.
+	Kafka     net.Listener
+	Listeners map[string]net.Listener
+	HTTP      net.Listener // may be nil
 	// Internal is where other agents connect to; nil where this agent has none to do with.
 	Internal net.Listener
 	// Dial reaches other agents' internal listeners. Default: TCP.
@@ -109,7 +106,7 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 		parts.Logger = slog.New(slog.DiscardHandler)
 	}
 	a := &Agent{cfg: cfg, parts: parts, failed: make(chan struct{}), process: newProcess()}
-	parts.Logger.Info("agent starts", "agent", cfg.Name, "version", cfg.Version, "advertise", cfg.Advertise, "mode", cfg.AdvertiseMode, "internal", cfg.Internal, "zone", cfg.Zone,
+	parts.Logger.Info("agent starts", "agent", cfg.Name, "version", cfg.Version, "listeners", cfg.Addresses(), "mode", cfg.AdvertiseMode, "internal", cfg.Internal, "zone", cfg.Zone,
 		"segment_bytes", cfg.SegmentBytes, "flush_interval", cfg.FlushInterval, "upload_slots", cfg.UploadSlots,
 		"stage_bytes", cfg.StageBytes, "cache_bytes", cfg.CacheBytes, "wal_bytes", cfg.WALBytes, "request_bytes", cfg.RequestBytes)
 	var watching context.Context
@@ -130,7 +127,11 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 			a.stop(context.WithoutCancel(ctx))
 		}
 	}()
-	listener, err := advertisedListener(listenerName, cfg.Advertise)
+	told, err := advertised(cfg.listeners())
+	if err != nil {
+		return nil, err
+	}
+	sockets, err := parts.open(cfg.listeners())
 	if err != nil {
 		return nil, err
 	}
@@ -143,14 +144,14 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	}
 	registerWAL(registry, a.wal)
 	settings := cfg.metastore()
-	settings.Listeners = []entry.Listener{listener}
 	if parts.Internal != nil {
-		internal, err := advertisedListener(peer.ListenerName, cfg.Internal)
+		internal, err := advertised([]Listener{{peer.ListenerName, cfg.Internal}})
 		if err != nil {
 			return nil, err
 		}
-		settings.Listeners = append(settings.Listeners, internal)
+		told = append(told, internal...)
 	}
+	settings.Listeners = told
 	if settings.Info, err = json.Marshal(a.registration()); err != nil {
 		return nil, err
 	}
@@ -187,11 +188,13 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 		return nil, err
 	}
 	a.servePeers()
-	a.wg.Go(func() {
-		if err := a.kafka.Serve(parts.Kafka); err != nil {
-			a.fail(fmt.Errorf("serve kafka: %w", err))
-		}
-	})
+	for name, socket := range sockets {
+		a.wg.Go(func() {
+			if err := a.kafka.Serve(name, socket); err != nil {
+				a.fail(fmt.Errorf("serve listener %s: %w", name, err))
+			}
+		})
+	}
 	a.wg.Go(func() {
 		<-a.meta.Failed()
 		if err := a.meta.Err(); !errors.Is(err, metastore.ErrClosed) {
@@ -201,17 +204,8 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	a.state.Store(serving)
 	a.wg.Go(func() { a.watchConditions(watching) })
 	a.wg.Go(func() { a.watchEtcd(watching, etcd) })
-	parts.Logger.Info("agent serves", "agent", cfg.Name, "node_id", a.meta.NodeID(), "kafka", cfg.Advertise, "cluster", a.meta.ClusterID())
+	parts.Logger.Info("agent serves", "agent", cfg.Name, "node_id", a.meta.NodeID(), "listeners", cfg.Addresses(), "cluster", a.meta.ClusterID())
 	return a, nil
-}
-
-func advertisedListener(name, address string) (entry.Listener, error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return entry.Listener{}, err
-	}
-	p, err := strconv.ParseUint(port, 10, 16)
-	return entry.Listener{Name: name, Host: host, Port: uint32(p)}, err
 }
 
 // behindEntries is how far an agent may trail the head before it is taken out of service.
@@ -314,8 +308,12 @@ func (a *Agent) stop(ctx context.Context) {
 		a.watches()
 		if a.kafka != nil {
 			a.kafka.Close()
-		} else if a.parts.Kafka != nil {
+		}
+		if a.parts.Kafka != nil { // where serving it has not begun
 			_ = a.parts.Kafka.Close()
+		}
+		for _, l := range a.parts.Listeners {
+			_ = l.Close()
 		}
 		a.closePeers()
 		if a.ingest != nil {

@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net"
-	"strconv"
 	"time"
 
 	"github.com/firnlog/firn/agent/fetch"
@@ -21,8 +19,10 @@ import (
 type Config struct {
 	// Name is the agent's stable name. Required.
 	Name string
-	// Advertise is the host:port that clients are sent to. Required.
+	// Advertise is the host:port that clients of the listener without a name are sent to. Required where there are no Listeners.
 	Advertise string
+	// Listeners are those with names.
+	Listeners []Listener
 	// AdvertiseMode says whether Advertise is this agent's own address or a load balancer's. AdvertiseDirect where empty.
 	AdvertiseMode AdvertiseMode
 	// Internal is the host:port by which other agents reach this one; empty where it has none to do with.
@@ -336,7 +336,6 @@ func (c *Config) fetch() fetch.Config {
 
 func (c *Config) kafka() kafka.Config {
 	return kafka.Config{
-		Listener:        listenerName,
 		ProduceBytesMax: c.RequestBytes, RequestBytesMax: c.OtherRequestBytes,
 		ConnectionInFlightBytes: c.ConnectionInFlightBytes, InFlightBytes: c.InFlightBytes,
 		StrangerBytes: c.StrangerBytes, QueuedBytes: c.QueuedBytes, WorkBytes: c.WorkBytes, DecompressBytes: c.DecompressBytes,
@@ -368,9 +367,7 @@ func (c *Config) Validate() error {
 	if c.Name == "" {
 		errs = append(errs, errors.New("agent: the name is empty"))
 	}
-	if err := ValidateAddress(c.Advertise); err != nil {
-		errs = append(errs, fmt.Errorf("agent: advertised address %w", err))
-	}
+	errs = append(errs, validateListeners(c.listeners())...)
 	if c.Internal != "" {
 		if err := ValidateAddress(c.Internal); err != nil {
 			errs = append(errs, fmt.Errorf("agent: internal address %w", err))
@@ -410,22 +407,9 @@ func (c *Config) Validate() error {
 // validateRooms asks the rooms what does not go together.
 func (c *Config) validateRooms() error {
 	in, cache, srv, meta := c.ingest(), c.fetch(), c.kafka(), c.metastore()
-	listener, err := advertisedListener(listenerName, c.Advertise)
-	if err != nil {
+	var err error
+	if meta.Listeners, err = advertised(c.listeners()); err != nil {
 		return err
 	}
-	meta.Listeners = append(meta.Listeners, listener)
 	return errors.Join(in.Validate(), cache.Validate(), srv.Validate(), meta.Validate())
-}
-
-// ValidateAddress says what is wrong with an address that others are to reach.
-func ValidateAddress(address string) error {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil || host == "" {
-		return fmt.Errorf("%q is not host:port", address)
-	}
-	if p, err := strconv.ParseUint(port, 10, 16); err != nil || p == 0 {
-		return fmt.Errorf("%q: port %q is not a number from 1 to 65535", address, port)
-	}
-	return nil
 }

@@ -42,7 +42,8 @@ type setup struct {
 	log    log.Log
 }
 
-func start(t testing.TB, tune ...func(*setup)) *node {
+// prepare is what an agent needs.
+func prepare(t testing.TB, tune ...func(*setup)) *setup {
 	t.Helper()
 	listen := func() net.Listener {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -62,11 +63,17 @@ func start(t testing.TB, tune ...func(*setup)) *node {
 		f(s)
 	}
 	s.parts.Log, s.parts.Bucket = s.log, s.bucket
+	return s
+}
+
+func start(t testing.TB, tune ...func(*setup)) *node {
+	t.Helper()
+	s := prepare(t, tune...)
 	a, err := agent.Start(t.Context(), s.cfg, s.parts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{Agent: a, t: t, store: s.store, kafka: kafka.Addr().String()}
+	n := &node{Agent: a, t: t, store: s.store, kafka: s.parts.Kafka.Addr().String()}
 	t.Cleanup(func() {
 		n.client.CloseIdleConnections()
 		ctx, cancel := context.WithTimeout(context.Background(), patience)

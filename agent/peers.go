@@ -118,7 +118,9 @@ func (a *Agent) registration() registration {
 		Format: registrationFormat, Name: a.cfg.Name, Process: a.process, Volume: hex.EncodeToString(id[:]), Internal: a.cfg.Internal,
 	}
 	if a.cfg.AdvertiseMode == AdvertiseDirect {
-		r.Advertise = []string{a.cfg.Advertise}
+		for _, l := range a.cfg.listeners() {
+			r.Advertise = append(r.Advertise, l.Advertise)
+		}
 	}
 	return r
 }

@@ -38,7 +38,7 @@ type metadataTopic struct {
 	code errorCode
 }
 
-func (s *Server) metadata(ctx context.Context, req *kmsg.MetadataRequest) *kmsg.MetadataResponse {
+func (s *Server) metadata(ctx context.Context, who audience, req *kmsg.MetadataRequest) *kmsg.MetadataResponse {
 	// Version 0 asks for all topics with an empty list, later ones with null.
 	all := req.Topics == nil || req.Version == 0 && len(req.Topics) == 0
 	topics := askedTopics(req)
@@ -62,7 +62,7 @@ func (s *Server) metadata(ctx context.Context, req *kmsg.MetadataRequest) *kmsg.
 		}
 	}
 	var nodes []node
-	s.meta.View(func(st *state.State) { nodes = s.nodes(st) })
+	s.meta.View(func(st *state.State) { nodes = who.nodes(st) })
 
 	res := kmsg.NewPtrMetadataResponse()
 	res.Version = req.Version

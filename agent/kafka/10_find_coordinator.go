@@ -16,9 +16,9 @@ const (
 	ofShare       = 2
 )
 
-func (s *Server) findCoordinator(req *kmsg.FindCoordinatorRequest) *kmsg.FindCoordinatorResponse {
+func (s *Server) findCoordinator(who audience, req *kmsg.FindCoordinatorRequest) *kmsg.FindCoordinatorResponse {
 	var nodes []node
-	s.meta.View(func(st *state.State) { nodes = s.nodes(st) })
+	s.meta.View(func(st *state.State) { nodes = who.nodes(st) })
 	res := kmsg.NewPtrFindCoordinatorResponse()
 	res.Version = req.Version
 	keys := req.CoordinatorKeys

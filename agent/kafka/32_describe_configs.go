@@ -17,7 +17,7 @@ import (
 
 // DescribeConfigs (32), versions 1 to 4, of topics and of brokers. Cluster-wide configs are the broker's of the empty name.
 
-func (s *Server) describeConfigs(ctx context.Context, req *kmsg.DescribeConfigsRequest) *kmsg.DescribeConfigsResponse {
+func (s *Server) describeConfigs(ctx context.Context, who audience, req *kmsg.DescribeConfigsRequest) *kmsg.DescribeConfigsResponse {
 	lagging := s.barrier(ctx)
 	res := kmsg.NewPtrDescribeConfigsResponse()
 	res.Version = req.Version
@@ -45,7 +45,7 @@ func (s *Server) describeConfigs(ctx context.Context, req *kmsg.DescribeConfigsR
 		case r.ResourceType == kmsg.ConfigResourceTypeTopic:
 			rr.Configs, no = s.describeTopicConfigs(r.ResourceName)
 		case r.ResourceType == kmsg.ConfigResourceTypeBroker:
-			rr.Configs, no = s.describeBrokerConfigs(r.ResourceName)
+			rr.Configs, no = s.describeBrokerConfigs(who, r.ResourceName)
 		default:
 			no = unconfigurable(r.ResourceType)
 		}
@@ -140,10 +140,10 @@ func describedConfig(
 }
 
 // describeBrokerConfigs answers for an agent by its id, or with an empty name for what is set cluster-wide.
-func (s *Server) describeBrokerConfigs(name string) ([]kmsg.DescribeConfigsResponseResourceConfig, *refusal) {
+func (s *Server) describeBrokerConfigs(who audience, name string) ([]kmsg.DescribeConfigsResponseResourceConfig, *refusal) {
 	var nodes []node
 	var set []entry.Config
-	s.meta.View(func(st *state.State) { nodes, set = s.nodes(st), st.BrokerConfigs() })
+	s.meta.View(func(st *state.State) { nodes, set = who.nodes(st), st.BrokerConfigs() })
 	cluster := getter(set)
 	if name == "" {
 		var list []kmsg.DescribeConfigsResponseResourceConfig
@@ -206,7 +206,7 @@ func (s *Server) startConfigs(n node) []kmsg.DescribeConfigsResponseResourceConf
 		list = append(list, d)
 	}
 	c := &s.cfg
-	add("advertised.listeners", topicconfig.String, fmt.Sprintf("%s://%s:%d", c.Listener, n.host, n.port),
+	add("advertised.listeners", topicconfig.String, fmt.Sprintf("%s://%s:%d", n.listener, n.host, n.port),
 		"Address that clients of this listener are given.")
 	add("auto.create.topics.enable", topicconfig.Boolean, c.AutoCreateTopics, "Whether asking for a topic may create it.")
 	add("broker.id", topicconfig.Int, n.id, "Id of the agent.")

@@ -15,7 +15,7 @@ import (
 // counts it once. Sizes are the bytes of record batches that the index names, before compression by agents. The one
 // directory is the bucket; how large it is and how much is left is not known and left out.
 
-func (s *Server) describeLogDirs(ctx context.Context, req *kmsg.DescribeLogDirsRequest) *kmsg.DescribeLogDirsResponse {
+func (s *Server) describeLogDirs(ctx context.Context, who audience, req *kmsg.DescribeLogDirsRequest) *kmsg.DescribeLogDirsResponse {
 	res := kmsg.NewPtrDescribeLogDirsResponse()
 	res.Version = req.Version
 	dir := kmsg.NewDescribeLogDirsResponseDir()
@@ -24,7 +24,7 @@ func (s *Server) describeLogDirs(ctx context.Context, req *kmsg.DescribeLogDirsR
 		s.cfg.Metrics.failed(keyDescribeLogDirs, codeRequestTimedOut)
 		dir.ErrorCode, res.ErrorCode = int16(codeRequestTimedOut), int16(codeRequestTimedOut)
 	} else {
-		s.meta.View(func(st *state.State) { dir.Topics = s.partitionSizes(st, req.Topics) })
+		s.meta.View(func(st *state.State) { dir.Topics = s.partitionSizes(st, who, req.Topics) })
 	}
 	res.Dirs = append(res.Dirs, dir)
 	return res
@@ -33,9 +33,9 @@ func (s *Server) describeLogDirs(ctx context.Context, req *kmsg.DescribeLogDirsR
 // partitionSizes lists what this agent reports of the topics asked for; null asks for all, and what is not there is left
 // out. A name that comes twice is answered once.
 func (s *Server) partitionSizes(
-	st *state.State, asked []kmsg.DescribeLogDirsRequestTopic,
+	st *state.State, who audience, asked []kmsg.DescribeLogDirsRequestTopic,
 ) (list []kmsg.DescribeLogDirsResponseDirTopic) {
-	nodes, self := s.nodes(st), s.meta.NodeID()
+	nodes, self := who.nodes(st), s.meta.NodeID()
 	add := func(t *state.Topic, wanted func(int32) bool) {
 		view := viewTopic(st, t)
 		rt := kmsg.NewDescribeLogDirsResponseDirTopic()

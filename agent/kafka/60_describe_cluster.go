@@ -12,7 +12,7 @@ import (
 
 const endpointBrokers = 1
 
-func (s *Server) describeCluster(ctx context.Context, req *kmsg.DescribeClusterRequest) *kmsg.DescribeClusterResponse {
+func (s *Server) describeCluster(ctx context.Context, who audience, req *kmsg.DescribeClusterRequest) *kmsg.DescribeClusterResponse {
 	res := kmsg.NewPtrDescribeClusterResponse()
 	res.Version = req.Version
 	res.ClusterAuthorizedOperations = operations(req.IncludeClusterAuthorizedOperations, clusterOperations)
@@ -30,7 +30,7 @@ func (s *Server) describeCluster(ctx context.Context, req *kmsg.DescribeClusterR
 		s.cfg.Logger.Debug("describing the cluster without a barrier", "error", err)
 	}
 	var nodes []node
-	s.meta.View(func(st *state.State) { nodes = s.nodes(st) })
+	s.meta.View(func(st *state.State) { nodes = who.nodes(st) })
 	res.ControllerID = controller(nodes)
 	for i := range nodes {
 		b := kmsg.NewDescribeClusterResponseBroker()

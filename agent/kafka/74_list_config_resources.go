@@ -20,7 +20,7 @@ var configResourceTypes = [...]kmsg.ConfigResourceType{
 }
 
 func (s *Server) listConfigResources(
-	ctx context.Context, req *kmsg.ListConfigResourcesRequest,
+	ctx context.Context, who audience, req *kmsg.ListConfigResourcesRequest,
 ) *kmsg.ListConfigResourcesResponse {
 	res := kmsg.NewPtrListConfigResourcesResponse()
 	res.Version = req.Version
@@ -58,7 +58,7 @@ func (s *Server) listConfigResources(
 			if !asked(t) {
 				continue
 			}
-			for _, n := range s.nodes(st) {
+			for _, n := range who.nodes(st) {
 				add(t, strconv.Itoa(int(n.id)))
 			}
 		}

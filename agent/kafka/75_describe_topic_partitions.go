@@ -17,7 +17,7 @@ import (
 const partitionsPerPage = 2000
 
 func (s *Server) describeTopicPartitions(
-	ctx context.Context, req *kmsg.DescribeTopicPartitionsRequest,
+	ctx context.Context, who audience, req *kmsg.DescribeTopicPartitionsRequest,
 ) *kmsg.DescribeTopicPartitionsResponse {
 	res := kmsg.NewPtrDescribeTopicPartitionsResponse()
 	res.Version = req.Version
@@ -59,7 +59,7 @@ func (s *Server) describeTopicPartitions(
 		_ = s.lookUpTopics(ctx, topics) // its failure is in the codes
 	}
 	var nodes []node
-	s.meta.View(func(st *state.State) { nodes = s.nodes(st) })
+	s.meta.View(func(st *state.State) { nodes = who.nodes(st) })
 
 	room := min(max(req.ResponsePartitionLimit, 1), partitionsPerPage)
 	for i := range topics {

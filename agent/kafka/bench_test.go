@@ -43,7 +43,7 @@ func (i *instant) Read(
 // loop sends one request again and again over a socket and reads the answers.
 func loop(b *testing.B, req kmsg.Request, i *instant, size int64) {
 	b.Helper()
-	s, err := kafka.New(kafka.Config{Listener: "kafka"}, i.agent, i, i)
+	s, err := kafka.New(kafka.Config{}, i.agent, i, i)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func loop(b *testing.B, req kmsg.Request, i *instant, size int64) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	go func() { _ = s.Serve(ln) }()
+	go func() { _ = s.Serve("kafka", ln) }()
 	defer s.Close()
 	nc, err := net.Dial("tcp", ln.Addr().String())
 	if err != nil {

@@ -13,20 +13,30 @@ import (
 
 // node is a live agent as clients see it.
 type node struct {
-	id   int32
-	host string
-	port int32
-	zone string
+	id       int32
+	listener string // that the address is of
+	host     string
+	port     int32
+	zone     string
 }
 
-// nodes returns the joined agents that have an address on this server's listener, by id.
-func (s *Server) nodes(st *state.State) []node {
+// audience is whom an answer is for, as far as that makes a difference to it.
+type audience struct {
+	listener string // that its connection came by
+}
+
+// audience is who sent the request.
+func (r *request) audience() audience { return audience{listener: r.conn.listener} }
+
+// nodes returns the joined agents that have an address on the audience's listener, by id: to who came by another network, an
+// agent without one there is as good as dead.
+func (who audience) nodes(st *state.State) []node {
 	agents := st.Agents()
 	list := make([]node, 0, len(agents))
 	for i := range agents {
 		for _, l := range agents[i].Listeners {
-			if l.Name == s.cfg.Listener {
-				list = append(list, node{id: agents[i].NodeID, host: l.Host, port: int32(l.Port), zone: agents[i].Zone})
+			if l.Name == who.listener {
+				list = append(list, node{id: agents[i].NodeID, listener: l.Name, host: l.Host, port: int32(l.Port), zone: agents[i].Zone})
 				break
 			}
 		}

@@ -63,11 +63,8 @@ type noTraffic struct{}
 func (noTraffic) Produced(entry.UUID, int64, int64) {}
 func (noTraffic) Fetched(entry.UUID, int64, int64)  {}
 
-// Config are the tunables; the zero value of each but Listener is its default.
+// Config are the tunables; the zero value of each is its default.
 type Config struct {
-	// Listener names which of the agents' advertised addresses clients of this server are given. Required.
-	Listener string
-
 	// ProduceBytesMax bounds a Produce request, RequestBytesMax any other. Defaults 16 MiB and 2 MiB.
 	ProduceBytesMax int
 	RequestBytesMax int
@@ -148,9 +145,6 @@ type Config struct {
 // Validate reports every problem and fills in defaults.
 func (c *Config) Validate() error {
 	var errs []error
-	if c.Listener == "" {
-		errs = append(errs, errors.New("kafka: the listener has no name"))
-	}
 	bound := func(name string, v *int64, def int64) {
 		if *v == 0 {
 			*v = def

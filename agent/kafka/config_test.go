@@ -13,13 +13,13 @@ import (
 )
 
 func TestConfigReportsEveryProblem(t *testing.T) {
-	good := kafka.Config{Listener: "kafka"}
+	good := kafka.Config{}
 	if err := good.Validate(); err != nil || good.ProduceBytesMax == 0 || good.Logger == nil || good.Metrics == nil {
 		t.Errorf("%v, %+v", err, good)
 	}
 	bad := kafka.Config{IdleTimeout: -1, InFlightBytes: 5, FetchInFlightBytes: 5, DefaultPartitions: 20_000, DefaultReplicationFactor: -1}
 	err := bad.Validate()
-	for _, part := range []string{"no name", "idle timeout is negative", "in-flight bytes are below", "fetch in-flight", "default partitions", "replication factor"} {
+	for _, part := range []string{"idle timeout is negative", "in-flight bytes are below", "fetch in-flight", "default partitions", "replication factor"} {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("%q is not reported: %v", part, err)
 		}
@@ -36,7 +36,7 @@ func TestMetrics(t *testing.T) {
 		a.topic("t", 1)
 		s := server(t, a, func(c *kafka.Config) { c.Metrics = kafka.NewMetrics(reg) })
 		ln := newPipeListener()
-		go func() { _ = s.Serve(ln) }()
+		go func() { _ = s.Serve("kafka", ln) }()
 		c := &client{t: t, nc: ln.dial(), out: make(chan []byte, 10)}
 		done := make(chan struct{})
 		go func() {

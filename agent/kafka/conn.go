@@ -17,14 +17,15 @@ import (
 
 // conn is one connection; see the package doc for its goroutines.
 type conn struct {
-	s       *Server
-	nc      net.Conn
-	from    netip.Addr      // the client's, as admission counts it; zero where unknown
-	visitor *visitor        // what it shares with others of its address; nil where that is unknown
-	left    atomic.Bool     // admission has counted it out
-	at      time.Time       // when it was accepted
-	ctx     context.Context // ends with the connection
-	cancel  context.CancelCauseFunc
+	s        *Server
+	nc       net.Conn
+	listener string          // that it came by
+	from     netip.Addr      // the client's, as admission counts it; zero where unknown
+	visitor  *visitor        // what it shares with others of its address; nil where that is unknown
+	left     atomic.Bool     // admission has counted it out
+	at       time.Time       // when it was accepted
+	ctx      context.Context // ends with the connection
+	cancel   context.CancelCauseFunc
 
 	// slots bounds the requests that are read and not answered, and with them both queues below: while the executor is in a
 	// long poll, the reader must not be held up behind it, or it would not see the client go.
@@ -67,9 +68,9 @@ type answer struct {
 	held    hold
 }
 
-func newConn(s *Server, nc net.Conn) *conn {
+func newConn(s *Server, nc net.Conn, listener string) *conn {
 	c := &conn{
-		s: s, nc: nc, from: addressOf(nc.RemoteAddr()), at: time.Now(),
+		s: s, nc: nc, listener: listener, from: addressOf(nc.RemoteAddr()), at: time.Now(),
 		understood: make(chan struct{}),
 		slots:      make(chan struct{}, s.cfg.ConnectionRequests),
 		budget:     newBudget(kinds, s.cfg.ConnectionInFlightBytes, nil),

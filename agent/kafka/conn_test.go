@@ -335,7 +335,7 @@ func TestDrainAnswersWhatWasRead(t *testing.T) {
 		s := server(t, a)
 		ln := newPipeListener()
 		served := make(chan error, 1)
-		go func() { served <- s.Serve(ln) }()
+		go func() { served <- s.Serve("kafka", ln) }()
 		connect := func() *client {
 			nc := ln.dial()
 			c := &client{t: t, nc: nc, out: make(chan []byte, 100)}
@@ -376,7 +376,7 @@ func TestDrainAnswersWhatWasRead(t *testing.T) {
 		if err := <-served; !errors.Is(err, kafka.ErrClosed) {
 			t.Error(err)
 		}
-		if err := s.Serve(newPipeListener()); !errors.Is(err, kafka.ErrClosed) {
+		if err := s.Serve("kafka", newPipeListener()); !errors.Is(err, kafka.ErrClosed) {
 			t.Errorf("serving again: %v", err)
 		}
 	})
@@ -390,7 +390,7 @@ func TestDrainGivesUpInTime(t *testing.T) {
 		a.with(func(a *agent) { a.gate = gate })
 		s := server(t, a)
 		ln := newPipeListener()
-		go func() { _ = s.Serve(ln) }()
+		go func() { _ = s.Serve("kafka", ln) }()
 		nc := ln.dial()
 		defer func() { _ = nc.Close() }()
 		go func() {
@@ -412,7 +412,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := server(t, newCluster(t).join("a"), func(c *kafka.Config) { c.Connections = 1 })
 		ln := newPipeListener()
-		go func() { _ = s.Serve(ln) }()
+		go func() { _ = s.Serve("kafka", ln) }()
 		first := ln.dial()
 		synctest.Wait()
 		second := ln.dial()

@@ -51,7 +51,7 @@ change: ` + "`go test ./agent/kafka -run Documentation -rewrite`" + `.
 	for _, v := range kafka.Versions() {
 		fmt.Fprintf(&b, "| %d | %s | %d to %d | %s |\n", v.Key, kmsg.NameForKey(v.Key), v.Min, v.Max, notes[v.Key])
 	}
-	cfg := kafka.Config{Listener: "x"}
+	cfg := kafka.Config{}
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}

@@ -71,7 +71,7 @@ func startStack(t testing.TB, store *memlog.Store, bucket *mem.Bucket, name stri
 	must(err)
 	pipeline, err := ingest.New(ingest.Config{FlushInterval: 5 * time.Millisecond}, meta, bucket, nil, cache)
 	must(err)
-	cfg := kafka.Config{Listener: "kafka"}
+	cfg := kafka.Config{}
 	for _, f := range tune {
 		f(&cfg)
 	}
@@ -79,7 +79,7 @@ func startStack(t testing.TB, store *memlog.Store, bucket *mem.Bucket, name stri
 	must(err)
 	s.Poison()
 	served := make(chan error, 1)
-	go func() { served <- s.Serve(ln) }()
+	go func() { served <- s.Serve("kafka", ln) }()
 	t.Cleanup(func() {
 		if err := s.Drain(context.Background()); err != nil {
 			t.Errorf("drain: %v", err)

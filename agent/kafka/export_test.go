@@ -19,7 +19,7 @@ func (s *Server) Poison() { s.pool.poison = true }
 
 // Serve1 serves one connection; it returns when the connection has ended.
 func (s *Server) Serve1(nc net.Conn) {
-	c := newConn(s, nc)
+	c := newConn(s, nc, "kafka")
 	c.run()
 }
 
@@ -269,7 +269,7 @@ func (s *Server) HandleFrame(frame []byte) (body []byte, charged int64, err erro
 	}
 	ours, theirs := net.Pipe()
 	defer func() { _, _ = ours.Close(), theirs.Close() }()
-	c := newConn(s, ours)
+	c := newConn(s, ours, "kafka")
 	r.conn, r.at = c, time.Now()
 	a := &answer{request: r}
 	defer a.held.give(c)
@@ -292,7 +292,7 @@ func (s *Server) HandleFrame(frame []byte) (body []byte, charged int64, err erro
 }
 
 // Serving runs a connection as Serve does with what it accepts.
-func (s *Server) Serving(nc net.Conn) { s.start(nc) }
+func (s *Server) Serving(nc net.Conn) { s.start(nc, "kafka") }
 
 // CountValidators counts the validators that the pool makes from now on.
 func (s *Server) CountValidators() *atomic.Int64 {

@@ -35,7 +35,7 @@ func overTCP(t *testing.T, a *agent, tune ...func(*kafka.Config)) *tcpServer {
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := s.Serve(ln); !errors.Is(err, kafka.ErrClosed) {
+		if err := s.Serve("kafka", ln); !errors.Is(err, kafka.ErrClosed) {
 			t.Error(err)
 		}
 	})

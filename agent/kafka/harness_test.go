@@ -29,7 +29,7 @@ func bubble(t *testing.T, fn func(t *testing.T)) {
 // server is a Server of one agent, closed with the test.
 func server(t testing.TB, a *agent, tune ...func(*kafka.Config)) *kafka.Server {
 	t.Helper()
-	cfg := kafka.Config{Listener: "kafka"}
+	cfg := kafka.Config{}
 	for _, f := range tune {
 		f(&cfg)
 	}

@@ -16,8 +16,8 @@ import (
 // ErrClosed is what Serve returns after Drain or Close.
 var ErrClosed = errors.New("kafka server closed")
 
-// Server answers Kafka clients on any number of listeners that give out the same advertised addresses. Safe for concurrent
-// use.
+// Server answers Kafka clients on any number of listeners, each of which gives out the agents' addresses of its own name. Safe
+// for concurrent use.
 type Server struct {
 	cfg      Config
 	meta     Metastore
@@ -121,9 +121,9 @@ func (s *Server) relieve(requests bool) {
 	}
 }
 
-// Serve accepts connections until the listener fails or the server closes, which closes the listener. It returns ErrClosed,
+// Serve accepts connections of the listener of that name until the listener fails or the server closes, which closes the listener. It returns ErrClosed,
 // or why the listener failed.
-func (s *Server) Serve(ln net.Listener) error {
+func (s *Server) Serve(name string, ln net.Listener) error {
 	defer func() { _ = ln.Close() }()
 	s.mu.Lock()
 	if s.closing {
@@ -141,7 +141,7 @@ func (s *Server) Serve(ln net.Listener) error {
 		nc, err := ln.Accept()
 		if err == nil {
 			pause = 5 * time.Millisecond
-			s.start(nc)
+			s.start(nc, name)
 			continue
 		}
 		select {
@@ -169,8 +169,8 @@ func (s *Server) Serve(ln net.Listener) error {
 const newcomerAge = time.Second
 
 // start runs a connection.
-func (s *Server) start(nc net.Conn) {
-	c := newConn(s, nc)
+func (s *Server) start(nc net.Conn, listener string) {
+	c := newConn(s, nc, listener)
 	visitor, wait, welcome := s.admission.enter(c.from, c.at)
 	var displaced *conn
 	s.mu.Lock()

@@ -87,9 +87,9 @@ func (s *Server) serve(ctx context.Context, r *request, msg kmsg.Request) (reply
 	case *kmsg.ListOffsetsRequest:
 		return say(s.listOffsets(ctx, req)), nil
 	case *kmsg.MetadataRequest:
-		return say(s.metadata(ctx, req)), nil
+		return say(s.metadata(ctx, r.audience(), req)), nil
 	case *kmsg.FindCoordinatorRequest:
-		return say(s.findCoordinator(req)), nil
+		return say(s.findCoordinator(r.audience(), req)), nil
 	case *kmsg.ListGroupsRequest:
 		return say(s.listGroups(req)), nil
 	case *kmsg.SASLHandshakeRequest:
@@ -107,21 +107,21 @@ func (s *Server) serve(ctx context.Context, r *request, msg kmsg.Request) (reply
 	case *kmsg.OffsetForLeaderEpochRequest:
 		return say(s.offsetForLeaderEpoch(ctx, req)), nil
 	case *kmsg.DescribeConfigsRequest:
-		return say(s.describeConfigs(ctx, req)), nil
+		return say(s.describeConfigs(ctx, r.audience(), req)), nil
 	case *kmsg.AlterConfigsRequest:
 		return say(s.replaceConfigs(ctx, req)), nil
 	case *kmsg.DescribeLogDirsRequest:
-		return say(s.describeLogDirs(ctx, req)), nil
+		return say(s.describeLogDirs(ctx, r.audience(), req)), nil
 	case *kmsg.CreatePartitionsRequest:
 		return say(s.createPartitions(ctx, req)), nil
 	case *kmsg.IncrementalAlterConfigsRequest:
 		return say(s.incrementalAlterConfigs(ctx, req)), nil
 	case *kmsg.DescribeClusterRequest:
-		return say(s.describeCluster(ctx, req)), nil
+		return say(s.describeCluster(ctx, r.audience(), req)), nil
 	case *kmsg.ListConfigResourcesRequest:
-		return say(s.listConfigResources(ctx, req)), nil
+		return say(s.listConfigResources(ctx, r.audience(), req)), nil
 	case *kmsg.DescribeTopicPartitionsRequest:
-		return say(s.describeTopicPartitions(ctx, req)), nil
+		return say(s.describeTopicPartitions(ctx, r.audience(), req)), nil
 	}
 	panic("kafka: an API in the table has no handler: " + kmsg.NameForKey(r.key))
 }

@@ -23,7 +23,7 @@ bucket, any of them serves any partition. SIGTERM drains: what was taken in is u
 	}
 	s.set = s.declare()
 	s.command(cmd, e, func() []error { return append(s.required(s.set), s.validate()...) }, func(w io.Writer, a *agent.Agent) {
-		_, _ = fmt.Fprintf(w, "firn %s: agent %s is ready, kafka %s, http http://%s\n", thisBuild().Version, s.agent.Name, s.agent.Advertise, a.HTTPAddr())
+		_, _ = fmt.Fprintf(w, "firn %s: agent %s is ready, kafka %s, http http://%s\n", thisBuild().Version, s.agent.Name, s.agent.Addresses(), a.HTTPAddr())
 	})
 	return cmd
 }

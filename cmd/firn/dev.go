@@ -55,7 +55,7 @@ func (s *serving) banner(w io.Writer, a *agent.Agent) {
   etcd   %s
   data   %s
 try
-  echo hello | firn produce events --brokers %[2]s
-  firn consume events --from start --brokers %[2]s
-`, thisBuild().Version, s.agent.Advertise, a.HTTPAddr(), etcd, where)
+  echo hello | firn produce events --brokers %[6]s
+  firn consume events --from start --brokers %[6]s
+`, thisBuild().Version, s.agent.Addresses(), a.HTTPAddr(), etcd, where, s.sockets[0].advertise)
 }

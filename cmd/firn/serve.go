@@ -27,7 +27,8 @@ import (
 type serving struct {
 	stores
 	dataDir string
-	kafka   string
+	kafka   []string
+	reach   []string // --advertise
 	http    string
 	// internal is what is listened on for other agents; "" is any port beside kafka's.
 	internal string
@@ -41,21 +42,23 @@ type serving struct {
 	check  bool   // only check the configuration
 	output string // how to print it
 
-	etcdAt []string // where the etcd in use is, once it is
+	sockets []socket // of Kafka clients, once the settings are judged
+	etcdAt  []string // where the etcd in use is, once it is
 }
 
 // declare makes the settings of both commands. Each stands here or in agent.Config's table, once; the documentation, the
 // environment and the configuration file know them from there.
 func (s *serving) declare() *settings.Set {
 	s.probe = probeRequire
-	s.kafka, s.http, s.level, s.format, s.agent.AutoCreateTopics = "127.0.0.1:9092", "127.0.0.1:8080", "info", "text", true
+	s.kafka = []string{"127.0.0.1:9092"}
+	s.http, s.level, s.format, s.agent.AutoCreateTopics = "127.0.0.1:8080", "info", "text", true
 	s.agent.MetricsDetail, s.agent.AdvertiseMode = agent.DetailTopic, agent.AdvertiseDirect
 	set := settings.New()
 	set.Group("Agent")
 	set.Text(&s.agent.Name, "name", "stable name of this agent; where not set, made once and kept in --data-dir")
 	set.Path(&s.dataDir, "data-dir", "directory of the agent's name and its write-ahead log")
-	set.Text(&s.kafka, "kafka", "address that Kafka clients connect to").Check(checkListen)
-	set.Text(&s.agent.Advertise, "advertise", "host:port that clients are sent to; where not set, the --kafka address").Check(checkReach)
+	set.List(&s.kafka, "kafka", "addresses that Kafka clients connect to, host:port or, of a listener with a name, name=host:port").Check(checkNamed(checkListen))
+	set.List(&s.reach, "advertise", "address that clients are sent to, host:port or name=host:port, per listener; where not set, its --kafka address").Check(checkNamed(checkReach))
 	set.Choice((*string)(&s.agent.AdvertiseMode), "advertise-mode", "direct: --advertise is this agent's own address; proxy: it is a load balancer's, and clients see all agents as one broker",
 		string(agent.AdvertiseDirect), string(agent.AdvertiseProxy))
 	set.Text(&s.internal, "internal", "address that other agents connect to, in a network of their own; where not set, a free port at the host of --kafka").Check(checkListen)
@@ -90,18 +93,9 @@ func numbers(set *settings.Set, c *agent.Config) {
 // validate is what the single values do not tell: what goes together, and what is missing.
 func (s *serving) validate() []error {
 	var problems []error
-	if !s.set.Given("advertise") {
-		if host, _, err := net.SplitHostPort(s.kafka); err == nil {
-			if everywhere(host) {
-				problems = append(problems, s.set.Missing("advertise", fmt.Sprintf("--kafka %s is every address of this host, and clients must be sent to one", s.kafka))...)
-			}
-		}
-	}
+	s.sockets, problems = s.listeners()
 	if s.agent.AdvertiseMode == agent.AdvertiseProxy {
-		if !s.set.Given("advertise") {
-			problems = append(problems, s.set.Missing("advertise", "--advertise-mode proxy sends clients to a load balancer")...)
-		}
-		if host, _, err := net.SplitHostPort(cmp.Or(s.internal, s.kafka)); err == nil && everywhere(host) && !s.set.Given("advertise-internal") {
+		if host, _, err := net.SplitHostPort(s.internalAt()); err == nil && everywhere(host) && !s.set.Given("advertise-internal") {
 			problems = append(problems, s.set.Missing("advertise-internal", "the internal listener is at every address of this host, and other agents must be told one")...)
 		}
 	}
@@ -115,11 +109,11 @@ func (s *serving) validate() []error {
 	problems = append(problems, s.stores.validate(s.set)...)
 	// The agent's own rules, with what it gets only at the start filled in.
 	c := s.agent
-	c.Name, c.Advertise, c.Internal = cmp.Or(c.Name, "unnamed"), cmp.Or(c.Advertise, "unnamed:1"), cmp.Or(c.Internal, "unnamed:1")
+	c.Name, c.Advertise, c.Internal = cmp.Or(c.Name, "unnamed"), "unnamed:1", cmp.Or(c.Internal, "unnamed:1")
 	if err := c.Validate(); err != nil {
 		return append(problems, err)
 	}
-	c.Name, c.Advertise, c.Internal = s.agent.Name, s.agent.Advertise, s.agent.Internal
+	c.Name, c.Advertise, c.Internal = s.agent.Name, "", s.agent.Internal
 	s.agent = c // with every default
 	return problems
 }
@@ -186,28 +180,20 @@ func (s *serving) run(ctx context.Context, e env, ready func(io.Writer, *agent.A
 	defer func() { err = errors.Join(err, started.close()) }()
 	defer limitMemory(s.agent.MemoryLimit)()
 
-	kafka, err := listen("kafka", s.kafka)
-	if err != nil {
+	parts := agent.Components{Logger: logger}
+	if err := s.openSockets(&parts, &started); err != nil {
 		return err
 	}
-	started.add(func() error { return ignoreClosed(kafka.Close()) })
 	admin, err := listen("http", s.http)
 	if err != nil {
 		return err
 	}
 	started.add(func() error { return ignoreClosed(admin.Close()) })
-	if s.agent.Advertise == "" {
-		if s.agent.Advertise, err = advertised(kafka.Addr()); err != nil {
-			return err
-		}
-	}
-	internal, err := s.listenInternal(kafka.Addr())
-	if err != nil {
+	parts.HTTP = admin
+	if parts.Internal, err = s.listenInternal(); err != nil {
 		return err
 	}
-	started.add(func() error { return ignoreClosed(internal.Close()) })
-
-	parts := agent.Components{Kafka: kafka, HTTP: admin, Internal: internal, Logger: logger}
+	started.add(func() error { return ignoreClosed(parts.Internal.Close()) })
 	var dir *agent.DataDir
 	if s.memory {
 		parts.FS, parts.WALDir = walfs.New(rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))), "wal"
@@ -265,35 +251,34 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// advertised derives the address clients are sent to from the one listened on.
-func advertised(addr net.Addr) (string, error) {
-	host, port, err := net.SplitHostPort(addr.String())
-	return net.JoinHostPort(host, port), err
-}
-
 // everywhere reports whether a host that is listened on stands for all addresses.
 func everywhere(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "" || ip != nil && ip.IsUnspecified()
 }
 
-// listenInternal opens the listener for other agents, and finds out what they are told.
-func (s *serving) listenInternal(kafka net.Addr) (net.Listener, error) {
-	at := s.internal
-	if at == "" {
-		host, _, err := net.SplitHostPort(kafka.String())
-		if err != nil {
-			return nil, err
-		}
-		at = net.JoinHostPort(host, "0")
+// internalAt is where other agents connect to.
+func (s *serving) internalAt() string {
+	if s.internal != "" {
+		return s.internal
 	}
-	l, err := listen("internal", at)
+	_, address := splitNamed(s.kafka[0])
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return address // listening says so
+	}
+	return net.JoinHostPort(host, "0")
+}
+
+// listenInternal opens the listener for other agents, and finds out what they are told.
+func (s *serving) listenInternal() (net.Listener, error) {
+	l, err := listen("internal", s.internalAt())
 	if err != nil || s.agent.Internal != "" {
 		return l, err
 	}
 	host, port, err := net.SplitHostPort(l.Addr().String())
 	if err == nil && everywhere(host) {
-		host, _, err = net.SplitHostPort(s.agent.Advertise)
+		host, _, err = net.SplitHostPort(s.sockets[0].advertise)
 	}
 	s.agent.Internal = net.JoinHostPort(host, port)
 	return l, err

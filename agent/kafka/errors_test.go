@@ -8,6 +8,7 @@ import (
 	"go/parser"
 	"go/token"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -56,12 +57,16 @@ func TestEveryErrorOfTheRoomsBelowHasACode(t *testing.T) {
 		"ingest.ErrClosed": ingest.ErrClosed, "ingest.ErrSpillLost": ingest.ErrSpillLost,
 		"topicconfig.ErrUnknown": topicconfig.ErrUnknown, "topicconfig.ErrInvalid": topicconfig.ErrInvalid,
 	}
+	betweenAgents := []string{"fetch.ErrBusy", "fetch.ErrRefused"} // clients never hear of them
 	for dir, pkg := range map[string]string{
 		"../../objstore/batch": "batch", "../fetch": "fetch", "../ingest": "ingest", "../../metastore/topicconfig": "topicconfig",
 	} {
 		for _, name := range sentinels(t, dir) {
 			err, ok := here[pkg+"."+name]
-			if !ok {
+			switch {
+			case slices.Contains(betweenAgents, pkg+"."+name):
+				continue
+			case !ok:
 				t.Errorf("%s.%s is not in this test", pkg, name)
 				continue
 			}

@@ -43,6 +43,11 @@ type Config struct {
 	// LateMax is how late a timer may be, or how long the log may take, before silence is not held against members: their
 	// sessions start anew. Default 1 s.
 	LateMax time.Duration
+	// OffsetsRetention is for how long, of log time, a group without members keeps what it committed, and a group with members what
+	// it committed for topics that it does not read any more. Default 7 days.
+	OffsetsRetention time.Duration
+	// ExpireInterval is how often that is looked at. Default 10 min.
+	ExpireInterval time.Duration
 
 	// Logger gets one line per change of a slot and per rebalance. Default: discard.
 	Logger *slog.Logger
@@ -56,7 +61,8 @@ func (c *Config) Validate() error {
 	for _, d := range []struct {
 		v   *time.Duration
 		def time.Duration
-	}{{&c.SettleTime, time.Second}, {&c.VacantStep, 500 * time.Millisecond}, {&c.LateMax, time.Second}} {
+	}{{&c.SettleTime, time.Second}, {&c.VacantStep, 500 * time.Millisecond}, {&c.LateMax, time.Second},
+		{&c.OffsetsRetention, 7 * 24 * time.Hour}, {&c.ExpireInterval, 10 * time.Minute}} {
 		if *d.v == 0 {
 			*d.v = d.def
 		}
@@ -115,7 +121,7 @@ func New(cfg Config, meta Meta) (*Coordinator, error) {
 
 // Start starts the coordinator's goroutines; Close ends them.
 func (c *Coordinator) Start() {
-	for _, loop := range []func(){c.manage, c.keepTime, c.settle} {
+	for _, loop := range []func(){c.manage, c.keepTime, c.settle, c.expire} {
 		c.wg.Go(loop)
 	}
 }
@@ -195,7 +201,13 @@ func (c *Coordinator) Propose(ctx context.Context, id string, fn func(g *Group, 
 		res.Batches, res.Offsets = nil, append([]state.Code(nil), res.Offsets...)
 		ch <- outcome{res, err != nil}
 	})
+	g.calls++
 	g.release()
+	defer func() {
+		g.mu.Lock()
+		g.calls--
+		g.release()
+	}()
 	select {
 	case o := <-ch:
 		switch {

@@ -37,6 +37,12 @@
 //
 // Both answer NOT_COORDINATOR and the like by themselves. OwnerOf says who to ask.
 //
+// # Offsets
+//
+// A commit is judged by the machine, which knows the members, and then by Apply, which knows the generation: it is proposed with
+// the generation that the group has by then, behind everything that makes it so. offsets.go has that and what deletes;
+// expire.go says how long what is committed is kept; look.go describes and lists.
+//
 // # Lock order
 //
 // Group.mu before Coordinator.mu before timers.mu; any of them before the metastore client's. Nothing waits or sends while it

@@ -34,7 +34,9 @@ type Group struct {
 	// proposed and applied count the ops of writes; the latter those that are settled. Invariant: applied <= proposed.
 	proposed, applied uint64
 	since             time.Time // when applied last fell behind
-	held              []held    // answers that wait for ops, in order
+	// calls is how many ops of Propose are under way.
+	calls int
+	held  []held // answers that wait for ops, in order
 
 	due   time.Time // of timers
 	timer int       // of timers: its index in the heap, -1 where it is not in there
@@ -283,7 +285,7 @@ func (g *Group) release() {
 func (g *Group) rest() {
 	switch {
 	case g.gone || g.failed:
-	case g.applied < g.proposed || len(g.waiting) > 0 || g.machine != nil && !g.machine.Idle():
+	case g.applied < g.proposed || g.calls > 0 || len(g.waiting) > 0 || g.machine != nil && !g.machine.Idle():
 		if g.machine != nil {
 			g.c.timers.set(g, g.machine.Deadline())
 		}

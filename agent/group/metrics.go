@@ -6,6 +6,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type Metrics struct {
 	slots, groups prometheus.Gauge
 	writes        prometheus.Counter
+	expired       prometheus.Counter
 }
 
 // NewMetrics registers with r, which may be nil.
@@ -20,9 +21,12 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		writes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "firn_group_writes_total", Help: "Changes of members, generations and assignments that were proposed; offsets apart.",
 		}),
+		expired: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "firn_group_offsets_expired_total", Help: "Committed offsets that this agent removed because their retention was over.",
+		}),
 	}
 	if r != nil {
-		r.MustRegister(m.slots, m.groups, m.writes)
+		r.MustRegister(m.slots, m.groups, m.writes, m.expired)
 	}
 	return m
 }

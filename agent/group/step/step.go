@@ -23,6 +23,7 @@ const (
 	NotAvailable            Code = 15
 	NotCoordinator          Code = 16
 	IllegalGeneration       Code = 22
+	InvalidCommitOffsetSize Code = 28
 	InconsistentProtocol    Code = 23
 	InvalidGroupID          Code = 24
 	UnknownMemberID         Code = 25

@@ -16,8 +16,10 @@ SEEDS   ?= 2000
 run: build ## a whole firn in one process, data in ./firn-data
 	$(BIN) dev
 
-# A cluster of real processes on this machine. OFFSET is added to every port, DIR holds data and logs.
+# A cluster of real processes on this machine. ADVERTISE=proxy sends clients to HAProxy alone, OFFSET is added to every port,
+# DIR holds data and logs.
 AGENTS    ?= 3
+ADVERTISE ?= direct
 MEMBERS   ?= 3
 OFFSET    ?= 0
 DIR       ?= firn-localstack
@@ -27,7 +29,7 @@ localstack: build ## etcd, MinIO, HAProxy and agents; installs what it needs, en
 	@.ci/etcd
 	@.ci/minio
 	@$(GO) build -trimpath -o bin/localstack ./cmd/localstack
-	@exec bin/localstack --firn $(BIN) --agents $(AGENTS) --members $(MEMBERS) --offset $(OFFSET) --dir $(DIR) $(LOCALSTACK_FLAGS)
+	@exec bin/localstack --firn $(BIN) --agents $(AGENTS) --advertise $(ADVERTISE) --members $(MEMBERS) --offset $(OFFSET) --dir $(DIR) $(LOCALSTACK_FLAGS)
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/firn

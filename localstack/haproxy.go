@@ -54,16 +54,22 @@ func (c HAProxyConfig) Render() ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// haproxy makes the load balancer before all agents; nothing is started.
-func (s *Stack) haproxy(o Options) error {
+// haproxyAddresses settles where the load balancer will be, which agents may have to know.
+func (s *Stack) haproxyAddresses() (err error) {
 	h := &HAProxy{config: filepath.Join(s.Dir, "haproxy.cfg")}
-	var err error
 	if h.direct, h.Kafka, err = s.address("haproxy", "kafka"); err != nil {
 		return err
 	}
 	if h.Stats, err = s.ports.take("haproxy.stats"); err != nil {
 		return err
 	}
+	s.HAProxy = h
+	return nil
+}
+
+// haproxy makes the load balancer before all agents; nothing is started.
+func (s *Stack) haproxy(o Options) error {
+	h := s.HAProxy
 	config := HAProxyConfig{Kafka: h.direct, Stats: h.Stats, ProxyProtocol: o.ProxyProtocol}
 	for _, a := range s.Agents {
 		_, port, err := net.SplitHostPort(a.HTTP)
@@ -80,7 +86,6 @@ func (s *Stack) haproxy(o Options) error {
 		return err
 	}
 	h.Process, err = newProcess("haproxy", o.HAProxy, filepath.Join(s.Dir, "haproxy.log"), "-db", "-f", h.config)
-	s.HAProxy = h
 	return err
 }
 

@@ -35,6 +35,8 @@ type Options struct {
 	MinIO, MinIOUser, MinIOPassword string
 	// HAProxy is the load balancer's program, and has it run before the agents.
 	HAProxy string
+	// Proxy has clients told of HAProxy's address alone (advertise-mode proxy), where else they are told of the agents' own.
+	Proxy bool
 	// ProxyProtocol has HAProxy say whom it speaks for.
 	ProxyProtocol bool
 	// Links puts a relay before every part that listens, so that Network can cut it off. Without them Network is nil.
@@ -94,6 +96,9 @@ func (s *Stack) start(ctx context.Context, o Options) error {
 	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
 		return err
 	}
+	if o.Proxy && (o.HAProxy == "" || o.Agents == 0) {
+		return errors.New("localstack: Proxy needs HAProxy and Agents")
+	}
 	if o.Links {
 		s.Network = newNetwork()
 	}
@@ -112,10 +117,15 @@ func (s *Stack) start(ctx context.Context, o Options) error {
 	if err := s.bucket(o); err != nil {
 		return err
 	}
+	if o.HAProxy != "" {
+		if err := s.haproxyAddresses(); err != nil {
+			return err
+		}
+	}
 	if err := s.agents(o); err != nil {
 		return err
 	}
-	if o.HAProxy != "" {
+	if s.HAProxy != nil {
 		if err := s.haproxy(o); err != nil {
 			return err
 		}
@@ -234,8 +244,17 @@ func (s *Stack) agents(o Options) error {
 		if a.direct, a.HTTP, err = s.address(name, "http"); err != nil {
 			return err
 		}
+		internal, advertiseInternal, err := s.address(name, "internal")
+		if err != nil {
+			return err
+		}
 		args := []string{"agent", "--name", name, "--data-dir", filepath.Join(s.Dir, name), "--etcd", s.EtcdAddr,
-			"--bucket", s.Bucket, "--kafka", kafka, "--advertise", a.Kafka, "--http", a.direct}
+			"--bucket", s.Bucket, "--kafka", kafka, "--internal", internal, "--advertise-internal", advertiseInternal, "--http", a.direct}
+		if o.Proxy {
+			args = append(args, "--advertise-mode", "proxy", "--advertise", s.HAProxy.Kafka)
+		} else {
+			args = append(args, "--advertise", a.Kafka)
+		}
 		args = append(args, o.Args...)
 		if o.AgentArgs != nil {
 			args = append(args, o.AgentArgs(name)...)

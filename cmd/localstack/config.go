@@ -16,6 +16,7 @@ import (
 // config is what the command line says.
 type config struct {
 	dir, firn, etcd, minio, haproxy string
+	advertise                       string
 	agents, members, offset         int
 }
 
@@ -28,6 +29,7 @@ func parse(args []string, errs io.Writer) (*config, error) {
 	f.StringVar(&c.etcd, "etcd", ".cache/etcd/etcd", "the etcd server's program, as .ci/etcd builds it")
 	f.StringVar(&c.minio, "minio", ".cache/minio/minio", "the MinIO server's program, as .ci/minio builds it")
 	f.StringVar(&c.haproxy, "haproxy", "haproxy", "the HAProxy program")
+	f.StringVar(&c.advertise, "advertise", "direct", "where clients are sent: direct, to the agents; proxy, to HAProxy alone")
 	f.IntVar(&c.agents, "agents", 3, "agents, 1 to 9")
 	f.IntVar(&c.members, "members", 3, "members of etcd, 1 to 5")
 	f.IntVar(&c.offset, "offset", 0, "added to every port")
@@ -37,6 +39,9 @@ func parse(args []string, errs io.Writer) (*config, error) {
 	var problems []error
 	if f.NArg() > 0 {
 		problems = append(problems, fmt.Errorf("%q: there are flags only", f.Arg(0)))
+	}
+	if c.advertise != "direct" && c.advertise != "proxy" {
+		problems = append(problems, fmt.Errorf("--advertise %q: want direct or proxy", c.advertise))
 	}
 	if c.agents < 1 || c.agents > 9 {
 		problems = append(problems, fmt.Errorf("--agents %d: want 1 to 9", c.agents))
@@ -67,7 +72,7 @@ func (c *config) addrs() map[string]string {
 	}
 	for i := 1; i <= c.agents; i++ {
 		name := fmt.Sprintf("a%d", i)
-		at[name+".kafka"], at[name+".http"] = c.at(9092+i), c.at(8080+i)
+		at[name+".kafka"], at[name+".http"], at[name+".internal"] = c.at(9092+i), c.at(8080+i), c.at(9192+i)
 	}
 	for i := range c.members {
 		name := fmt.Sprintf("e%d", i+1)
@@ -83,7 +88,7 @@ func (c *config) at(port int) string {
 func (c *config) options() localstack.Options {
 	return localstack.Options{
 		Dir: c.dir, Firn: c.firn, Agents: c.agents, Members: c.members, EtcdBinary: c.etcd,
-		MinIO: c.minio, MinIOUser: "firn", MinIOPassword: "firn-localstack", HAProxy: c.haproxy,
+		MinIO: c.minio, MinIOUser: "firn", MinIOPassword: "firn-localstack", HAProxy: c.haproxy, Proxy: c.advertise == "proxy",
 		Addrs: c.addrs(),
 	}
 }

@@ -19,11 +19,11 @@ func programs(t *testing.T) []string {
 }
 
 func TestBadFlagsAreAllNamed(t *testing.T) {
-	_, err := parse([]string{"--agents", "0", "--members", "9", "--offset", "-1", "--firn", "no/such/firn", "extra"}, io.Discard)
+	_, err := parse([]string{"--agents", "0", "--members", "9", "--offset", "-1", "--advertise", "both", "--firn", "no/such/firn", "extra"}, io.Discard)
 	if err == nil {
 		t.Fatal("taken")
 	}
-	for _, want := range []string{"--agents 0: want 1 to 9", "--members 9: want 1 to 5", "--offset -1", "no/such/firn", "`make localstack` builds it", `"extra"`} {
+	for _, want := range []string{"--agents 0: want 1 to 9", "--members 9: want 1 to 5", "--offset -1", `--advertise "both": want direct or proxy`, "no/such/firn", "`make localstack` builds it", `"extra"`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in: %v", want, err)
 		}

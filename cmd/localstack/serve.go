@@ -93,7 +93,11 @@ func (c *config) banner(out io.Writer, s *localstack.Stack) {
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("")
 	line("A cluster of %d agents is up. Clients start at", c.agents)
-	line("  %s   HAProxy, which finds them an agent", s.HAProxy.Kafka)
+	if c.advertise == "proxy" {
+		line("  %s   HAProxy, the only address that they learn", s.HAProxy.Kafka)
+	} else {
+		line("  %s   HAProxy, which finds them an agent; they then talk to the agents themselves", s.HAProxy.Kafka)
+	}
 	line("")
 	for _, a := range s.Agents {
 		line("  %-8s kafka %s   http://%s/readyz /metrics   process %d", a.Name(), a.Kafka, a.HTTP, a.PID())

@@ -4,7 +4,9 @@ package faults
 
 import (
 	"context"
+	"flag"
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -69,6 +71,9 @@ func leader(ctx context.Context, t *testing.T, s *localstack.Stack) *localstack.
 
 var silent = localstack.Rule{Silent: true}
 
+// scale is how long a part is away, give or take.
+var scale = flag.Duration("faults.scale", time.Second, "how long parts are taken away, about")
+
 func faultsOf(scale time.Duration) []fault {
 	return []fault{
 		{"etcd follower, kill -9", func(ctx context.Context, t *testing.T, s *localstack.Stack) {
@@ -132,18 +137,23 @@ func faultsOf(scale time.Duration) []fault {
 
 // TestEachPartIsTakenAway kills, pauses, cuts off and drains each part in turn while clients that know the load balancer's address only
 // produce and read. Nothing acknowledged may be lost, doubled or out of order, and after each fault every partition is written and
-// read again without anybody's help.
+// read again without anybody's help. Clients are sent to the agents, or see HAProxy alone.
 func TestEachPartIsTakenAway(t *testing.T) {
-	s := start(t, nil)
+	t.Run("direct", func(t *testing.T) { takeAway(t, false) })
+	t.Run("proxy", func(t *testing.T) { takeAway(t, true) })
+}
+
+func takeAway(t *testing.T, proxy bool) {
+	s := start(t, func(o *localstack.Options) { o.Proxy = proxy })
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 8*time.Minute, fmt.Errorf("8 minutes passed"))
 	defer cancel()
-	v := verify(t, s.HAProxy.Kafka)
+	v := verify(t, s.HAProxy.Kafka, "--behind-proxy="+strconv.FormatBool(proxy))
 	p := startPulse(t, s.HAProxy.Kafka)
 	p.settle(ctx, t)
 	p.lap()
 	wait(ctx, 2*time.Second)
 	t.Logf("%-45s %s", "nothing", p.lap())
-	for _, f := range faultsOf(2 * time.Second) {
+	for _, f := range faultsOf(*scale) {
 		f.do(ctx, t, s)
 		p.settle(ctx, t)
 		t.Logf("%-45s %s", f.name, p.lap())

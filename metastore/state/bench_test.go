@@ -189,6 +189,115 @@ func producersOf(t testing.TB, n int) *state.State {
 	return m.s
 }
 
+// groupsOf is a state with this many groups, each with offsets of as many partitions, committed member by member as groups do.
+func groupsOf(t testing.TB, groups, offsets int) *state.State {
+	c := newCommitting(t, groups, offsets, 1)
+	for range groups * offsets / commitsPerEntry {
+		c.apply(c.entry())
+	}
+	return c.s
+}
+
+// committing is a machine whose groups commit.
+type committing struct {
+	*machine
+	e          entry.Entry
+	ops        []entry.CommitOffsets
+	names      []string
+	partitions int // of the topic, all of which each group commits
+	next       int
+	value      []byte
+}
+
+const commitsPerEntry = 50
+
+// newCommitting makes commits of each offsets, of as many partitions each as said.
+func newCommitting(t testing.TB, groups, partitions, each int) *committing {
+	c := &committing{machine: newMachine(t), partitions: partitions, ops: make([]entry.CommitOffsets, commitsPerEntry)}
+	c.accept(1, newer("a"), &entry.SetFeatureLevel{Level: 2})
+	c.accept(1, &entry.CreateTopic{Name: "t", ID: topicID(1), Partitions: uint32(partitions)})
+	for i := range uint32(state.Slots) {
+		c.accept(1, &entry.ClaimSlot{Slot: i, Owner: id(1)})
+	}
+	for i := range groups {
+		c.names = append(c.names, fmt.Sprintf("group-of-a-service-%06d", i))
+	}
+	c.e = entry.Entry{Format: 1, FeatureLevel: 2, Incarnation: id(1), Seq: c.seqs[id(1)]}
+	for i := range c.ops {
+		c.ops[i].Offsets = make([]entry.GroupOffset, each)
+		c.e.Ops = append(c.e.Ops, &c.ops[i])
+	}
+	return c
+}
+
+func (c *committing) entry() []byte {
+	c.e.Seq++
+	c.e.ClockMs = start + int64(c.e.Seq)
+	for i := range c.ops {
+		op := &c.ops[i]
+		op.Group, op.Generation = c.names[c.next%len(c.names)], -1
+		op.Slot, op.Epoch = c.epoch(op.Group)
+		for j := range op.Offsets {
+			op.Offsets[j] = entry.GroupOffset{
+				Topic: topicID(1), Partition: uint32((c.next/len(c.names)*len(op.Offsets) + j) % c.partitions), Offset: 1<<30 + int64(c.next), ExpireMs: -1,
+			}
+		}
+		c.next++
+	}
+	c.value = c.e.AppendTo(c.value[:0])
+	return c.value
+}
+
+func (c *committing) apply(value []byte) {
+	e, err := c.d.Decode(value)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if err := c.s.Apply(c.s.N()+1, value, e, &c.r); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// BenchmarkCommitOffsets applies entries of 50 commits, decoding included, as an agent does for every commit of the cluster.
+func BenchmarkCommitOffsets(b *testing.B) {
+	for _, offsets := range []int{1, 24} {
+		for _, groups := range []int{200, 100_000} {
+			b.Run(fmt.Sprintf("offsets=%d/groups=%d", offsets, groups), func(b *testing.B) { benchmarkCommitOffsets(b, groups, offsets) })
+		}
+	}
+}
+
+func benchmarkCommitOffsets(b *testing.B, groups, offsets int) {
+	c := newCommitting(b, groups, offsets, offsets)
+	for range groups/commitsPerEntry + 1 { // all groups are there
+		c.apply(c.entry())
+	}
+	values := make([][]byte, 0, 1000)
+	bytes := 0
+	b.ReportAllocs()
+	b.ResetTimer()
+	for done := 0; done < b.N; done += len(values) {
+		b.StopTimer()
+		values = values[:0]
+		for range min(cap(values), b.N-done) {
+			values = append(values, append([]byte(nil), c.entry()...))
+			bytes += len(values[len(values)-1])
+		}
+		b.StartTimer()
+		for _, value := range values {
+			c.apply(value)
+		}
+	}
+	for _, op := range c.r.Ops {
+		if op.Code != state.OK || op.Offsets[0] != state.OK {
+			b.Fatal(op)
+		}
+	}
+	b.ReportMetric(commitsPerEntry*float64(b.N)/b.Elapsed().Seconds(), "commits/s")
+	b.ReportMetric(float64(offsets*commitsPerEntry)*float64(b.N)/b.Elapsed().Seconds(), "offsets/s")
+	b.ReportMetric(float64(bytes)/float64(b.N)/commitsPerEntry, "log-B/commit")
+}
+
 // BenchmarkMemory reports bytes of heap per element; the time is that of building the state.
 func BenchmarkMemory(b *testing.B) {
 	for _, c := range memoryCases {
@@ -217,6 +326,15 @@ var memoryCases = []struct {
 	{"producer", 100_000, 130, func(t testing.TB, n int) func() *state.State {
 		return func() *state.State { return producersOf(t, n) }
 	}},
+	{"group", 100_000, 320, func(t testing.TB, n int) func() *state.State { // its id of 25 bytes, its first offset included
+		return func() *state.State { return groupsOf(t, n, 1) }
+	}},
+	{"offset", 1_000_000, 70, func(t testing.TB, n int) func() *state.State { // in groups of 10, their cost included
+		return func() *state.State { return groupsOf(t, n/10, 10) }
+	}},
+	{"offset-of-many", 1_000_000, 44, func(t testing.TB, n int) func() *state.State { // in groups of 1 000, which grow by an eighth
+		return func() *state.State { return groupsOf(t, n/1000, 1000) }
+	}},
 }
 
 // measure builds a state and returns its heap and its own estimate, per element.
@@ -243,31 +361,46 @@ func TestMemory(t *testing.T) {
 			t.Errorf("%s: takes %.1f bytes, MemoryBytes says %.1f", c.name, perElement, estimate)
 		}
 	}
-	if state.PartitionBytes > 136 || state.ProducerBytes > 112 {
-		t.Errorf("a partition takes %d bytes, a producer %d", state.PartitionBytes, state.ProducerBytes)
+	if state.PartitionBytes > 136 || state.ProducerBytes > 112 || state.OffsetBytes > 32 || state.GroupRowBytes > 136 {
+		t.Errorf("a partition takes %d bytes, a producer %d, a committed offset %d, a group %d", state.PartitionBytes, state.ProducerBytes,
+			state.OffsetBytes, state.GroupRowBytes)
 	}
 }
 
-// BenchmarkLoad loads a snapshot of 10 000 partitions and a million rows; BenchmarkSnapshot writes it.
+// snapshots are what BenchmarkLoad loads and BenchmarkSnapshot writes: 10 000 partitions with a million rows, and 100 000 groups
+// with a million offsets.
+var snapshots = map[string]func(testing.TB) *state.State{
+	"rows":    func(t testing.TB) *state.State { return rowsOf(t, 10_000, 1_000_000) },
+	"offsets": func(t testing.TB) *state.State { return groupsOf(t, 100_000, 10) },
+}
+
 func BenchmarkLoad(b *testing.B) {
-	snapshot := rowsOf(b, 10_000, 1_000_000).AppendSnapshot(nil)
-	b.SetBytes(int64(len(snapshot)))
-	b.ResetTimer()
-	for range b.N {
-		if _, err := state.Load(snapshot); err != nil {
-			b.Fatal(err)
-		}
+	for name, build := range snapshots {
+		b.Run(name, func(b *testing.B) {
+			snapshot := build(b).AppendSnapshot(nil)
+			b.SetBytes(int64(len(snapshot)))
+			b.ResetTimer()
+			for range b.N {
+				if _, err := state.Load(snapshot); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(len(snapshot))/1e6, "MB")
+		})
 	}
-	b.ReportMetric(float64(len(snapshot))/1e6, "MB")
 }
 
 func BenchmarkSnapshot(b *testing.B) {
-	s := rowsOf(b, 10_000, 1_000_000)
-	buf := s.AppendSnapshot(nil)
-	b.SetBytes(int64(len(buf)))
-	b.ResetTimer()
-	for range b.N {
-		buf = s.AppendSnapshot(buf[:0])
+	for name, build := range snapshots {
+		b.Run(name, func(b *testing.B) {
+			s := build(b)
+			buf := s.AppendSnapshot(nil)
+			b.SetBytes(int64(len(buf)))
+			b.ResetTimer()
+			for range b.N {
+				buf = s.AppendSnapshot(buf[:0])
+			}
+		})
 	}
 }
 

@@ -15,7 +15,8 @@ import (
 // and the state stays one that a snapshot can hold. The input is entries with a 16-bit length before each; incarnation
 // and seq are set right so that they get to the ops.
 func FuzzApply(f *testing.F) {
-	m := full(f)
+	m := grouped(f)
+	proposer := id(5)
 	snapshot := m.s.AppendSnapshot(nil)
 	row := entryRow(m.rows(topicID(3), 0)[0])
 	for _, ops := range [][]entry.Op{
@@ -27,9 +28,12 @@ func FuzzApply(f *testing.F) {
 		{&entry.Relocate{Topic: topicID(3), EndOffset: row.EndOffset, Expected: []entry.Row{row}}},
 		{&entry.Relocate{Bind: entry.ObjectID{Incarnation: id(1), Seq: 16, CollectionEpoch: 2}, ObjectSize: 3}},
 		{&entry.NewLogEpoch{Epoch: 9}, &entry.DeleteRecords{Topic: topicID(3), BeforeOffset: -1}},
+		{&entry.ClaimSlot{Slot: 3, Owner: id(6)}, &entry.ClaimSlot{Slot: 3, Owner: proposer}, m.update("billing", 42, "client-3")},
+		{m.commitOf("billing", 41, at(2, 0, 30), at(3, 1, 5)), m.deletion("billing", start, entry.GroupPartition{Topic: topicID(3)}), m.end("simple")},
+		{m.commitOf("simple", -1, at(1, 2, 7)), &entry.DeleteTopic{ID: topicID(1)}, m.commitOf("simple", -1, at(1, 2, 7))},
 		{&entry.ReserveProducerIDs{Count: 9}, &entry.ExpireProducers{BeforeMs: start}, &entry.DeleteRecords{Topic: topicID(2), BeforeOffset: -1}},
 	} {
-		e := &entry.Entry{Incarnation: id(1), Seq: 1, ClockMs: start, Ops: ops}
+		e := &entry.Entry{Incarnation: proposer, Seq: 1, ClockMs: start, Ops: ops}
 		b := e.AppendTo(nil)
 		f.Add(append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...))
 	}
@@ -44,7 +48,7 @@ func FuzzApply(f *testing.F) {
 		}
 		var d entry.Decoder
 		var r1, r2 state.Results
-		seq := m.seqs[id(1)]
+		seq := m.seqs[proposer]
 		for len(input) > 2 {
 			n := min(int(binary.BigEndian.Uint16(input)), len(input)-2)
 			value := input[2 : 2+n]
@@ -57,7 +61,7 @@ func FuzzApply(f *testing.F) {
 				continue // allowed, but slow
 			}
 			seq++
-			e.Incarnation, e.Seq = id(1), seq
+			e.Incarnation, e.Seq = proposer, seq
 			err1 := one.Apply(one.N()+1, value, e, &r1)
 			err2 := two.Apply(two.N()+1, value, e, &r2)
 			if err1 != nil || err2 != nil {
@@ -72,7 +76,7 @@ func FuzzApply(f *testing.F) {
 			if r1.EntryCode == state.OK && len(r1.Ops) != len(e.Ops) {
 				t.Fatalf("%d results for %d ops", len(r1.Ops), len(e.Ops))
 			}
-			seq = one.LastSeqs()[id(1)]
+			seq = one.LastSeqs()[proposer]
 		}
 		b := one.AppendSnapshot(nil)
 		loaded, err := state.Load(b)
@@ -107,6 +111,14 @@ func readAll(s *state.State) {
 	s.Agents()
 	s.Retired()
 	s.MemoryBytes()
+	for g := range s.Groups() {
+		for id := range g.Members() {
+			g.Member(id)
+		}
+		for o := range g.Offsets() {
+			g.Offset(o.Topic, o.Partition)
+		}
+	}
 	for topic := range s.Topics() {
 		for i := range topic.Partitions() {
 			p := topic.Partition(i)
@@ -127,6 +139,8 @@ const loadBytes = 64
 // FuzzLoad: any bytes behind a right checksum are refused or are the snapshot of what they load to.
 func FuzzLoad(f *testing.F) {
 	b := full(f).s.AppendSnapshot(nil)
+	f.Add(b[:len(b)-4])
+	b = grouped(f).s.AppendSnapshot(nil)
 	f.Add(b[:len(b)-4])
 	b = state.New(identity).AppendSnapshot(nil)
 	f.Add(b[:len(b)-4])

@@ -284,6 +284,49 @@ func TestGroupLimits(t *testing.T) {
 	m.accept(1, swap)
 }
 
+// TestGroupSumsAreBounded: all groups together are, and what takes nothing more is still accepted at the bound.
+func TestGroupSumsAreBounded(t *testing.T) {
+	for name, c := range map[string]struct {
+		groups, offsets int
+		bytes           int64
+		fits            bool // a group more
+	}{
+		"groups":  {groups: state.MaxGroups - 1},
+		"offsets": {offsets: state.MaxGroupOffsets - 1, fits: true},
+		"bytes":   {bytes: state.MaxGroupBytes - int64(len("g"+"record 1"+"m"+"of m"))},
+	} {
+		m := grouping(t)
+		m.accept(1, m.update("g", 1, "m"), m.commitOf("g", 1, at(1, 0, 1)))
+		m.s.FillGroups(c.groups, c.offsets, c.bytes)
+		var ops []entry.Op
+		for _, op := range []entry.Op{m.update("h", 1), m.commitOf("h", -1, at(1, 0, 1)), m.update("g", 1, "another"), m.commitOf("g", 1, entry.GroupOffset{Topic: topicID(1), Metadata: "more"})} {
+			if name == "bytes" || name == "groups" && len(ops) < 2 {
+				if code := m.tried(op); code != state.LimitExceeded {
+					t.Errorf("%s: %T: %v", name, op, code)
+				}
+			}
+			ops = append(ops, op)
+		}
+		m.accept(1, m.update("g", 2, "m"), m.commitOf("g", 2, at(1, 0, 2))) // in the place of what was there
+		r := m.accept(1, m.commitOf("g", 2, at(1, 1, 2)))
+		if code := r.Ops[0].Offsets[0]; name == "offsets" != (code == state.LimitExceeded) {
+			t.Errorf("%s: an offset more: %v", name, code)
+		}
+		if code := m.tried(m.update("h", 1)); c.fits != (code == state.OK) {
+			t.Errorf("%s: a group more: %v", name, code)
+		}
+	}
+}
+
+// tried is what became of an op of agent 1, or of its only offset.
+func (m *machine) tried(op entry.Op) state.Code {
+	r := m.apply(1, op)
+	if offsets := r.Ops[0].Offsets; len(offsets) == 1 {
+		return offsets[0]
+	}
+	return r.Ops[0].Code
+}
+
 func TestCommitOffsets(t *testing.T) {
 	m := grouping(t)
 	m.clock += 1000

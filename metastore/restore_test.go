@@ -321,6 +321,84 @@ func TestRestoreFromTheBucketAlone(t *testing.T) {
 	}
 }
 
+// Groups and their offsets come back from snapshot and archive. Their slots have no live owner then, and are claimed anew.
+func TestRestoreBringsGroupsBack(t *testing.T) {
+	bubble(t, 76, func(t *testing.T, c *cluster) {
+		defer func() { _ = c.store.Close() }()
+		a := c.open("a")
+		slot := state.SlotOf("g")
+		tt := topic("t")
+		tt.Partitions = 3
+		op := claim(a, slot)
+		for _, op := range []entry.Op{tt, op} {
+			if r := c.propose(a, op); r.Code != state.OK {
+				t.Fatal(r.Code)
+			}
+		}
+		commit := func(cl *metastore.Client, partition uint32, offset int64) state.OpResult {
+			return c.propose(cl, &entry.CommitOffsets{
+				Slot: uint32(slot), Epoch: claim(cl, slot).Epoch, Group: "g", Generation: 7,
+				Offsets: []entry.GroupOffset{{Topic: tt.ID, Partition: partition, Offset: offset, Metadata: "here", ExpireMs: -1}},
+			})
+		}
+		update := &entry.UpdateGroup{
+			Slot: uint32(slot), Epoch: claim(a, slot).Epoch, Group: "g", Generation: 7, Kind: entry.GroupConsumer, Record: []byte("record"),
+			Puts: []entry.GroupMember{{ID: "m", Record: []byte("member")}}, Complete: true,
+		}
+		if r := c.propose(a, update); r.Code != state.OK {
+			t.Fatal(r.Code)
+		}
+		commit(a, 0, 10)
+		tool := c.store.Open("tool")
+		if _, err := metastore.TakeSnapshot(t.Context(), tool, c.bucket); err != nil {
+			t.Fatal(err)
+		}
+		_ = tool.Close()
+		commit(a, 0, 20)
+		commit(a, 1, 5)
+		time.Sleep(10 * time.Second) // archived
+		var owner state.Slot
+		a.View(func(st *state.State) { owner = st.Slot(slot) })
+		c.loseEtcd(a)
+		if r, err := c.restore(metastore.RestoreOptions{}); err != nil || len(r.Damage) > 0 {
+			t.Fatalf("%v, %+v", err, r)
+		}
+
+		b := c.open("b")
+		defer c.close(b)
+		b.View(func(st *state.State) {
+			g := st.Group("g")
+			if g == nil {
+				t.Fatal("the group is gone")
+			}
+			member, _ := g.Member("m")
+			if g.Generation != 7 || g.Kind != entry.GroupConsumer || string(g.Record) != "record" || !g.Complete || string(member) != "member" || st.FeatureLevel() != 2 {
+				t.Errorf("%+v at level %d", g, st.FeatureLevel())
+			}
+			for partition, want := range []int64{20, 5} {
+				if o, ok := g.Offset(tt.ID, int32(partition)); !ok || o.Offset != want || o.Metadata != "here" {
+					t.Errorf("partition %d: %+v, %v", partition, o, ok)
+				}
+			}
+			if st.Slot(slot) != owner {
+				t.Errorf("slot %+v, was %+v", st.Slot(slot), owner)
+			}
+			if _, live := st.AgentByIncarnation(owner.Owner); live {
+				t.Error("an agent of the lost log is live")
+			}
+		})
+		if r := commit(b, 0, 30); r.Code != state.StaleCoordinator {
+			t.Errorf("without a claim: %v", r.Code)
+		}
+		if r := c.propose(b, claim(b, slot)); r.Code != state.OK {
+			t.Fatal(r.Code)
+		}
+		if r := commit(b, 0, 30); r.Code != state.OK {
+			t.Error(r.Code)
+		}
+	})
+}
+
 // Etcd is lost again, before and after something of the new epoch was archived.
 func TestRestoreAgain(t *testing.T) {
 	for _, archived := range []bool{false, true} {

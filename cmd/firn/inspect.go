@@ -169,9 +169,10 @@ func newInspectSnapshot(e env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "snapshot FILE|-|KEY",
 		Example: "  firn inspect snapshot --bucket s3://logs/prod metastore/snapshot/0000000000000001/00000000000186a0-0f… --topic orders",
-		Short:   "A snapshot of the metastore: log, agents, topics, partitions, where their records are, producers",
+		Short:   "A snapshot of the metastore: log, agents, topics, partitions, where their records are, producers, consumer groups",
 		Long: `Print a snapshot of the metastore: which log, at which entry, its chain hash and digest, agents, and each topic; with --topic
-its partitions, and with --rows and --producers what is known of them.
+its partitions, and with --rows and --producers what is known of them; with --group a consumer group's members and committed
+offsets, and with --slots who coordinates which groups.
 
 Memory: in proportion to the snapshot, as in an agent.`,
 		Args: arguments(cobra.ExactArgs(1)),
@@ -189,6 +190,8 @@ Memory: in proportion to the snapshot, as in an agent.`,
 	cmd.Flags().BoolVar(&opts.Rows, "rows", false, "print where the records of these partitions are")
 	cmd.Flags().BoolVar(&opts.Producers, "producers", false, "print the producers of these partitions")
 	cmd.Flags().BoolVar(&opts.Objects, "retired", false, "print the objects that no row names any more")
+	cmd.Flags().StringVar(&opts.Group, "group", "", "print this consumer group, its members and its offsets, * for every one")
+	cmd.Flags().BoolVar(&opts.Slots, "slots", false, "print who coordinates the groups of which slot")
 	cmd.Flags().StringVar(&opts.SHA256, "sha256", "", "digest that the snapshot must have, as the metastore's pointer says it")
 	return cmd
 }

@@ -132,12 +132,19 @@ func TestGolden(t *testing.T) {
 		"snapshot-topics-flip":   snap(flipped(snapshot, 700), inspect.SnapshotOptions{}),
 		"snapshot-checksum-flip": snap(flipped(snapshot, -1), inspect.SnapshotOptions{}),
 		"snapshot-cut":           snap(snapshot[:500], inspect.SnapshotOptions{}),
-		"snapshot-digest":        snap(snapshot, inspect.SnapshotOptions{SHA256: "00"}),
-		"archive":                func(out *inspect.Out) error { return inspect.ReadArchive(input("a", archive), 0, false, out) },
+		"snapshot-groups": func(out *inspect.Out) error {
+			opts := inspect.SnapshotOptions{Group: "*", Slots: true}
+			return inspect.ReadSnapshot(input("s", golden(t, "metastore/state/testdata/snapshot.v3")), opts, out)
+		},
+		"snapshot-digest": snap(snapshot, inspect.SnapshotOptions{SHA256: "00"}),
+		"archive":         func(out *inspect.Out) error { return inspect.ReadArchive(input("a", archive), 0, false, out) },
 		"archive-flip": func(out *inspect.Out) error {
 			return inspect.ReadArchive(input("a", flipped(archive, 60)), 0, false, out)
 		},
-		"entry":      func(out *inspect.Out) error { return inspect.EntryFile(input("e", mixed), out) },
+		"entry": func(out *inspect.Out) error { return inspect.EntryFile(input("e", mixed), out) },
+		"entry-groups": func(out *inspect.Out) error {
+			return inspect.EntryFile(input("e", golden(t, "metastore/entry/testdata/mixed_groups.v1.entry")), out)
+		},
 		"entry-flip": func(out *inspect.Out) error { return inspect.EntryFile(input("e", flipped(mixed, 0)), out) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -253,7 +260,7 @@ func TestTheDamagedBatchIsNamed(t *testing.T) {
 }
 
 func TestEveryFlipInASnapshotAndAnArchiveIsFound(t *testing.T) {
-	snapshot, archive := golden(t, "metastore/state/testdata/snapshot.v2"), golden(t, "metastore/testdata/archive-v1.bin")
+	snapshot, archive := golden(t, "metastore/state/testdata/snapshot.v3"), golden(t, "metastore/testdata/archive-v1.bin")
 	for at := range snapshot {
 		damage, err := found(t, func(out *inspect.Out) error {
 			return inspect.ReadSnapshot(input("s", flipped(snapshot, at)), inspect.SnapshotOptions{}, out)

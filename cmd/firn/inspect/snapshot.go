@@ -18,6 +18,8 @@ type SnapshotOptions struct {
 	Rows      bool   // and their rows
 	Producers bool   // and their producers
 	Objects   bool   // print retired objects
+	Group     string // print this group, its members and offsets; "*" for all
+	Slots     bool   // print who owns the slots of groups
 	// SHA256 is what the pointer says of the object, hex; "" where it is not known.
 	SHA256 string
 }
@@ -46,6 +48,7 @@ type Snapshot struct {
 	Objects         int             `json:"objects"`
 	PendingObjects  int             `json:"pending_objects"`
 	RetiredObjects  int             `json:"retired_objects"`
+	*SnapshotGroups                 // from version 3 on
 }
 
 // SnapshotAgent is a joined agent.
@@ -174,6 +177,9 @@ func ReadSnapshot(in *Input, opts SnapshotOptions, out *Out) error {
 	if err := putTopics(st, opts, out); err != nil {
 		return err
 	}
+	if err := putGroups(st, opts, out); err != nil {
+		return err
+	}
 	return out.end("snapshot", in.Name)
 }
 
@@ -228,6 +234,9 @@ func snapshotView(in *Input, head []byte, digest string, st *state.State) *Snaps
 			v.Rows += t.Partition(i).RowCount()
 			v.Producers += len(producers)
 		}
+	}
+	if st.FeatureLevel() >= groupsLevel {
+		v.SnapshotGroups = groupsView(st)
 	}
 	return v
 }
@@ -322,6 +331,9 @@ func (v *Snapshot) text() string {
 	fmt.Fprintf(&b, "\nstate    log time %s, feature level %d, collection epoch %d", moment(v.LogTime), v.FeatureLevel, v.CollectionEpoch)
 	fmt.Fprintf(&b, "\n         %d topics, %d partitions, %d rows, %d producers, %d objects (%d of them in WALs), %d retired", v.Topics, v.Partitions, v.Rows, v.Producers,
 		v.Objects, v.PendingObjects, v.RetiredObjects)
+	if g := v.SnapshotGroups; g != nil {
+		fmt.Fprintf(&b, "\n         %d groups, %d members, %d committed offsets, %d of %d slots claimed", g.Groups, g.Members, g.CommittedOffsets, g.SlotsClaimed, state.Slots)
+	}
 	for _, c := range v.Configs {
 		fmt.Fprintf(&b, "\nconfig   %s=%q", c.Name, c.Value)
 	}

@@ -31,6 +31,7 @@ type modelGroup struct {
 	generation int32
 	record     string
 	complete   bool
+	updated    int64
 	members    map[string]string
 	offsets    map[state.PartitionRef]state.Offset
 }
@@ -39,8 +40,8 @@ func newGroupModel() *groupModel {
 	return &groupModel{level: 1, joined: make(map[[16]byte]string), topics: make(map[entry.UUID]int), groups: make(map[string]*modelGroup)}
 }
 
-func newModelGroup() *modelGroup {
-	return &modelGroup{complete: true, members: make(map[string]string), offsets: make(map[state.PartitionRef]state.Offset)}
+func newModelGroup(now int64) *modelGroup {
+	return &modelGroup{complete: true, updated: now, members: make(map[string]string), offsets: make(map[state.PartitionRef]state.Offset)}
 }
 
 func (g *modelGroup) clone() *modelGroup {
@@ -109,10 +110,10 @@ func (m *groupModel) groupOp(e *entry.Entry, op entry.Op, n uint64, now int64) (
 		}
 		g := m.groups[op.Group]
 		if g == nil {
-			g = newModelGroup()
+			g = newModelGroup(now)
 			m.groups[op.Group] = g
 		}
-		g.kind, g.generation, g.record, g.complete = op.Kind, op.Generation, string(op.Record), op.Complete
+		g.kind, g.generation, g.record, g.complete, g.updated = op.Kind, op.Generation, string(op.Record), op.Complete, now
 		for _, id := range op.Removes {
 			delete(g.members, id)
 		}
@@ -137,7 +138,7 @@ func (m *groupModel) groupOp(e *entry.Entry, op entry.Op, n uint64, now int64) (
 			code := m.known(o.Topic, o.Partition)
 			if code == state.OK {
 				if g == nil {
-					g = newModelGroup()
+					g = newModelGroup(now)
 					m.groups[op.Group] = g
 				}
 				v := state.Offset{Topic: o.Topic, Partition: int32(o.Partition), Offset: o.Offset, LeaderEpoch: o.LeaderEpoch, Metadata: o.Metadata, CommitMs: now, ExpireMs: o.ExpireMs}
@@ -213,7 +214,7 @@ func (m *groupModel) check(s *state.State, fail func(string, ...any)) {
 	}
 	for id, want := range m.groups {
 		g := s.Group(id)
-		if g.Kind != want.kind || g.Generation != want.generation || string(g.Record) != want.record || g.Complete != want.complete || g.MemberCount() != len(want.members) {
+		if g.Kind != want.kind || g.Generation != want.generation || string(g.Record) != want.record || g.Complete != want.complete || g.UpdatedMs != want.updated || g.MemberCount() != len(want.members) {
 			fail("group %q: %+v, want %+v", id, g, want)
 		}
 		var members []string

@@ -37,6 +37,7 @@ type SnapshotGroup struct {
 	Kind       string `json:"kind"` // simple, classic, consumer
 	Generation int32  `json:"generation"`
 	Complete   bool   `json:"complete"`
+	UpdatedMs  int64  `json:"updated_ms"` // made, or last updated
 	Members    int    `json:"members"`
 	Offsets    int    `json:"offsets"`
 	Record     []byte `json:"record,omitempty"`
@@ -113,7 +114,7 @@ func putGroups(st *state.State, opts SnapshotOptions, out *Out) error {
 }
 
 func putGroup(st *state.State, g *state.Group, out *Out) error {
-	v := &SnapshotGroup{Type: "group", Group: g.ID, Slot: g.Slot, Kind: groupKinds[g.Kind], Generation: g.Generation, Complete: g.Complete,
+	v := &SnapshotGroup{Type: "group", Group: g.ID, Slot: g.Slot, Kind: groupKinds[g.Kind], Generation: g.Generation, Complete: g.Complete, UpdatedMs: g.UpdatedMs,
 		Members: g.MemberCount(), Offsets: g.OffsetCount(), Record: g.Record}
 	if err := out.put(v); err != nil {
 		return err
@@ -142,8 +143,8 @@ func (v *SnapshotSlot) text() string {
 }
 
 func (v *SnapshotGroup) text() string {
-	s := fmt.Sprintf("group    %q: %s, slot %d, generation %d, %d %s, %d %s, record of %d bytes", v.Group, v.Kind, v.Slot, v.Generation, v.Members,
-		plural(v.Members, "member"), v.Offsets, plural(v.Offsets, "offset"), len(v.Record))
+	s := fmt.Sprintf("group    %q: %s, slot %d, generation %d, %d %s, %d %s, record of %d bytes, updated %s", v.Group, v.Kind, v.Slot, v.Generation, v.Members,
+		plural(v.Members, "member"), v.Offsets, plural(v.Offsets, "offset"), len(v.Record), moment(v.UpdatedMs))
 	if !v.Complete {
 		s += ", its last change was not completed"
 	}

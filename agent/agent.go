@@ -182,7 +182,10 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	a.topics = newTopicMetrics(registry, cfg.MetricsDetail, cfg.MetricsSeries, a.meta.View, a.meta.NodeID)
 	reader := fetch.NewReader(a.meta, a.cache)
 	serves := cfg.kafka()
-	serves.LogDir = parts.BucketName
+	serves.LogDir, serves.Proxy = parts.BucketName, cfg.AdvertiseMode == AdvertiseProxy
+	if a.peers != nil {
+		serves.Peers = a.peers
+	}
 	serves.Logger, serves.Metrics, serves.Traffic = parts.Logger, kafka.NewMetrics(registry), a.topics
 	if a.kafka, err = kafka.New(serves, a.meta, a.ingest, reader); err != nil {
 		return nil, err

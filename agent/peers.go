@@ -66,6 +66,7 @@ func (a *Agent) servePeers() {
 		Self:        a.meta.NodeID,
 		Incarnation: func() string { return a.meta.Incarnation().String() },
 		Status:      func() any { return a.Health() },
+		Kafka:       a.kafka.Forwarded,
 	})
 }
 

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -50,8 +51,10 @@ type conn struct {
 	short atomic.Int32
 	// hungUp is closed when the client has said that it sends nothing more. What it sent is answered, long polls at once. sawOff
 	// is when that was noticed, progress when an answer was last written (Unix ns, 0: never); see inspect.
-	hungUp           chan struct{}
-	hangUp           sync.Once
+	hungUp chan struct{}
+	hangUp sync.Once
+	// guest: it is another agent's client, see Server.Forwarded. Its requests are passed on no further.
+	guest            bool
 	sawOff, progress atomic.Int64
 
 	wg    sync.WaitGroup // the executor and the writer
@@ -299,16 +302,28 @@ func (c *conn) handle(f *frame) (*answer, error) {
 		defer f.release()
 		a.reply, err = c.s.produce(c.ctx, a)
 	default:
-		var msg kmsg.Request
-		msg, err = c.s.decode(c.ctx, a)
-		f.release()
-		if err != nil {
-			return nil, err
-		}
-		a.reply, err = c.s.serve(c.ctx, &a.request, msg)
+		a.reply, err = c.s.answer(c.ctx, a, f)
 	}
 	a.request.body, a.request.frame = nil, nil
 	return a, err
+}
+
+// answer has a request answered, by another agent where it is that one's to answer. It gives the frame back.
+func (s *Server) answer(ctx context.Context, a *answer, f *frame) (reply, error) {
+	elsewhere, err := s.passOn(ctx, &a.request)
+	if elsewhere != nil || err != nil {
+		f.release()
+		return reply{raw: elsewhere}, err
+	}
+	msg, err := s.decode(ctx, a)
+	f.release()
+	if err != nil {
+		return reply{}, err
+	}
+	if whole, split, err := s.split(ctx, a, msg); split || err != nil {
+		return whole, err
+	}
+	return s.serve(ctx, &a.request, msg)
 }
 
 // writeStep is how much of an answer the client must take within StallTimeout; gatherStep is up to which size small answers
@@ -360,6 +375,12 @@ func (c *conn) write() {
 		case a.built != nil:
 			flush()
 			c.send(finish(a.built, 0))
+		case a.raw != nil:
+			flush()
+			var size [4]byte
+			binary.BigEndian.PutUint32(size[:], uint32(len(a.raw)))
+			c.send(append(size[:], a.raw...))
+			a.raw = nil
 		case a.body != nil:
 			start := len(out)
 			out = finish(a.body(appendHeader(out, &a.request)), start)

@@ -119,6 +119,8 @@ type reply struct {
 	// left for the header, ending up at the pool again. charge is given back to the fetch budget then.
 	built  []byte
 	charge int64
+	// raw is a whole answer, without its size, that another agent gave.
+	raw []byte
 	// ready, where not nil, is closed when the rest may be looked at.
 	ready <-chan struct{}
 	// fault, read once ready, closes the connection instead of an answer.

@@ -45,6 +45,7 @@ type Server struct {
 	mu        sync.Mutex // guards the rest
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
+	guests    map[*conn]struct{} // of other agents, see Forwarded
 	closing   bool
 }
 
@@ -77,6 +78,7 @@ func New(cfg Config, meta Metastore, producer Producer, log Log) (*Server, error
 		drained:    make(chan struct{}),
 		listeners:  make(map[net.Listener]struct{}),
 		conns:      make(map[*conn]struct{}),
+		guests:     make(map[*conn]struct{}),
 	}
 	// Those who decompress are done in a moment: nobody need make room for them.
 	requests, rest := &pressure{relieve: func() { s.relieve(true) }}, &pressure{relieve: func() { s.relieve(false) }}
@@ -273,6 +275,11 @@ func (s *Server) Close() {
 	for _, c := range s.shut() {
 		c.fail(ErrClosed)
 	}
+	s.mu.Lock()
+	for c := range s.guests {
+		c.cancel(ErrClosed)
+	}
+	s.mu.Unlock()
 	s.wg.Wait()
 }
 

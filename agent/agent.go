@@ -135,6 +135,9 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	if err != nil {
 		return nil, err
 	}
+	if cfg.AdvertiseMode == AdvertiseProxy && parts.Internal == nil {
+		return nil, errors.New("agent: behind a load balancer agents pass requests on to each other, and there is no internal listener")
+	}
 	etcd := newEtcdMetrics(registry)
 	a.bucket = metered.New(parts.Bucket, newBucketMetrics(registry, &a.bucketHealth))
 	a.log = logmetered.New(parts.Log, etcd)
@@ -182,9 +185,9 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	a.topics = newTopicMetrics(registry, cfg.MetricsDetail, cfg.MetricsSeries, a.meta.View, a.meta.NodeID)
 	reader := fetch.NewReader(a.meta, a.cache)
 	serves := cfg.kafka()
-	serves.LogDir, serves.Proxy = parts.BucketName, cfg.AdvertiseMode == AdvertiseProxy
-	if a.peers != nil {
-		serves.Peers = a.peers
+	serves.LogDir = parts.BucketName
+	if cfg.AdvertiseMode == AdvertiseProxy {
+		serves.Balancer, serves.Peers = told[:len(sockets)], a.peers
 	}
 	serves.Logger, serves.Metrics, serves.Traffic = parts.Logger, kafka.NewMetrics(registry), a.topics
 	if a.kafka, err = kafka.New(serves, a.meta, a.ingest, reader); err != nil {

@@ -35,7 +35,7 @@ func (s *Server) describeLogDirs(ctx context.Context, who audience, req *kmsg.De
 func (s *Server) partitionSizes(
 	st *state.State, who audience, asked []kmsg.DescribeLogDirsRequestTopic,
 ) (list []kmsg.DescribeLogDirsResponseDirTopic) {
-	nodes, self := who.nodes(st), s.meta.NodeID()
+	nodes, self := who.nodes(st), who.self(s.meta.NodeID())
 	add := func(t *state.Topic, wanted func(int32) bool) {
 		view := viewTopic(st, t)
 		rt := kmsg.NewDescribeLogDirsResponseDirTopic()

@@ -23,14 +23,32 @@ type node struct {
 // audience is whom an answer is for, as far as that makes a difference to it.
 type audience struct {
 	listener string // that its connection came by
+	// balancer is the one broker that clients behind a load balancer see; nil where they see the agents.
+	balancer *node
 }
 
 // audience is who sent the request.
-func (r *request) audience() audience { return audience{listener: r.conn.listener} }
+func (r *request) audience() audience {
+	return audience{listener: r.conn.listener, balancer: r.conn.s.balancers[r.conn.listener]}
+}
+
+// balancerID is the node id of a load balancer. No agent has it.
+const balancerID = 0
+
+// self is the id under which the audience knows the agent of this id.
+func (who audience) self(nodeID int32) int32 {
+	if who.balancer != nil {
+		return balancerID
+	}
+	return nodeID
+}
 
 // nodes returns the joined agents that have an address on the audience's listener, by id: to who came by another network, an
-// agent without one there is as good as dead.
+// agent without one there is as good as dead. To who came by a load balancer they are one.
 func (who audience) nodes(st *state.State) []node {
+	if who.balancer != nil {
+		return []node{*who.balancer}
+	}
 	agents := st.Agents()
 	list := make([]node, 0, len(agents))
 	for i := range agents {

@@ -121,10 +121,10 @@ type Config struct {
 	FetchSessions     int
 	FetchSessionBytes int
 
-	// Proxy: all agents are behind a load balancer, whose address they advertise, and clients see them as one broker. What is
-	// another agent's to answer is passed on to it by Peers, which is needed then.
-	Proxy bool
-	Peers Peers
+	// Balancer is where a load balancer with all agents behind it is, for each listener; empty: there is none. Clients then see
+	// the agents as one broker, and what is another agent's to answer is passed on to it by Peers, which is needed then.
+	Balancer []entry.Listener
+	Peers    Peers
 
 	// LogDir is the one log directory that tools are shown. Default "bucket".
 	LogDir string
@@ -218,7 +218,7 @@ func (c *Config) Validate() error {
 		{c.FetchInFlightBytes < c.FetchBytesMax, "fetch in-flight bytes are below fetch bytes max"},
 		{c.FetchBytesMax > 1<<30, "fetch bytes max exceed 1 GiB"},
 		{c.DefaultPartitions < 1 || c.DefaultPartitions > c.PartitionsMax, "default partitions are not in 1 to partitions max"},
-		{c.Proxy && c.Peers == nil, "behind a load balancer agents pass requests on to each other, and there is no way to"},
+		{len(c.Balancer) > 0 && c.Peers == nil, "behind a load balancer agents pass requests on to each other, and there is no way to"},
 		{c.DefaultReplicationFactor < 1, "default replication factor is below 1"},
 	} {
 		if problem.is {

@@ -16,7 +16,7 @@ import (
 	"github.com/firnlog/firn/metastore/state"
 )
 
-// Behind a load balancer (Config.Proxy) clients see one broker, and send it what is another agent's to answer. Such requests
+// Behind a load balancer (Config.Balancer) clients see one broker, and send it what is another agent's to answer. Such requests
 // are passed on here, before and around the handlers, which know nothing of it:
 //
 //   - that name one group go, as they came, to the agent that coordinates it. Whatever goes wrong on the way, this agent then
@@ -62,7 +62,7 @@ var ways = map[int16]way{
 
 // wayOf is how r is passed on, if it is.
 func (s *Server) wayOf(r *request) (w way, ok bool) {
-	if !s.cfg.Proxy || s.cfg.Peers == nil || r.conn.guest {
+	if len(s.balancers) == 0 || r.conn.guest {
 		return w, false
 	}
 	w, ok = ways[r.key]
@@ -128,7 +128,7 @@ func (s *Server) passOn(ctx context.Context, r *request) ([]byte, error) {
 }
 
 func (s *Server) ask(ctx context.Context, c *conn, node int32, frame []byte) ([]byte, error) {
-	return s.cfg.Peers.Forward(ctx, node, peer.Request{Frame: frame, Client: c.nc.RemoteAddr().String(), Listener: c.listenerName()})
+	return s.cfg.Peers.Forward(ctx, node, peer.Request{Frame: frame, Client: c.nc.RemoteAddr().String(), Listener: c.listener})
 }
 
 // answers reports whether b starts as an answer to r does.
@@ -374,7 +374,7 @@ func refuse(all kmsg.Response, code errorCode) {
 
 // Forwarded answers a request that a client sent to another agent. An error says that there is no answer.
 func (s *Server) Forwarded(ctx context.Context, f peer.Forwarded) ([]byte, error) {
-	c := newConn(s, guestConn{f.Client})
+	c := newConn(s, guestConn{f.Client}, f.Listener)
 	c.guest = true
 	fr := &frame{body: f.Frame, free: f.Release}
 	fr.holders.Store(1)
@@ -432,6 +432,3 @@ type guestAddr string
 
 func (guestAddr) Network() string  { return "tcp" }
 func (a guestAddr) String() string { return string(a) }
-
-// listenerName is the listener that a connection came by.
-func (c *conn) listenerName() string { return c.s.cfg.Listener }

@@ -24,6 +24,7 @@ type Server struct {
 	producer Producer
 	log      Log
 
+	balancers  map[string]*node // by listener; none where clients see the agents
 	shapes     map[int16]shape
 	pool       buffers
 	inFlight   *budget       // large requests and those with records, until they are done with
@@ -64,6 +65,7 @@ func New(cfg Config, meta Metastore, producer Producer, log Log) (*Server, error
 	cfg.Metrics.connLimit.Set(float64(cfg.Connections))
 	s := &Server{
 		cfg: cfg, meta: meta, producer: producer, log: log,
+		balancers:  make(map[string]*node),
 		shapes:     shapes(),
 		inFlight:   newBudget(kindInFlight, cfg.InFlightBytes, cfg.Metrics.inFlightBytes),
 		overdraft:  make(chan struct{}, 1),
@@ -79,6 +81,9 @@ func New(cfg Config, meta Metastore, producer Producer, log Log) (*Server, error
 		listeners:  make(map[net.Listener]struct{}),
 		conns:      make(map[*conn]struct{}),
 		guests:     make(map[*conn]struct{}),
+	}
+	for _, l := range cfg.Balancer {
+		s.balancers[l.Name] = &node{id: balancerID, listener: l.Name, host: l.Host, port: int32(l.Port)}
 	}
 	// Those who decompress are done in a moment: nobody need make room for them.
 	requests, rest := &pressure{relieve: func() { s.relieve(true) }}, &pressure{relieve: func() { s.relieve(false) }}

@@ -34,11 +34,14 @@ func (c *Coordinator) Join(ctx context.Context, group string, req classic.JoinRe
 	}
 	a, err := c.Ask(ctx, group, func(g *Group, w step.Waiter, now time.Time) (eff step.Effects) {
 		code := step.UnknownMemberID
-		switch m := g.Classic(req.MemberID == ""); {
-		case m != nil && !c.alone.Load():
-			return m.Join(&req, w, now)
+		m, upgraded := g.classicFor(req.MemberID == "")
+		switch {
 		case c.alone.Load():
 			code = step.NotAvailable
+		case upgraded != nil:
+			return upgraded.Join(&req, w, now, topicsOf{c})
+		case m != nil:
+			return m.Join(&req, w, now)
 		case g.Machine() != nil:
 			code = step.InconsistentProtocol
 		}
@@ -55,12 +58,14 @@ func (c *Coordinator) Join(ctx context.Context, group string, req classic.JoinRe
 // Sync takes a SyncGroup and waits for the leader's assignments. The body is nil where it was refused.
 func (c *Coordinator) Sync(ctx context.Context, group string, req classic.SyncRequest) (*classic.Synced, Code, error) {
 	a, err := c.Ask(ctx, group, func(g *Group, w step.Waiter, now time.Time) (eff step.Effects) {
-		m := g.Classic(false)
+		m, upgraded := g.classicFor(false)
 		switch {
-		case m == nil:
-			eff.Answer(w, step.UnknownMemberID, nil)
 		case c.alone.Load():
 			eff.Answer(w, step.NotAvailable, nil)
+		case upgraded != nil:
+			return upgraded.Sync(&req, w, now, topicsOf{c})
+		case m == nil:
+			eff.Answer(w, step.UnknownMemberID, nil)
 		default:
 			return m.Sync(&req, w, now)
 		}
@@ -74,8 +79,10 @@ func (c *Coordinator) Sync(ctx context.Context, group string, req classic.SyncRe
 func (c *Coordinator) Heartbeat(ctx context.Context, group, memberID, instanceID string, generation int32) (Code, error) {
 	a, err := c.Ask(ctx, group, func(g *Group, w step.Waiter, now time.Time) (eff step.Effects) {
 		code := step.UnknownMemberID
-		if m := g.Classic(false); m != nil {
+		if m, upgraded := g.classicFor(false); m != nil {
 			code = m.Heartbeat(memberID, instanceID, generation, now)
+		} else if upgraded != nil {
+			code = upgraded.ClassicHeartbeat(memberID, instanceID, generation, now)
 		}
 		eff.Answer(w, code, nil)
 		return eff
@@ -86,8 +93,10 @@ func (c *Coordinator) Heartbeat(ctx context.Context, group, memberID, instanceID
 // Leave removes members: a code for each of them, or one for all.
 func (c *Coordinator) Leave(ctx context.Context, group string, members []classic.LeaveRequest) ([]Code, Code, error) {
 	a, err := c.Ask(ctx, group, func(g *Group, w step.Waiter, now time.Time) (eff step.Effects) {
-		if m := g.Classic(false); m != nil {
+		if m, upgraded := g.classicFor(false); m != nil {
 			return m.Leave(members, w, now)
+		} else if upgraded != nil {
+			return upgraded.Leave(members, w, now)
 		}
 		codes := make([]Code, len(members))
 		for i := range codes {

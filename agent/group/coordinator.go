@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/firnlog/firn/agent/group/classic"
+	"github.com/firnlog/firn/agent/group/consumer"
 	"github.com/firnlog/firn/agent/group/step"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log"
@@ -35,7 +36,8 @@ type Meta interface {
 
 // Config are the tunables; the zero value of each is its default.
 type Config struct {
-	Classic classic.Config
+	Classic  classic.Config
+	Consumer consumer.Config
 	// SettleTime is how long an agent has to have been there before slots that prefer it are handed to it. Default 1 s.
 	SettleTime time.Duration
 	// VacantStep is how long an agent leaves a slot without an owner to each of those whom it prefers. Default 500 ms.
@@ -76,7 +78,9 @@ func (c *Config) Validate() error {
 	if c.Metrics == nil {
 		c.Metrics = NewMetrics(nil)
 	}
-	return errors.Join(append(errs, c.Classic.Validate())...)
+	errs = append(errs, c.Classic.Validate(), c.Consumer.Validate())
+	c.Consumer.ClassicMembersMax = c.Classic.SizeMax
+	return errors.Join(errs...)
 }
 
 // Coordinator coordinates the groups of the slots that this agent owns. Safe for concurrent use.
@@ -91,6 +95,7 @@ type Coordinator struct {
 	kick   chan struct{} // makes manage look
 	timers timers
 	done   completions
+	names  topicNames
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -106,6 +111,13 @@ type slot struct {
 	groups map[string]*Group
 	// claiming is the epoch that a claim under way expects, plus one; 0: none is.
 	claiming uint64
+}
+
+// topicNames are the names of all topics, for groups that match expressions with them.
+type topicNames struct {
+	mu      sync.Mutex // guards the rest
+	version uint64     // that list is of; 0: none yet
+	list    []string   // replaced, never modified
 }
 
 // New makes a coordinator; Start lets it claim slots.

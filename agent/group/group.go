@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/firnlog/firn/agent/group/classic"
+	"github.com/firnlog/firn/agent/group/consumer"
 	"github.com/firnlog/firn/agent/group/step"
 	"github.com/firnlog/firn/metastore"
 	"github.com/firnlog/firn/metastore/entry"
@@ -112,6 +113,8 @@ func (g *Group) restore(have *state.Group, members []step.Member) (step.Machine,
 		return nil, nil //nolint:nilnil // there is none, and that is no error
 	case step.KindClassic:
 		return classic.Load(g.id, &g.c.cfg.Classic, have.Generation, have.Record, have.Complete, each, time.Now())
+	case step.KindConsumer:
+		return consumer.Load(&g.c.cfg.Consumer, g.id, have.Generation, have.Record, each, have.Complete, time.Now())
 	}
 	return nil, fmt.Errorf("groups of kind %d are of a newer firn", have.Kind)
 }
@@ -140,6 +143,7 @@ func (g *Group) run(eff step.Effects) {
 	default:
 		g.held = append(g.held, held{g.proposed, eff.Answers})
 	}
+	g.downgrade()
 }
 
 // tell answers those who still wait.

@@ -33,6 +33,7 @@ func Load(b []byte) (*State, error) {
 		return nil, fmt.Errorf("%w: snapshot at %d has level %d, this build knows %d",
 			ErrFeatureLevel, l.s.n, l.s.featureLevel, MaxFeatureLevel)
 	}
+	l.s.topicsN = l.s.n
 	return l.s, nil
 }
 

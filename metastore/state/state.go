@@ -43,6 +43,7 @@ type State struct {
 	configs []entry.Config // cluster-wide, sorted by name
 	objects objects
 	groups  groups
+	topicsN uint64 // the last entry that changed topics; not part of the state
 
 	hasher  hash.Hash
 	scratch []byte
@@ -89,6 +90,9 @@ func (s *State) Apply(n uint64, value []byte, e *entry.Entry, r *Results) error 
 	r.reset()
 	s.n = n
 	s.applyEntry(e, r)
+	if r.TopicsChanged {
+		s.topicsN = n
+	}
 	s.extendChain(value, r)
 	return nil
 }
@@ -243,6 +247,10 @@ func (s *State) HashAt(n uint64) ([32]byte, bool) {
 	}
 	return s.ring[(n-s.first)%HashRing], true
 }
+
+// TopicsN moves whenever topics, partition counts or configs have changed: who has looked at them under one may look away until it
+// is another one. It starts anew with each State, and agents need not agree on it.
+func (s *State) TopicsN() uint64 { return s.topicsN }
 
 // LogTime is the log's clock, Unix milliseconds; 0 before the first agent joined.
 func (s *State) LogTime() int64 { return s.logTime }

@@ -1,7 +1,9 @@
 package consumer
 
 import (
+	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"iter"
@@ -13,6 +15,20 @@ import (
 	"github.com/firnlog/firn/agent/group/step"
 	"github.com/firnlog/firn/metastore/entry"
 )
+
+// ParseMigration reads a policy by the name that Apache Kafka gives it, in any case of letters.
+func ParseMigration(s string) (Migration, error) {
+	for m, name := range migrations {
+		if strings.EqualFold(s, name) {
+			return Migration(m), nil
+		}
+	}
+	return 0, fmt.Errorf("no such migration policy %q: it is one of %s", s, strings.Join(migrations[:], ", "))
+}
+
+var migrations = [...]string{Bidirectional: "bidirectional", Upgrade: "upgrade", Downgrade: "downgrade", Disabled: "disabled"}
+
+func (m Migration) String() string { return migrations[m] }
 
 // Migration says which way a group may change its protocol while it has members.
 type Migration uint8
@@ -27,11 +43,11 @@ const (
 func (m Migration) upgrades() bool   { return m == Bidirectional || m == Upgrade }
 func (m Migration) downgrades() bool { return m == Bidirectional || m == Downgrade }
 
-// Config is the settings of all groups of an agent. The zero value has the defaults of Apache Kafka.
+// Config is the settings of all groups of an agent. The zero value of each is its default, which is Apache Kafka's.
 type Config struct {
-	// HeartbeatInterval is what members are told. 0 is 5 s.
+	// HeartbeatInterval is what members are told. Default 5 s.
 	HeartbeatInterval time.Duration
-	// SessionTimeout is how long a member may be silent. 0 is 45 s. Classic members bring their own.
+	// SessionTimeout is how long a member may be silent. Default 45 s. Classic members bring their own.
 	SessionTimeout time.Duration
 	// MembersMax bounds the members of a group. 0 is no bound.
 	MembersMax int
@@ -41,18 +57,17 @@ type Config struct {
 	Migration Migration
 }
 
-func (c *Config) heartbeatInterval() time.Duration {
-	if c.HeartbeatInterval == 0 {
-		return 5 * time.Second
+// Validate reports every problem and fills in defaults.
+func (c *Config) Validate() error {
+	c.HeartbeatInterval = cmp.Or(c.HeartbeatInterval, 5*time.Second)
+	c.SessionTimeout = cmp.Or(c.SessionTimeout, 45*time.Second)
+	switch {
+	case c.HeartbeatInterval < 0 || c.SessionTimeout < 0 || c.MembersMax < 0 || c.ClassicMembersMax < 0 || c.Migration > Disabled:
+		return errors.New("group: a limit of consumer groups is negative, or no such migration policy")
+	case c.HeartbeatInterval >= c.SessionTimeout:
+		return fmt.Errorf("group: members that send a heartbeat every %s would not outlive a session timeout of %s", c.HeartbeatInterval, c.SessionTimeout)
 	}
-	return c.HeartbeatInterval
-}
-
-func (c *Config) sessionTimeout() time.Duration {
-	if c.SessionTimeout == 0 {
-		return 45 * time.Second
-	}
-	return c.SessionTimeout
+	return nil
 }
 
 // regexInterval is how often a group matches its expressions with all topics at most: each costs time for each topic.
@@ -82,6 +97,7 @@ type Group struct {
 
 	// Invariant: targetEpoch ≤ epoch. Members' targets are those of targetEpoch.
 	epoch, targetEpoch int32
+	written            int32  // the epoch as the last write has it
 	assignor           string // of the last target
 	topicsHash         uint64 // of what is subscribed to, as the last epoch saw it
 
@@ -149,7 +165,7 @@ type topicSet struct {
 // New makes a group without members. Its epochs go on from generation.
 func New(cfg *Config, id string, generation int32) *Group {
 	return &Group{
-		id: id, cfg: cfg, epoch: generation, targetEpoch: generation, assignor: Uniform,
+		id: id, cfg: cfg, epoch: generation, targetEpoch: generation, written: generation, assignor: Uniform,
 		members: make(map[string]*member), instances: make(map[string]*member), sets: make(map[string]*topicSet),
 		owners: make(map[entry.UUID][]*member), touched: make(map[string]bool), gone: make(map[string]bool),
 	}
@@ -194,8 +210,8 @@ func Load(
 // Kind is that of consumer groups.
 func (g *Group) Kind() uint32 { return step.KindConsumer }
 
-// Generation is the group's epoch.
-func (g *Group) Generation() int32 { return g.epoch }
+// Generation is the group's epoch, as the state has it once all that was written is applied.
+func (g *Group) Generation() int32 { return g.written }
 
 // Members counts members, static ones that are away among them.
 func (g *Group) Members() int { return len(g.members) }
@@ -274,7 +290,7 @@ func (g *Group) wakeBy(at time.Time) {
 
 // alive starts a member's session anew.
 func (g *Group) alive(m *member, now time.Time) {
-	timeout := g.cfg.sessionTimeout()
+	timeout := g.cfg.SessionTimeout
 	if m.classic != nil {
 		timeout = m.classic.session
 	}
@@ -351,7 +367,7 @@ func (g *Group) flush(e *step.Effects) {
 	for _, id := range slices.Sorted(maps.Keys(g.touched)) {
 		w.Puts = append(w.Puts, step.Member{ID: id, Record: g.members[id].appendTo(nil)})
 	}
-	g.changed, g.bumped = false, false
+	g.changed, g.bumped, g.written = false, false, g.epoch
 	clear(g.touched)
 	clear(g.gone)
 	e.Write = w

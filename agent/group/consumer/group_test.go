@@ -24,6 +24,9 @@ type bench struct {
 
 func newBench(t *testing.T, topics map[string]int32) *bench {
 	b := &bench{t: t, topics: newTopics(topics), now: time.Unix(1_700_000_000, 0)}
+	if err := b.cfg.Validate(); err != nil {
+		t.Fatal(err)
+	}
 	b.g = New(&b.cfg, "g", 0)
 	return b
 }
@@ -526,7 +529,7 @@ func TestAClassicGroupIsUpgradedAndComesBack(t *testing.T) {
 	if code, why := Upgrades(&b.cfg, d); code != step.None {
 		t.Fatalf("%d %s", code, why)
 	}
-	b.g = FromClassic(&b.cfg, "g", d, b.topics, b.now)
+	b.g = FromClassic(&b.cfg, "g", d, nil, b.topics, b.now)
 	if code := b.g.ClassicHeartbeat("c1", "", 7, b.now); code != step.RebalanceInProgress {
 		t.Fatalf("a classic member of an upgraded group hears %d", code)
 	}
@@ -597,7 +600,7 @@ func TestMigrationPolicy(t *testing.T) {
 	}{{Bidirectional, true, true}, {Upgrade, true, false}, {Downgrade, false, true}, {Disabled, false, false}} {
 		b := newBench(t, map[string]int32{"a": 4})
 		d := classicGroup(b.topics)
-		g := FromClassic(&b.cfg, "g", d, b.topics, b.now)
+		g := FromClassic(&b.cfg, "g", d, nil, b.topics, b.now)
 		b.cfg.Migration = c.policy
 		if code, _ := Upgrades(&b.cfg, d); (code == step.None) != c.up {
 			t.Errorf("policy %d: upgrade gets code %d", c.policy, code)
@@ -626,7 +629,7 @@ func TestMigrationPolicy(t *testing.T) {
 
 func TestClassicMembersThatDoNotComeBack(t *testing.T) {
 	b := newBench(t, map[string]int32{"a": 4})
-	b.g = FromClassic(&b.cfg, "g", classicGroup(b.topics), b.topics, b.now)
+	b.g = FromClassic(&b.cfg, "g", classicGroup(b.topics), nil, b.topics, b.now)
 	b.beat(join("m1", "a"), step.None)
 	for i := range 12 { // c1 is told to join and only sends heartbeats; c2 joins and never syncs
 		b.g.ClassicHeartbeat("c1", "", 7, b.now)
@@ -647,7 +650,7 @@ func TestClassicMembersThatDoNotComeBack(t *testing.T) {
 
 func TestJoinsOfTheClassicProtocolThatAreRefused(t *testing.T) {
 	b := newBench(t, map[string]int32{"a": 4})
-	b.g = FromClassic(&b.cfg, "g", classicGroup(b.topics), b.topics, b.now)
+	b.g = FromClassic(&b.cfg, "g", classicGroup(b.topics), nil, b.topics, b.now)
 	b.beat(join("m1", "a"), step.None)
 	ask := func(change func(r *classic.JoinRequest)) step.Answer {
 		r := &classic.JoinRequest{
@@ -693,7 +696,7 @@ func TestJoinsOfTheClassicProtocolThatAreRefused(t *testing.T) {
 // BenchmarkHeartbeat is a heartbeat that changes nothing, in a group of 1 000 members.
 func BenchmarkHeartbeat(b *testing.B) {
 	topics := newTopics(map[string]int32{"a": 1000})
-	var cfg Config
+	cfg := Config{HeartbeatInterval: 5 * time.Second, SessionTimeout: 45 * time.Second}
 	now := time.Unix(1_700_000_000, 0)
 	g := New(&cfg, "g", 0)
 	for i := range 1000 {
@@ -721,7 +724,7 @@ func BenchmarkHeartbeat(b *testing.B) {
 // BenchmarkJoin is a member that joins a group of 1 000 and leaves it again: two epochs, a target, and what is written of it.
 func BenchmarkJoin(b *testing.B) {
 	topics := newTopics(map[string]int32{"a": 1000})
-	var cfg Config
+	cfg := Config{HeartbeatInterval: 5 * time.Second, SessionTimeout: 45 * time.Second}
 	now := time.Unix(1_700_000_000, 0)
 	g := New(&cfg, "g", 0)
 	for i := range 999 {

@@ -141,7 +141,7 @@ func (g *Group) heartbeat(now time.Time, h *Heartbeat, topics Topics, e *step.Ef
 	had, epochHad := m.assigned, m.epoch
 	g.reconcile(m, NewAssignment(h.Owned), h.Owned != nil, now)
 
-	a := HeartbeatAnswer{MemberID: m.id, MemberEpoch: m.epoch, Interval: g.cfg.heartbeatInterval()}
+	a := HeartbeatAnswer{MemberID: m.id, MemberEpoch: m.epoch, Interval: g.cfg.HeartbeatInterval}
 	full := h.MemberEpoch == epochJoin || h.Owned != nil && (h.Names != nil || h.Regex != nil)
 	if full || !had.same(m.assigned) {
 		a.Assigned, a.Assignment = true, m.assigned.assignment()

@@ -32,9 +32,13 @@ func Upgrades(cfg *Config, d classic.Description) (step.Code, string) {
 }
 
 // FromClassic makes a group of a classic one, whose members have what their leader gave them. The effect of the next event writes it
-// whole. Requires: Upgrades has nothing against it.
-func FromClassic(cfg *Config, id string, d classic.Description, topics Topics, now time.Time) *Group {
+// whole, and removes members that the state has and the group has no more, which gone lists. Requires: Upgrades has nothing
+// against it.
+func FromClassic(cfg *Config, id string, d classic.Description, gone []string, topics Topics, now time.Time) *Group {
 	g := New(cfg, id, d.Generation)
+	for _, id := range gone {
+		g.gone[id] = true
+	}
 	for _, cm := range d.Members {
 		m := &member{
 			id: cm.ID, instance: cm.InstanceID, clientID: cm.ClientID, clientHost: cm.Host, rebalance: cm.RebalanceTimeout,

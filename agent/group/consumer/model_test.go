@@ -108,6 +108,9 @@ type world struct {
 
 func newWorld(t *rapid.T) *world {
 	w := &world{t: t, cfg: &Config{}, now: time.Unix(1_700_000_000, 0), topics: newTopics(map[string]int32{"a": 3, "b": 5, "c.x": 1})}
+	if err := w.cfg.Validate(); err != nil {
+		t.Fatal(err)
+	}
 	w.group = New(w.cfg, "g", 0)
 	return w
 }

@@ -167,7 +167,7 @@ func joining(id string) consumer.Heartbeat {
 	return consumer.Heartbeat{MemberID: id, RebalanceMs: 30_000, Names: []string{"t"}, Owned: []consumer.TopicPartitions{}}
 }
 
-func at(id string, epoch int32, owned consumer.Assignment) consumer.Heartbeat {
+func beating(id string, epoch int32, owned consumer.Assignment) consumer.Heartbeat {
 	h := consumer.Heartbeat{MemberID: id, MemberEpoch: epoch, RebalanceMs: -1}
 	if owned != nil {
 		h.Owned = owned
@@ -183,23 +183,23 @@ func TestAConsumerGroupOutlivesItsCoordinator(t *testing.T) {
 			t.Fatalf("alone it has %d of 4", first.Assignment.Len())
 		}
 		w.beat(joining("m2"), step.None)
-		told := w.beat(at("m1", 1, nil), step.None)
+		told := w.beat(beating("m1", 1, nil), step.None)
 		w.failOver(2)
-		if a := w.beat(at("m2", 2, nil), step.None); a.Assigned {
+		if a := w.beat(beating("m2", 2, nil), step.None); a.Assigned {
 			t.Fatalf("after a fail-over m2 has %v, which m1 has not given up", a.Assignment)
 		}
-		w.beat(at("m1", 1, told.Assignment), step.None)
+		w.beat(beating("m1", 1, told.Assignment), step.None)
 		w.failOver(3)
-		second := w.beat(at("m2", 2, nil), step.None)
+		second := w.beat(beating("m2", 2, nil), step.None)
 		if second.Assignment.Len() != 2 || second.MemberEpoch != 2 {
 			t.Fatalf("m2 has %+v", second)
 		}
-		w.beat(at("m1", 2, told.Assignment), step.None)
+		w.beat(beating("m1", 2, told.Assignment), step.None)
 		ops := w.log.ops
 		for range 5 {
 			time.Sleep(5 * time.Second)
-			w.beat(at("m1", 2, nil), step.None)
-			w.beat(at("m2", 2, nil), step.None)
+			w.beat(beating("m1", 2, nil), step.None)
+			w.beat(beating("m2", 2, nil), step.None)
 		}
 		if w.log.ops != ops {
 			t.Errorf("heartbeats wrote %d times", w.log.ops-ops)
@@ -213,7 +213,7 @@ func TestAConsumerGroupOutlivesItsCoordinator(t *testing.T) {
 		if d, _, _ := w.c.DescribeConsumer(context.Background(), "g"); d.State != "Empty" {
 			t.Errorf("the group is %s after its members' sessions", d.State)
 		}
-		w.beat(at("m1", 2, nil), step.UnknownMemberID)
+		w.beat(beating("m1", 2, nil), step.UnknownMemberID)
 		if a := w.beat(joining("m1"), step.None); a.MemberEpoch < 3 || a.Assignment.Len() != 4 {
 			t.Errorf("joined again: %+v", a)
 		}
@@ -222,8 +222,8 @@ func TestAConsumerGroupOutlivesItsCoordinator(t *testing.T) {
 
 func TestWhatIsNoMemberOfAConsumerGroup(t *testing.T) {
 	coordinated(t, group.Config{}, func(t *testing.T, w *coordinatedWorld) {
-		w.beat(at("m1", 3, nil), step.UnknownMemberID)
-		w.beat(at("m1", -1, nil), step.UnknownMemberID)
+		w.beat(beating("m1", 3, nil), step.UnknownMemberID)
+		w.beat(beating("m1", -1, nil), step.UnknownMemberID)
 		if _, code, _ := w.c.DescribeConsumer(context.Background(), "g"); code != step.GroupIDNotFound {
 			t.Errorf("a group that is not there is described with code %d", code)
 		}
@@ -231,14 +231,14 @@ func TestWhatIsNoMemberOfAConsumerGroup(t *testing.T) {
 			t.Errorf("assigned %v of a topic that is not there", a.Assignment)
 		}
 		w.topic("t", 3)
-		if a := w.beat(at("m1", 1, nil), step.None); a.Assignment.Len() != 3 || a.MemberEpoch != 2 {
+		if a := w.beat(beating("m1", 1, nil), step.None); a.Assignment.Len() != 3 || a.MemberEpoch != 2 {
 			t.Errorf("the topic was made: %+v", a)
 		}
 		h := joining("m2")
 		h.Names, h.Regex = nil, new("t.*")
 		w.topic("t2", 2)
 		w.beat(h, step.None)
-		if a := w.beat(at("m2", 3, nil), step.None); a.Assignment.Len() > 0 {
+		if a := w.beat(beating("m2", 3, nil), step.None); a.Assignment.Len() > 0 {
 			_ = a
 		}
 	})
@@ -357,7 +357,7 @@ func TestAGroupChangesItsProtocolAndBackWhileItsMembersGoOn(t *testing.T) {
 		if got := all(); len(got) != 3 {
 			t.Fatalf("the classic members have %v; they have joined again for the new one", got)
 		}
-		a = w.beat(at("new", a.MemberEpoch, a.Assignment), step.None)
+		a = w.beat(beating("new", a.MemberEpoch, a.Assignment), step.None)
 		if a.Assignment.Len() != 1 || slices.Contains(all(), int(a.Assignment[0].Partitions[0])) {
 			t.Errorf("the new member has %v, the others %v", a.Assignment, all())
 		}
@@ -367,13 +367,13 @@ func TestAGroupChangesItsProtocolAndBackWhileItsMembersGoOn(t *testing.T) {
 		_, _, rounds := members[0].now()
 		for range 3 {
 			all()
-			w.beat(at("new", a.MemberEpoch, nil), step.None)
+			w.beat(beating("new", a.MemberEpoch, nil), step.None)
 		}
 		if _, _, still := members[0].now(); still != rounds {
 			t.Errorf("a classic member joined %d times in a group that is stable", still-rounds)
 		}
 
-		w.beat(at("new", -1, nil), step.None)
+		w.beat(beating("new", -1, nil), step.None)
 		if _, code, _ := w.c.DescribeConsumer(ctx, "g"); code != step.GroupIDNotFound {
 			t.Fatalf("the last member of the consumer protocol has gone, and the group is one still: code %d", code)
 		}
@@ -414,7 +414,7 @@ func TestUpgradesAreRefusedByPolicy(t *testing.T) {
 		if err != nil || code != step.InconsistentProtocol {
 			t.Errorf("a classic member joins a consumer group: %d, %v", code, err)
 		}
-		w.beat(at("new", -1, nil), step.None)
+		w.beat(beating("new", -1, nil), step.None)
 		ctx, cancel = context.WithCancel(context.Background())
 		defer cancel()
 		o = w.old(ctx)

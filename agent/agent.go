@@ -177,6 +177,7 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	if a.cache, err = fetch.NewCache(reads, a.bucket); err != nil {
 		return nil, err
 	}
+	a.shareReads()
 	writes := cfg.ingest()
 	writes.Logger, writes.Metrics = parts.Logger, ingest.NewMetrics(registry)
 	if a.ingest, err = ingest.New(writes, a.meta, a.bucket, ingest.SpillTo(a.wal), a.cache); err != nil {

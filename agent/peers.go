@@ -67,6 +67,7 @@ func (a *Agent) servePeers() {
 		Incarnation: func() string { return a.meta.Incarnation().String() },
 		Status:      func() any { return a.Health() },
 		Kafka:       a.kafka.Forwarded,
+		Segments:    a.serveSegment,
 	})
 }
 

@@ -26,9 +26,11 @@ With --rate the loop is open: latency counts from when a record was meant to be 
 every record it delays. The row "lag" says how late the client itself was. With --max the loop is closed and measures
 throughput; its latencies are those of a full pipe.
 
-Latencies are in milliseconds, MB are 10^6 bytes of keys and values. Replay reads with whatever the brokers have cached.`,
-		Example: "  firn bench --rate 20MB/s --duration 1m\n  firn bench --mode produce --max --codec zstd --payload json --json",
-		Args:    arguments(cobra.NoArgs),
+Latencies are in milliseconds, MB are 10^6 bytes of keys and values. Replay reads with whatever the brokers have cached.
+Contend fills a topic and tells how much slower producers and a tail reader are while others replay it.`,
+		Example: "  firn bench --rate 20MB/s --duration 1m\n  firn bench --mode produce --max --codec zstd --payload json --json\n" +
+			"  firn bench --mode contend --rate 10MB/s --duration 10s --pairs 5",
+		Args: arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cfg.Max && cmd.Flags().Changed("rate") {
 				return fmt.Errorf("%w: --rate and --max exclude each other, drop one", client.ErrUsage)
@@ -64,6 +66,9 @@ Latencies are in milliseconds, MB are 10^6 bytes of keys and values. Replay read
 	f.DurationVar(&cfg.Duration, "duration", cfg.Duration, "measured time of each phase")
 	f.DurationVar(&cfg.Warmup, "warmup", cfg.Warmup, "time before it that is not counted")
 	f.DurationVar(&cfg.ReplayTimeout, "replay-timeout", cfg.ReplayTimeout, "how long the replay may take")
+	f.Int64Var(&cfg.FillBytes, "fill-bytes", cfg.FillBytes, "contend: what is there to replay")
+	f.IntVar(&cfg.Pairs, "pairs", cfg.Pairs, "contend: phases without and with replay, each")
+	f.IntVar(&cfg.Replayers, "replayers", cfg.Replayers, "contend: consumers that replay at once")
 	f.StringVar(&rate, "rate", rate, "load over all producers, as records (2000/s) or bytes (10MB/s)")
 	f.BoolVar(&cfg.Max, "max", cfg.Max, "send as fast as --in-flight allows instead")
 	f.IntVar(&cfg.InFlightBytes, "in-flight", cfg.InFlightBytes, "most unacknowledged bytes over all producers")

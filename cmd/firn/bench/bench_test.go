@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -311,6 +312,39 @@ func TestExistingTopicIsKept(t *testing.T) {
 	cfg.Topic = "missing"
 	if _, err := bench.Run(t.Context(), cfg); !errors.Is(err, kerr.UnknownTopicOrPartition) {
 		t.Errorf("missing topic: %v", err)
+	}
+}
+
+func TestContend(t *testing.T) {
+	c := newCluster(t)
+	cfg := small(c)
+	cfg.Mode, cfg.FillBytes, cfg.Pairs, cfg.Replayers = "contend", 100_000, 2, 2
+	r, err := bench.Run(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, p := range r.Phases {
+		names = append(names, p.Name)
+		if p.Errors != 0 || p.Missing != 0 || p.Ack.Count != 300 || p.E2E.Count != 300 || (p.ReplayMBPS > 0) != (p.Name == "replayed") {
+			t.Errorf("%+v", p)
+		}
+	}
+	if !slices.Equal(names, []string{"quiet", "replayed", "replayed", "quiet"}) {
+		t.Errorf("phases %v", names)
+	}
+	if got := r.Contention; got == nil || got.Pairs != 2 || got.AckP50 <= 0 || got.AckP99 <= 0 || got.E2EP50 <= 0 || got.E2EP99 <= 0 || got.ReplayMBPS <= 0 {
+		t.Errorf("%+v", got)
+	}
+	var text strings.Builder
+	if err := r.WriteText(&text); err != nil || !strings.Contains(text.String(), "replayed ÷ quiet, median of 2 pairs") {
+		t.Errorf("%v\n%s", err, text.String())
+	}
+	cfg.Pairs, cfg.Replayers, cfg.FillBytes = 0, 0, 0
+	for _, flag := range []string{"--pairs", "--replayers", "--fill-bytes"} {
+		if err := cfg.Validate(); !strings.Contains(fmt.Sprint(err), flag) {
+			t.Errorf("%s is not named in %v", flag, err)
+		}
 	}
 }
 

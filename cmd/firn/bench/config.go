@@ -16,8 +16,8 @@ import (
 	"github.com/firnlog/firn/cmd/firn/client"
 )
 
-// Modes lists what Config.Mode may name; "all" runs the others in their order.
-const Modes = "produce|e2e|replay|all"
+// Modes lists what Config.Mode may name; "all" runs those before it in their order.
+const Modes = "produce|e2e|replay|all|contend"
 
 // Payloads lists what Config.Payload may name.
 const Payloads = "random|json"
@@ -35,6 +35,9 @@ type Config struct {
 	Warmup            time.Duration // not counted
 	Duration          time.Duration // counted, of each phase
 	ReplayTimeout     time.Duration
+	FillBytes         int64 // what is there to replay in the contend mode
+	Pairs             int   // of phases without and with replay, in the contend mode
+	Replayers         int
 	Rate              Rate // over all producers
 	Max               bool // closed loop instead of Rate
 	InFlightBytes     int  // most unacknowledged bytes over all producers
@@ -57,6 +60,7 @@ func DefaultConfig() Config {
 	return Config{
 		Partitions: 16, ReplicationFactor: -1, Mode: "all",
 		Warmup: 5 * time.Second, Duration: 30 * time.Second, ReplayTimeout: 5 * time.Minute,
+		FillBytes: 1 << 30, Pairs: 3, Replayers: 1,
 		Rate: Rate{Bytes: 10e6}, InFlightBytes: 64 << 20, RecordsMax: 100_000_000,
 		RecordBytes: 1024, Payload: "random", Producers: 4, Linger: 5 * time.Millisecond, BatchBytes: 1_000_000,
 		Codec: "none", Acks: "all",
@@ -91,7 +95,12 @@ func (c Config) Validate() error {
 	if !slices.Contains(strings.Split(Payloads, "|"), c.Payload) {
 		wrong("--payload: %q is unknown, choose %s", c.Payload, Payloads)
 	}
-	if c.Acks == "0" && c.runs("e2e") {
+	if c.Mode == "contend" {
+		within("pairs", c.Pairs, 1, 1000)
+		within("replayers", c.Replayers, 1, 1000)
+		within("fill-bytes", int(c.FillBytes), 1, 1<<50)
+	}
+	if c.Acks == "0" && (c.runs("e2e") || c.runs("contend")) {
 		wrong("--acks 0: end-to-end needs to know what was stored, choose all or 1, or --mode produce")
 	}
 	lasting("warmup", c.Warmup, 0)
@@ -117,7 +126,9 @@ func (c Config) Validate() error {
 }
 
 // runs reports whether a mode runs a phase.
-func (c Config) runs(phase string) bool { return c.Mode == phase || c.Mode == "all" }
+func (c Config) runs(phase string) bool {
+	return c.Mode == phase || c.Mode == "all" && phase != "contend"
+}
 
 // keyBytes is the size of a key where there are keys.
 const keyBytes = 8

@@ -4,9 +4,15 @@
 // # What is measured
 //
 //   - produce: time from when a record was meant to be sent to its acknowledgement.
+//
 //   - e2e: time from when a record was meant to be sent to its arrival at a consumer in this process (one clock).
+//
 //   - replay: throughput of a fresh consumer reading the topic from its start. The brokers' caches are as they are: a
 //     cold read of Apache Kafka needs its page cache dropped, one of firn a restarted agent.
+//
+//   - contend: what a replay costs others. The topic is filled, then produce and e2e are measured at once in pairs of phases, one
+//     alone (quiet) and one while consumers read what was filled from the start, over and over (replayed). The result is the
+//     median ratio within the pairs, so that load of other programs on the machine cancels out.
 //
 // # Open and closed loop
 //

@@ -28,6 +28,8 @@ type Result struct {
 	WarmupS     float64 `json:"warmup_s"`
 	Phases      []Phase `json:"phases"`
 	Kept        bool    `json:"kept"` // the topic was not deleted
+	// Contention is what the contend mode is for.
+	Contention *Contention `json:"contention,omitempty"`
 }
 
 // Phase is one measurement. Seconds, Records and Bytes count what was acknowledged (read, for replay) after the warmup.
@@ -48,6 +50,8 @@ type Phase struct {
 	Lag Latency `json:"lag_ms"`
 	// CPUSeconds is what this process used over the whole phase, warmup included; -1 where unknown.
 	CPUSeconds float64 `json:"cpu_s"`
+	// ReplayMBPS is what the replayers beside the load read.
+	ReplayMBPS float64 `json:"replay_mb_per_s,omitempty"`
 }
 
 // throughput fills in what follows from the counts.
@@ -100,5 +104,12 @@ func (r Result) WriteText(w io.Writer) error {
 			_, _ = fmt.Fprintf(t, "%s\t\t\t\t\t\t%s\n", lead, cpu)
 		}
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if c := r.Contention; c != nil {
+		_, _ = fmt.Fprintf(w, "\nreplayed ÷ quiet, median of %d pairs: ack p50 %.2f, p99 %.2f; e2e p50 %.2f, p99 %.2f; replayed at %.1f MB/s\n",
+			c.Pairs, c.AckP50, c.AckP99, c.E2EP50, c.E2EP99, c.ReplayMBPS)
+	}
+	return nil
 }

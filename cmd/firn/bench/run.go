@@ -79,6 +79,9 @@ func Run(ctx context.Context, cfg Config) (result Result, err error) {
 // phases runs what the mode asks for and appends to result.
 func phases(ctx context.Context, cfg Config, brokers []string, adm *kadm.Client, run uint64, result *Result) error {
 	l := newLoad(cfg, result.Topic, newPayload(cfg.Payload, run, cfg.RecordBytes, cfg.Seed))
+	if cfg.runs("contend") {
+		return contend(ctx, cfg, l, brokers, adm, result)
+	}
 	if cfg.runs("produce") {
 		cfg.logger().Info("produce", "topic", result.Topic, "seconds", l.end().Seconds())
 		p, err := l.alone(ctx, "produce")

@@ -31,6 +31,8 @@ type Report struct {
 	Objects         int               `json:"objects"`
 	CollectionEpoch uint64            `json:"collection_epoch"`
 	FeatureLevel    uint32            `json:"feature_level"`
+	Groups          int               `json:"groups"`
+	Offsets         int               `json:"committed_offsets"`
 	Agents          []AgentReport     `json:"agents"`
 	Store           map[string]string `json:"store"`
 	Problems        []string          `json:"problems"`
@@ -55,6 +57,9 @@ func (r *Report) Lines() []string {
 		fmt.Sprintf("trimmed to    n=%d", r.TrimmedTo),
 		fmt.Sprintf("state         %d topics, %d partitions, %d objects, collection epoch %d, feature level %d",
 			r.Topics, r.Partitions, r.Objects, r.CollectionEpoch, r.FeatureLevel),
+	}
+	if r.Groups > 0 {
+		lines = append(lines, fmt.Sprintf("groups        %d, with %d committed offsets", r.Groups, r.Offsets))
 	}
 	if r.Replayed > 0 {
 		lines = append(lines, fmt.Sprintf("replayed      %d entries, chain hash %s", r.Replayed, r.ChainHash))
@@ -331,6 +336,7 @@ func (v *replayer) finish(ctx context.Context, l log.Log, p pointer) {
 	r.Topics, r.Partitions = st.TopicCount(), st.PartitionCount()
 	r.Objects, _ = st.ObjectCount()
 	r.CollectionEpoch, r.FeatureLevel = st.CollectionEpoch(), st.FeatureLevel()
+	r.Groups, r.Offsets = st.GroupCount(), st.OffsetCount()
 	live := make(map[log.Incarnation]bool)
 	if members, err := l.Members(ctx); err == nil {
 		for _, m := range members {

@@ -396,6 +396,11 @@ func TestRestoreBringsGroupsBack(t *testing.T) {
 		if r := commit(b, 0, 30); r.Code != state.OK {
 			t.Error(r.Code)
 		}
+		look := c.store.Open("look")
+		defer func() { _ = look.Close() }()
+		if report, err := metastore.Status(t.Context(), look, c.bucket); err != nil || report.Groups != 1 || report.Offsets != 2 {
+			t.Errorf("%+v, %v", report, err)
+		}
 	})
 }
 

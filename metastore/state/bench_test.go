@@ -326,13 +326,13 @@ var memoryCases = []struct {
 	{"producer", 100_000, 130, func(t testing.TB, n int) func() *state.State {
 		return func() *state.State { return producersOf(t, n) }
 	}},
-	{"group", 100_000, 320, func(t testing.TB, n int) func() *state.State { // its id of 25 bytes, its first offset included
+	{"group", 50_000, 320, func(t testing.TB, n int) func() *state.State { // its id of 25 bytes, its first offset included
 		return func() *state.State { return groupsOf(t, n, 1) }
 	}},
-	{"offset", 500_000, 70, func(t testing.TB, n int) func() *state.State { // in groups of 10, their cost included
+	{"offset", 200_000, 70, func(t testing.TB, n int) func() *state.State { // in groups of 10, their cost included
 		return func() *state.State { return groupsOf(t, n/10, 10) }
 	}},
-	{"offset-of-many", 500_000, 44, func(t testing.TB, n int) func() *state.State { // in groups of 1 000, which grow by an eighth
+	{"offset-of-many", 200_000, 44, func(t testing.TB, n int) func() *state.State { // in groups of 1 000, which grow by an eighth
 		return func() *state.State { return groupsOf(t, n/1000, 1000) }
 	}},
 }

@@ -3,7 +3,6 @@ package state_test
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -61,10 +60,6 @@ func (m *machine) end(group string) *entry.DeleteGroup {
 // at is an offset without anything that is optional.
 func at(topic byte, partition uint32, offset int64) entry.GroupOffset {
 	return entry.GroupOffset{Topic: topicID(topic), Partition: partition, Offset: offset, ExpireMs: -1}
-}
-
-func (m *machine) members(group string) []string {
-	return slices.Collect(maps.Keys(maps.Collect(m.s.Group(group).Members())))
 }
 
 // committed lists a group's offsets as topic/partition=offset.

@@ -19,6 +19,12 @@
 // more, so after one barrier each of its entries is known to be applied or known never to be; the latter's proposals go to the
 // front of the queue, in order, under a new incarnation.
 //
+// # Feature levels
+//
+// What an op needs of whoever applies it is its feature level (entry.Level). An entry carries the highest of its ops'; an op above the
+// cluster's is refused before it reaches the log. The cluster's level is moved by SetFeatureLevel: a new log's by the first
+// agent, together with its join, an old one's by the agent of the lowest node id once all agents have supported a higher one for a while.
+//
 // # Goroutines
 //
 // Open starts all of them: the applier (reads, watches, applies; the only writer of the state), the watchdog, the

@@ -1,5 +1,5 @@
 // Package state is the state machine that every agent applies the metastore's log to: agents, topics, the index of where
-// each partition's records are, producer states, the collection epoch and the feature level.
+// each partition's records are, producer states, consumer groups, the collection epoch and the feature level.
 //
 // The owner (package metastore) reads entries in order of n, decodes them with metastore/entry and calls Apply. Readers
 // call the other methods under the owner's read lock; what they return must not be used after the lock is released,
@@ -22,6 +22,20 @@
 // that offsets [Base, End) are the raw bytes [Position, Position+Size) of a block of an object. Rows are appended by Append, one
 // per unbroken stretch of accepted batches in a block, and replaced by Relocate. Offsets that no row covers were removed by
 // key compaction or given up. An object lives while rows name it; then it is retired and waits for the collector.
+//
+// # Groups
+//
+// Consumer groups hash to Slots slots. A ClaimSlot makes an agent a slot's owner, and its n the slot's coordinator epoch; every op
+// of a group names both, and one whose proposer is not the owner under that epoch is refused (StaleCoordinator). So a
+// coordinator that was replaced can do nothing more, without any clock: what it proposes comes after the claim, or had come
+// before it and its successor, who has applied its own claim, has seen it. A slot keeps its owner when that leaves; whoever finds
+// it so claims it.
+//
+// A group is made by its first update or commit and goes by DeleteGroup alone. Its record and its members' are bytes of the
+// coordinator (agent/group). Offsets are kept by topic id and go with their topic. A change that is too large for an op comes in
+// several, all but the last not Complete: a new owner that meets an incomplete group starts a rebalance.
+//
+// All this is of feature level 2. Below it no op of groups is taken and no snapshot has any.
 //
 // Formats (snapshot, chain hash, results) are in docs/formats.md.
 package state

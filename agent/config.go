@@ -27,6 +27,8 @@ type Config struct {
 	AdvertiseMode AdvertiseMode
 	// Internal is the host:port by which other agents reach this one; empty where it has none to do with.
 	Internal string
+	// TrustedProxies are addresses and networks (10.0.0.0/8) of load balancers; see kafka.Config.
+	TrustedProxies []string
 	// Zone is where the agent runs; empty where that does not matter.
 	Zone string
 	// Version is the build, for people.
@@ -335,7 +337,9 @@ func (c *Config) fetch() fetch.Config {
 }
 
 func (c *Config) kafka() kafka.Config {
+	proxies, _ := c.trustedProxies() // Validate tells
 	return kafka.Config{
+		TrustedProxies:  proxies,
 		ProduceBytesMax: c.RequestBytes, RequestBytesMax: c.OtherRequestBytes,
 		ConnectionInFlightBytes: c.ConnectionInFlightBytes, InFlightBytes: c.InFlightBytes,
 		StrangerBytes: c.StrangerBytes, QueuedBytes: c.QueuedBytes, WorkBytes: c.WorkBytes, DecompressBytes: c.DecompressBytes,
@@ -368,6 +372,9 @@ func (c *Config) Validate() error {
 		errs = append(errs, errors.New("agent: the name is empty"))
 	}
 	errs = append(errs, validateListeners(c.listeners())...)
+	if _, err := c.trustedProxies(); err != nil {
+		errs = append(errs, err)
+	}
 	if c.Internal != "" {
 		if err := ValidateAddress(c.Internal); err != nil {
 			errs = append(errs, fmt.Errorf("agent: internal address %w", err))

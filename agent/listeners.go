@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"regexp"
 	"strconv"
 	"strings"
 
+	"github.com/firnlog/firn/agent/kafka"
 	"github.com/firnlog/firn/agent/peer"
 	"github.com/firnlog/firn/metastore/entry"
 )
@@ -36,6 +38,19 @@ func (c *Config) listeners() []Listener {
 		list = append(list, Listener{DefaultListener, c.Advertise})
 	}
 	return append(list, c.Listeners...)
+}
+
+// trustedProxies are the networks of TrustedProxies.
+func (c *Config) trustedProxies() ([]netip.Prefix, error) {
+	var list []netip.Prefix
+	for _, v := range c.TrustedProxies {
+		p, err := kafka.ParsePrefix(v)
+		if err != nil {
+			return nil, fmt.Errorf("agent: trusted proxy %q %w", v, err)
+		}
+		list = append(list, p)
+	}
+	return list, nil
 }
 
 // Addresses are the listeners for people: the address alone of one without a name, name=address with commas between else.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/firnlog/firn/agent/fetch"
@@ -89,6 +90,9 @@ type Config struct {
 	// AcceptsPerSecond is how many connections of one address are served a second; more wait, and are not refused.
 	// Default 1000.
 	AcceptsPerSecond int
+	// TrustedProxies are the load balancers' networks: they may say by the PROXY protocol whom they speak for, and where they do
+	// not, bounds of one address are not theirs.
+	TrustedProxies []netip.Prefix
 	// FirstRequestBytesMax bounds the first request of a connection unless it is a Produce, and FirstRequestTimeout the time
 	// until it is there. Defaults 64 KiB and 30 s.
 	FirstRequestBytesMax int

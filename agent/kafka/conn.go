@@ -21,8 +21,9 @@ type conn struct {
 	s        *Server
 	nc       net.Conn
 	listener string          // that it came by
-	from     netip.Addr      // the client's, as admission counts it; zero where unknown
+	from     netip.Addr      // the client's, as admission counts it; zero where unknown. Guarded by Server.mu until it is served
 	visitor  *visitor        // what it shares with others of its address; nil where that is unknown
+	early    []byte          // what was read before there was a reader
 	left     atomic.Bool     // admission has counted it out
 	at       time.Time       // when it was accepted
 	ctx      context.Context // ends with the connection
@@ -72,13 +73,19 @@ type answer struct {
 }
 
 func newConn(s *Server, nc net.Conn, listener string) *conn {
+	if s.trusts(nc.RemoteAddr()) {
+		nc = &proxied{Conn: nc}
+	}
 	c := &conn{
-		s: s, nc: nc, listener: listener, from: addressOf(nc.RemoteAddr()), at: time.Now(),
+		s: s, nc: nc, listener: listener, at: time.Now(),
 		understood: make(chan struct{}),
 		slots:      make(chan struct{}, s.cfg.ConnectionRequests),
 		budget:     newBudget(kinds, s.cfg.ConnectionInFlightBytes, nil),
 		crowded:    make(chan struct{}, 1),
 		hungUp:     make(chan struct{}),
+	}
+	if _, ok := nc.(*proxied); !ok {
+		c.from = addressOf(nc.RemoteAddr())
 	}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	return c
@@ -86,7 +93,10 @@ func newConn(s *Server, nc net.Conn, listener string) *conn {
 
 // run serves the connection until it ends, and closes it. It is the reader.
 func (c *conn) run() {
-	err := c.read()
+	err := c.arrive()
+	if err == nil {
+		err = c.read()
+	}
 	switch {
 	case c.draining():
 		err = errDraining
@@ -120,6 +130,7 @@ func (c *conn) fail(err error) {
 // read hands frames to the executor until one cannot be had.
 func (c *conn) read() error {
 	fr := frameReader{c: c}
+	fr.got, c.early = copy(fr.head[:], c.early), nil
 	for {
 		f, err := fr.next()
 		if err != nil {

@@ -31,7 +31,7 @@
 //	answers     records of Fetch answers, until they were written
 //	decompress  what checking compressed batches takes
 //
-// One address gets three quarters of each at most. One small request and one small answer of each connection go without, so
+// One address gets three quarters of each at most; a trusted proxy's without a header counts as no address, see proxy.go. One small request and one small answer of each connection go without, so
 // that who asks for one thing after the other is served however crowded it is. A connection that is slow to send or to take
 // what it holds a budget for is closed when others wait for that budget, and a long poll that holds some, or holds up requests
 // that do, ends. Connections are bounded in all and per address, where a

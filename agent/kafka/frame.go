@@ -67,7 +67,7 @@ func (fr *frameReader) next() (*frame, error) {
 			n, err := io.ReadAtLeast(c.nc, fr.head[fr.got:], need-fr.got)
 			fr.got += n
 			if foreign := sniff(fr.head[:fr.got]); err != nil && foreign != "" {
-				return nil, fmt.Errorf("%w: looks like %s", errForeign, foreign)
+				return nil, c.foreign(foreign)
 			}
 			if err != nil {
 				return nil, late(err)
@@ -78,7 +78,7 @@ func (fr *frameReader) next() (*frame, error) {
 			continue
 		}
 		if foreign := sniff(fr.head[:fr.got]); foreign != "" {
-			return nil, fmt.Errorf("%w: looks like %s", errForeign, foreign)
+			return nil, c.foreign(foreign)
 		}
 		return nil, fmt.Errorf("%w: %d bytes, %d to %d allowed", errFrameSize, size, headerBytesMin, most)
 	}
@@ -104,6 +104,14 @@ func (fr *frameReader) next() (*frame, error) {
 		return nil, fmt.Errorf("%w: %s of %d bytes, %d allowed%s", errFrameSize, kmsg.NameForKey(key), size, limit, first)
 	}
 	return fr.body(int(fr.size()), key == keyProduce)
+}
+
+// foreign is the error of a client that speaks something else.
+func (c *conn) foreign(what string) error {
+	if _, trusted := c.nc.(*proxied); what == proxyProtocol && !trusted {
+		return fmt.Errorf("%w: looks like %s, which is taken from --trusted-proxies alone", errForeign, what)
+	}
+	return fmt.Errorf("%w: looks like %s", errForeign, what)
 }
 
 func (fr *frameReader) size() int64 { return int64(int32(binary.BigEndian.Uint32(fr.head[:]))) }
@@ -357,6 +365,8 @@ func late(err error) error {
 	return err
 }
 
+const proxyProtocol = "the PROXY protocol"
+
 // sniff names a protocol that people point at a Kafka port by mistake.
 func sniff(head []byte) string {
 	if len(head) >= 3 && head[0] == 0x16 && head[1] == 3 {
@@ -369,7 +379,7 @@ func sniff(head []byte) string {
 	case "GET ", "HEAD", "POST", "PUT ", "OPTI", "DELE", "PATC", "CONN", "PRI ":
 		return "HTTP"
 	case "PROX", "\r\n\r\n":
-		return "the PROXY protocol"
+		return proxyProtocol
 	case "SSH-":
 		return "SSH"
 	}
@@ -403,7 +413,7 @@ func (c *conn) draining() bool {
 // gone reports whether err is only the client's going away.
 func gone(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
-		errors.Is(err, io.ErrClosedPipe) || errors.Is(err, errDraining) || errors.Is(err, errIdle) || errors.Is(err, errDisplaced) || errors.Is(err, errGone) ||
+		errors.Is(err, io.ErrClosedPipe) || errors.Is(err, errDraining) || errors.Is(err, errIdle) || errors.Is(err, errDisplaced) || errors.Is(err, errGone) || errors.Is(err, errRefused) ||
 		errors.Is(err, ErrClosed) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) // it left with answers on their way
 }

@@ -10,6 +10,9 @@ import (
 // look asks the system for the state of nc's socket and takes nothing from it. A connection that is none of the system's is
 // open as far as is known.
 func look(nc net.Conn) lineState {
+	if p, ok := nc.(*proxied); ok {
+		nc = p.Conn
+	}
 	s, ok := nc.(syscall.Conn)
 	if !ok {
 		return lineOpen

@@ -29,6 +29,7 @@ type Metrics struct {
 	refused        *prometheus.CounterVec
 	displaced      prometheus.Counter
 	paced          prometheus.Counter
+	proxied        *prometheus.CounterVec
 	faulty         *prometheus.CounterVec
 	produceLate    prometheus.Counter
 	fetchSessions  prometheus.Gauge
@@ -67,6 +68,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			"Connections closed at once: too many in all, too many of one address, or the agent is draining."), []string{"reason"}),
 		displaced: prometheus.NewCounter(counter("connections_displaced_total", "Connections that never asked for anything, closed to make room for others.")),
 		paced:     prometheus.NewCounter(counter("connections_paced_total", "Connections that were let in later because their address makes too many.")),
+		proxied: prometheus.NewCounterVec(counter("proxied_connections_total",
+			"Connections of trusted proxies by the PROXY protocol header they began with."), []string{"header"}),
 		faulty: prometheus.NewCounterVec(counter("connections_faulty_total",
 			"Connections closed for what the client did: foreign protocol, malformed request, size out of bounds, slow, other."), []string{"reason"}),
 		produceLate: prometheus.NewCounter(counter("produce_timeouts_total",
@@ -76,11 +79,14 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	if reg != nil {
 		reg.MustRegister(m.requests, m.requestSeconds, m.errors, m.inFlightBytes, m.inFlightLimit, m.fetchBytes, m.fetchLimit,
-			m.queuedBytes, m.queuedLimit, m.workBytes, m.workLimit, m.budgetWait, m.displaced, m.paced,
+			m.queuedBytes, m.queuedLimit, m.workBytes, m.workLimit, m.budgetWait, m.displaced, m.paced, m.proxied,
 			m.connections, m.connLimit, m.accepted, m.refused, m.faulty, m.produceLate, m.fetchSessions, m.evicted)
 	}
 	for _, reason := range []string{refusedFull, refusedAddress, refusedDraining} {
 		m.refused.WithLabelValues(reason)
+	}
+	for _, kind := range []string{proxyV1, proxyV2, proxyLocal, proxyNone, proxyBad} {
+		m.proxied.WithLabelValues(kind)
 	}
 	for _, reason := range faultReasons {
 		m.faulty.WithLabelValues(reason)

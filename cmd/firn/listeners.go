@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/firnlog/firn/agent"
+	"github.com/firnlog/firn/agent/kafka"
 )
 
 // socket is one listener for Kafka clients.
@@ -40,6 +41,12 @@ func checkNamed(rule func(string) error) func(string) error {
 		}
 		return rule(address)
 	}
+}
+
+// checkNetwork judges an address or a network.
+func checkNetwork(v string) error {
+	_, err := kafka.ParsePrefix(v)
+	return err
 }
 
 // listeners puts --kafka and --advertise together and returns every problem of the two.

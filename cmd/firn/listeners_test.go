@@ -31,6 +31,9 @@ func TestListenersAreJudgedTogether(t *testing.T) {
 		"no address":                {[]string{"--kafka", "a=10.0.0.1"}, "is not host:port"},
 		"advertised at every host":  {[]string{"--kafka", "a=10.0.0.1:1", "--advertise", "a=:1"}, "has no host"},
 		"advertised at no port":     {[]string{"--kafka", "a=10.0.0.1:1", "--advertise", "a=h:0"}, "has no port from 1"},
+		"trusted":                   {[]string{"--trusted-proxies", "10.0.0.0/8,::1"}, ""},
+		"trusted host":              {[]string{"--trusted-proxies", "lb.example.net"}, `"lb.example.net" is no IP address and no network`},
+		"trusted too far":           {[]string{"--trusted-proxies", "10.0.0.5/8"}, "has bits beyond its length; write 10.0.0.0/8, or 10.0.0.5"},
 		"too many":                  {[]string{"--kafka", "a=h:1,b=h:2,c=h:3,d=h:4,e=h:5,f=h:6,g=h:7,h=h:8,i=h:9,j=h:10,k=h:11,l=h:12,m=h:13,n=h:14,o=h:15,p=h:16,q=h:17"}, "at most 16"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -63,6 +63,7 @@ func (s *serving) declare() *settings.Set {
 		string(agent.AdvertiseDirect), string(agent.AdvertiseProxy))
 	set.Text(&s.internal, "internal", "address that other agents connect to, in a network of their own; where not set, a free port at the host of --kafka").Check(checkListen)
 	set.Text(&s.agent.Internal, "advertise-internal", "host:port by which other agents reach --internal; where not set, that address, or its port at the host of --advertise").Check(checkReach)
+	set.List(&s.agent.TrustedProxies, "trusted-proxies", "addresses and networks (10.0.0.0/8) of load balancers: from these alone PROXY protocol headers, which are optional, are taken; without one their connections share no limit per address").Check(checkNetwork)
 	set.Text(&s.http, "http", "address of health, metrics and profiles").Check(checkListen)
 	set.Text(&s.agent.Zone, "zone", "where this agent runs; empty where that does not matter")
 	s.stores.declare(set)

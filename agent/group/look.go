@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/firnlog/firn/agent/group/classic"
+	"github.com/firnlog/firn/agent/group/consumer"
 	"github.com/firnlog/firn/agent/group/step"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
@@ -19,19 +20,6 @@ const (
 
 // consumerProtocol is the protocol type of members that say what topics they read, in a form that this package knows.
 const consumerProtocol = "consumer"
-
-// consumers is a machine of the consumer protocol, as far as offsets and lists are concerned.
-type consumers interface {
-	step.Machine
-	State() string
-	Generation() int32
-	Members() int
-	// CheckCommit says whether a member may commit, and with None, the function says it of each partition.
-	CheckCommit(member string, epoch int32, version int16) (Code, func(topic entry.UUID, partition int32) Code)
-	CheckFetch(member string, epoch int32) Code
-	// SubscribesTo says whether a member reads a topic.
-	SubscribesTo(topic entry.UUID) bool
-}
 
 // Listing is a group as a list has it.
 type Listing struct {
@@ -151,7 +139,7 @@ func (g *Group) listing() (Listing, bool) {
 	case *classic.Group:
 		of := m.Describe()
 		return listClassic(g.id, &of), true
-	case consumers:
+	case *consumer.Group:
 		return Listing{ID: g.id, Type: TypeConsumer, ProtocolType: consumerProtocol, State: m.State(), Members: m.Members()}, true
 	}
 	return Listing{}, false

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/firnlog/firn/agent/group/classic"
+	"github.com/firnlog/firn/agent/group/consumer"
 	"github.com/firnlog/firn/agent/group/step"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
@@ -98,7 +99,7 @@ func (g *Group) checkCommit(req *Commit, now time.Time) (generation int32, judge
 			return 0, nil, code
 		}
 		return max(req.Generation, -1), nil, step.None
-	case consumers:
+	case *consumer.Group:
 		code, judge := m.CheckCommit(req.Member, req.Generation, req.Version)
 		if code != step.None {
 			return 0, nil, code
@@ -172,7 +173,7 @@ func (c *Coordinator) CheckFetch(id, member string, epoch int32) Code {
 		return code
 	}
 	defer g.release()
-	if m, ok := g.machine.(consumers); ok {
+	if m, ok := g.machine.(*consumer.Group); ok {
 		return m.CheckFetch(member, epoch)
 	}
 	return step.None
@@ -246,7 +247,7 @@ func (g *Group) deletable() Code {
 		if m.State() != classic.Empty {
 			return step.NonEmptyGroup
 		}
-	case consumers:
+	case *consumer.Group:
 		if m.Members() > 0 {
 			return step.NonEmptyGroup
 		}
@@ -277,7 +278,7 @@ func (g *Group) reading() (reads func(entry.UUID) bool, code Code) {
 			}
 		})
 		return func(topic entry.UUID) bool { return ids[topic] }, step.None
-	case consumers:
+	case *consumer.Group:
 		if m.Members() > 0 {
 			return m.SubscribesTo, step.None
 		}

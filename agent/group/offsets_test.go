@@ -10,6 +10,7 @@ import (
 
 	"github.com/firnlog/firn/agent/group"
 	"github.com/firnlog/firn/agent/group/classic"
+	"github.com/firnlog/firn/agent/group/consumer"
 	"github.com/firnlog/firn/agent/group/step"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log"
@@ -383,6 +384,86 @@ func TestExpiryDoesNotRaceACommit(t *testing.T) {
 		synctest.Wait()
 		if code := <-done; code != step.None || l.offset("g", orders, 0) != 1 {
 			t.Errorf("%v; committed is %d", code, l.offset("g", orders, 0))
+		}
+	})
+}
+
+// Members of the consumer protocol commit under their epoch; what is behind is told so, and groups of theirs are looked at with
+// the API of their own.
+func TestOffsetsOfConsumerGroups(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newOneLog(t)
+		orders, clicks := l.topic("orders", 1), l.topic("clicks", 1)
+		c := coordinator(t, l)
+		beat := func(member string, epoch int32, names []string, owned []consumer.TopicPartitions) consumer.HeartbeatAnswer {
+			t.Helper()
+			a, code, err := c.ConsumerHeartbeat(t.Context(), "g", consumer.Heartbeat{
+				Version: 1, MemberID: member, MemberEpoch: epoch, ClientID: "c", ClientHost: "/127.0.0.1", RebalanceMs: 30_000, Names: names, Owned: owned,
+			})
+			if code != step.None || err != nil {
+				t.Fatalf("heartbeat: %v, %v, %s", code, err, a.Message)
+			}
+			return a
+		}
+		a := beat("m", 0, []string{"orders"}, []consumer.TopicPartitions{})
+		for !a.Assigned || len(a.Assignment) == 0 {
+			a = beat("m", a.MemberEpoch, nil, nil)
+		}
+		commit := func(member string, epoch int32, version int16, offset int64) step.Code {
+			_, code := c.CommitOffsets(t.Context(), &group.Commit{
+				Group: "g", Member: member, Generation: epoch, Version: version, Offsets: []entry.GroupOffset{at(orders, 0, offset), at(clicks, 0, offset)},
+			})
+			return code
+		}
+		for why, x := range map[string]struct {
+			member  string
+			epoch   int32
+			version int16
+			want    step.Code
+		}{
+			"another member":                  {"x", a.MemberEpoch, 9, step.UnknownMemberID},
+			"nobody, while there is a member": {"", -1, 9, step.UnknownMemberID},
+			"an epoch to come":                {"m", a.MemberEpoch + 1, 9, step.StaleMemberEpoch},
+			"a version that cannot say so":    {"m", a.MemberEpoch, 8, step.UnsupportedVersion},
+		} {
+			if code := commit(x.member, x.epoch, x.version, 99); code != x.want {
+				t.Errorf("%s: %v, want %v", why, code, x.want)
+			}
+		}
+		if code := commit("m", a.MemberEpoch, 9, 5); code != step.None || l.offset("g", orders, 0) != 5 {
+			t.Errorf("%v; committed is %d", code, l.offset("g", orders, 0))
+		}
+		for why, x := range map[string]struct {
+			member string
+			epoch  int32
+			want   step.Code
+		}{
+			"anybody": {"", -1, step.None}, "the member": {"m", a.MemberEpoch, step.None},
+			"another epoch": {"m", a.MemberEpoch + 1, step.StaleMemberEpoch}, "another member": {"x", a.MemberEpoch, step.UnknownMemberID},
+		} {
+			if code := c.CheckFetch("g", x.member, x.epoch); code != x.want {
+				t.Errorf("fetch by %s: %v, want %v", why, code, x.want)
+			}
+		}
+		if codes, code := c.DeleteOffsets(t.Context(), "g", []entry.GroupPartition{{Topic: orders}, {Topic: clicks}}); code != step.None ||
+			!slices.Equal(codes, []step.Code{step.GroupSubscribedToTopic, step.None}) {
+			t.Errorf("delete offsets: %v, %v", codes, code)
+		}
+		if code := c.DeleteGroup(t.Context(), "g"); code != step.NonEmptyGroup {
+			t.Errorf("delete: %v", code)
+		}
+		if _, code := c.Describe("g"); code != step.GroupIDNotFound {
+			t.Errorf("described as a classic group: %v", code)
+		}
+		if got, want := c.List(), []group.Listing{{ID: "g", Type: "consumer", ProtocolType: "consumer", State: "Stable", Members: 1}}; !slices.Equal(got, want) {
+			t.Errorf("%+v", got)
+		}
+		beat("m", -1, nil, nil)
+		if code := commit("", -1, 9, 1); code != step.None || l.offset("g", orders, 0) != 1 {
+			t.Errorf("an administrator, once all have left: %v", code)
+		}
+		if code := c.DeleteGroup(t.Context(), "g"); code != step.None || l.exists("g") {
+			t.Errorf("delete: %v", code)
 		}
 	})
 }

@@ -27,9 +27,11 @@ every record it delays. The row "lag" says how late the client itself was. With 
 throughput; its latencies are those of a full pipe.
 
 Latencies are in milliseconds, MB are 10^6 bytes of keys and values. Replay reads with whatever the brokers have cached.
-Contend fills a topic and tells how much slower producers and a tail reader are while others replay it.`,
+Contend fills a topic and tells how much slower producers and a tail reader are while others replay it.
+Commit tells how much slower producers are while groups commit offsets.`,
 		Example: "  firn bench --rate 20MB/s --duration 1m\n  firn bench --mode produce --max --codec zstd --payload json --json\n" +
-			"  firn bench --mode contend --rate 10MB/s --duration 10s --pairs 5",
+			"  firn bench --mode contend --rate 10MB/s --duration 10s --pairs 5\n" +
+			"  firn bench --mode commit --rate 10MB/s --commit-rate 5000",
 		Args: arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cfg.Max && cmd.Flags().Changed("rate") {
@@ -67,8 +69,10 @@ Contend fills a topic and tells how much slower producers and a tail reader are 
 	f.DurationVar(&cfg.Warmup, "warmup", cfg.Warmup, "time before it that is not counted")
 	f.DurationVar(&cfg.ReplayTimeout, "replay-timeout", cfg.ReplayTimeout, "how long the replay may take")
 	f.Int64Var(&cfg.FillBytes, "fill-bytes", cfg.FillBytes, "contend: what is there to replay")
-	f.IntVar(&cfg.Pairs, "pairs", cfg.Pairs, "contend: phases without and with replay, each")
+	f.IntVar(&cfg.Pairs, "pairs", cfg.Pairs, "contend, commit: phases without and with what others do, each")
 	f.IntVar(&cfg.Replayers, "replayers", cfg.Replayers, "contend: consumers that replay at once")
+	f.IntVar(&cfg.Committers, "committers", cfg.Committers, "commit: groups that commit offsets")
+	f.IntVar(&cfg.CommitRate, "commit-rate", cfg.CommitRate, "commit: offsets committed a second, over all groups")
 	f.StringVar(&rate, "rate", rate, "load over all producers, as records (2000/s) or bytes (10MB/s)")
 	f.BoolVar(&cfg.Max, "max", cfg.Max, "send as fast as --in-flight allows instead")
 	f.IntVar(&cfg.InFlightBytes, "in-flight", cfg.InFlightBytes, "most unacknowledged bytes over all producers")

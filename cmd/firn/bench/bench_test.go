@@ -315,6 +315,39 @@ func TestExistingTopicIsKept(t *testing.T) {
 	}
 }
 
+func TestCommit(t *testing.T) {
+	c := newCluster(t)
+	cfg := small(c)
+	cfg.Mode, cfg.Pairs, cfg.Committers, cfg.CommitRate = "commit", 2, 3, 300
+	r, err := bench.Run(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, p := range r.Phases {
+		names = append(names, p.Name)
+		if p.Errors != 0 || p.Ack.Count != 300 {
+			t.Errorf("%+v", p)
+		}
+	}
+	if !slices.Equal(names, []string{"quiet", "committing", "committing", "quiet"}) {
+		t.Errorf("phases %v", names)
+	}
+	if got := r.Commits; got == nil || got.Pairs != 2 || got.Groups != 3 || got.AckP50 <= 0 || got.AckP99 <= 0 || got.PerSecond <= 0 || got.Latency.Count == 0 {
+		t.Errorf("%+v", got)
+	}
+	var text strings.Builder
+	if err := r.WriteText(&text); err != nil || !strings.Contains(text.String(), "committing ÷ quiet, median of 2 pairs") {
+		t.Errorf("%v\n%s", err, text.String())
+	}
+	cfg.Pairs, cfg.Committers, cfg.CommitRate = 0, 0, 0
+	for _, flag := range []string{"--pairs", "--committers", "--commit-rate"} {
+		if err := cfg.Validate(); !strings.Contains(fmt.Sprint(err), flag) {
+			t.Errorf("%s: %v", flag, err)
+		}
+	}
+}
+
 func TestContend(t *testing.T) {
 	c := newCluster(t)
 	cfg := small(c)

@@ -17,7 +17,7 @@ import (
 )
 
 // Modes lists what Config.Mode may name; "all" runs those before it in their order.
-const Modes = "produce|e2e|replay|all|contend"
+const Modes = "produce|e2e|replay|all|contend|commit"
 
 // Payloads lists what Config.Payload may name.
 const Payloads = "random|json"
@@ -36,8 +36,10 @@ type Config struct {
 	Duration          time.Duration // counted, of each phase
 	ReplayTimeout     time.Duration
 	FillBytes         int64 // what is there to replay in the contend mode
-	Pairs             int   // of phases without and with replay, in the contend mode
+	Pairs             int   // of phases without and with what others do, in the contend and commit modes
 	Replayers         int
+	Committers        int  // groups that commit offsets, in the commit mode
+	CommitRate        int  // a second, over all of them
 	Rate              Rate // over all producers
 	Max               bool // closed loop instead of Rate
 	InFlightBytes     int  // most unacknowledged bytes over all producers
@@ -60,7 +62,7 @@ func DefaultConfig() Config {
 	return Config{
 		Partitions: 16, ReplicationFactor: -1, Mode: "all",
 		Warmup: 5 * time.Second, Duration: 30 * time.Second, ReplayTimeout: 5 * time.Minute,
-		FillBytes: 1 << 30, Pairs: 3, Replayers: 1,
+		FillBytes: 1 << 30, Pairs: 3, Replayers: 1, Committers: 100, CommitRate: 5000,
 		Rate: Rate{Bytes: 10e6}, InFlightBytes: 64 << 20, RecordsMax: 100_000_000,
 		RecordBytes: 1024, Payload: "random", Producers: 4, Linger: 5 * time.Millisecond, BatchBytes: 1_000_000,
 		Codec: "none", Acks: "all",
@@ -100,6 +102,11 @@ func (c Config) Validate() error {
 		within("replayers", c.Replayers, 1, 1000)
 		within("fill-bytes", int(c.FillBytes), 1, 1<<50)
 	}
+	if c.Mode == "commit" {
+		within("pairs", c.Pairs, 1, 1000)
+		within("committers", c.Committers, 1, 10_000)
+		within("commit-rate", c.CommitRate, 1, 1_000_000)
+	}
 	if c.Acks == "0" && (c.runs("e2e") || c.runs("contend")) {
 		wrong("--acks 0: end-to-end needs to know what was stored, choose all or 1, or --mode produce")
 	}
@@ -127,7 +134,7 @@ func (c Config) Validate() error {
 
 // runs reports whether a mode runs a phase.
 func (c Config) runs(phase string) bool {
-	return c.Mode == phase || c.Mode == "all" && phase != "contend"
+	return c.Mode == phase || c.Mode == "all" && phase != "contend" && phase != "commit"
 }
 
 // keyBytes is the size of a key where there are keys.

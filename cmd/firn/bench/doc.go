@@ -14,6 +14,9 @@
 //     alone (quiet) and one while consumers read what was filled from the start, over and over (replayed). The result is the
 //     median ratio within the pairs, so that load of other programs on the machine cancels out.
 //
+//   - commit: what commits of offsets cost producers. Produce is measured in pairs of phases, one alone (quiet) and one while groups
+//     without members commit offsets at a rate, in an open loop too.
+//
 // # Open and closed loop
 //
 // With a rate the loop is open: record i has an intended time that does not depend on any answer, and latency counts

@@ -30,6 +30,8 @@ type Result struct {
 	Kept        bool    `json:"kept"` // the topic was not deleted
 	// Contention is what the contend mode is for.
 	Contention *Contention `json:"contention,omitempty"`
+	// Commits is what the commit mode is for.
+	Commits *Commits `json:"commits,omitempty"`
 }
 
 // Phase is one measurement. Seconds, Records and Bytes count what was acknowledged (read, for replay) after the warmup.
@@ -110,6 +112,10 @@ func (r Result) WriteText(w io.Writer) error {
 	if c := r.Contention; c != nil {
 		_, _ = fmt.Fprintf(w, "\nreplayed ÷ quiet, median of %d pairs: ack p50 %.2f, p99 %.2f; e2e p50 %.2f, p99 %.2f; replayed at %.1f MB/s\n",
 			c.Pairs, c.AckP50, c.AckP99, c.E2EP50, c.E2EP99, c.ReplayMBPS)
+	}
+	if c := r.Commits; c != nil {
+		_, _ = fmt.Fprintf(w, "\ncommitting ÷ quiet, median of %d pairs: ack p50 %.2f, p99 %.2f; %.0f commits/s of %d groups, p50 %.2f ms, p99 %.2f ms, max %.2f ms\n",
+			c.Pairs, c.AckP50, c.AckP99, c.PerSecond, c.Groups, c.Latency.P50, c.Latency.P99, c.Latency.Max)
 	}
 	return nil
 }

@@ -82,6 +82,9 @@ func phases(ctx context.Context, cfg Config, brokers []string, adm *kadm.Client,
 	if cfg.runs("contend") {
 		return contend(ctx, cfg, l, brokers, adm, result)
 	}
+	if cfg.runs("commit") {
+		return committing(ctx, cfg, l, brokers, adm, result)
+	}
 	if cfg.runs("produce") {
 		cfg.logger().Info("produce", "topic", result.Topic, "seconds", l.end().Seconds())
 		p, err := l.alone(ctx, "produce")

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/firnlog/firn/agent/fetch"
+	"github.com/firnlog/firn/agent/group"
 	"github.com/firnlog/firn/agent/ingest"
 	"github.com/firnlog/firn/agent/kafka"
 	"github.com/firnlog/firn/agent/peer"
@@ -79,6 +80,7 @@ type Agent struct {
 	wal    *wal.Log
 	cache  *fetch.Cache
 	ingest *ingest.Pipeline
+	groups *group.Coordinator
 	kafka  *kafka.Server
 	admin  *http.Server
 	// internal and peers are nil where this agent has nothing to do with others.
@@ -185,16 +187,22 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	}
 	a.topics = newTopicMetrics(registry, cfg.MetricsDetail, cfg.MetricsSeries, a.meta.View, a.meta.NodeID)
 	reader := fetch.NewReader(a.meta, a.cache)
+	coordinates := cfg.group()
+	coordinates.Logger, coordinates.Metrics = parts.Logger, group.NewMetrics(registry)
+	if a.groups, err = group.New(coordinates, a.meta); err != nil {
+		return nil, err
+	}
 	serves := cfg.kafka()
 	serves.LogDir = parts.BucketName
 	if cfg.AdvertiseMode == AdvertiseProxy {
 		serves.Balancer, serves.Peers = told[:len(sockets)], a.peers
 	}
 	serves.Logger, serves.Metrics, serves.Traffic = parts.Logger, kafka.NewMetrics(registry), a.topics
-	if a.kafka, err = kafka.New(serves, a.meta, a.ingest, reader); err != nil {
+	if a.kafka, err = kafka.New(serves, a.meta, a.ingest, reader, a.groups); err != nil {
 		return nil, err
 	}
 	a.servePeers()
+	a.groups.Start()
 	for name, socket := range sockets {
 		a.wg.Go(func() {
 			if err := a.kafka.Serve(name, socket); err != nil {
@@ -285,7 +293,11 @@ func (a *Agent) Drain(ctx context.Context) error {
 		return nil
 	}
 	began := time.Now()
-	a.parts.Logger.Info("draining", "agent", a.cfg.Name, "step", "answer what was read, take nothing new")
+	a.parts.Logger.Info("draining", "agent", a.cfg.Name, "step", "hand over consumer groups")
+	if err := a.groups.HandOver(ctx); err != nil {
+		a.parts.Logger.Warn("consumer groups stay without a coordinator until this agent has left", "error", err)
+	}
+	a.parts.Logger.Info("draining", "agent", a.cfg.Name, "step", "answer what was read, take nothing new", "took", time.Since(began).Round(time.Millisecond))
 	err := a.kafka.Drain(ctx)
 	a.parts.Logger.Info("draining", "agent", a.cfg.Name, "step", "commit what was staged", "took", time.Since(began).Round(time.Millisecond))
 	if drainErr := a.ingest.Drain(ctx); err == nil {
@@ -318,6 +330,9 @@ func (a *Agent) stop(ctx context.Context) {
 		}
 		if a.parts.Kafka != nil { // where serving it has not begun
 			_ = a.parts.Kafka.Close()
+		}
+		if a.groups != nil {
+			a.groups.Close()
 		}
 		for _, l := range a.parts.Listeners {
 			_ = l.Close()

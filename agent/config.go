@@ -7,9 +7,12 @@ import (
 	"time"
 
 	"github.com/firnlog/firn/agent/fetch"
+	"github.com/firnlog/firn/agent/group"
+	"github.com/firnlog/firn/agent/group/classic"
 	"github.com/firnlog/firn/agent/ingest"
 	"github.com/firnlog/firn/agent/kafka"
 	"github.com/firnlog/firn/metastore"
+	"github.com/firnlog/firn/metastore/state"
 )
 
 // Config are an agent's settings. The zero value of a number is its default; Validate reports every problem at once.
@@ -109,6 +112,12 @@ type Config struct {
 	BarrierTimeout          time.Duration
 	ProposeTimeout          time.Duration
 
+	// Consumer groups; see classic.Config.
+	GroupSizeMax      int
+	GroupSessionMin   time.Duration
+	GroupSessionMax   time.Duration
+	GroupInitialDelay time.Duration
+
 	// The metastore; see metastore.Config.
 	RegistrationTTL time.Duration
 	EntryBytes      int
@@ -160,6 +169,7 @@ const (
 	GroupProduce   = "Producing"
 	GroupFetch     = "Fetching"
 	GroupKafka     = "Kafka connections and requests"
+	GroupGroups    = "Consumer groups"
 	GroupMetastore = "Metastore"
 	GroupProcess   = "Process"
 )
@@ -185,6 +195,8 @@ const produceTimeoutBound = 4 * time.Minute
 // to an operator.
 func (c *Config) Tunables() []Tunable {
 	in, cache, srv, meta := roomDefaults()
+	var grp classic.Config
+	_ = grp.Validate() // fills in defaults
 	share := c.shares()
 	request := cmp.Or(c.RequestBytes, srv.ProduceBytesMax)
 	t := &table{}
@@ -277,6 +289,13 @@ func (c *Config) Tunables() []Tunable {
 	row(t, "pressure-timeout", &c.PressureTimeout, Duration, srv.PressureTimeout, 100*time.Millisecond, time.Hour,
 		"longest that it may take for 256 KiB, sent or received, while others wait for the memory that it holds")
 
+	t.group = GroupGroups
+	row(t, "group-size-max", &c.GroupSizeMax, Count, grp.SizeMax, 1, state.MaxGroupMembers, "most members of a consumer group")
+	row(t, "group-session-min", &c.GroupSessionMin, Duration, grp.SessionMin, time.Second, time.Hour, "shortest session timeout that a member of a consumer group may ask for")
+	row(t, "group-session-max", &c.GroupSessionMax, Duration, grp.SessionMax, time.Second, 24*time.Hour, "longest session timeout that it may ask for")
+	row(t, "group-initial-delay", &c.GroupInitialDelay, Duration, 500*time.Millisecond, time.Millisecond, time.Minute,
+		"how long the first member of a consumer group waits for others, and again as long as more come, before they share the partitions")
+
 	t.group = GroupMetastore
 	row(t, "barrier-timeout", &c.BarrierTimeout, Duration, srv.BarrierTimeout, 100*time.Millisecond, time.Minute,
 		"bound of a read that must see everything acknowledged elsewhere; clients are then told to try again")
@@ -356,6 +375,12 @@ func (c *Config) kafka() kafka.Config {
 	}
 }
 
+func (c *Config) group() group.Config {
+	return group.Config{Classic: classic.Config{
+		SizeMax: c.GroupSizeMax, SessionMin: c.GroupSessionMin, SessionMax: c.GroupSessionMax, InitialDelay: c.GroupInitialDelay,
+	}}
+}
+
 func (c *Config) metastore() metastore.Config {
 	return metastore.Config{
 		Name: c.Name, Zone: c.Zone, Version: c.Version,
@@ -413,10 +438,10 @@ func (c *Config) Validate() error {
 
 // validateRooms asks the rooms what does not go together.
 func (c *Config) validateRooms() error {
-	in, cache, srv, meta := c.ingest(), c.fetch(), c.kafka(), c.metastore()
+	in, cache, srv, meta, grp := c.ingest(), c.fetch(), c.kafka(), c.metastore(), c.group()
 	var err error
 	if meta.Listeners, err = advertised(c.listeners()); err != nil {
 		return err
 	}
-	return errors.Join(in.Validate(), cache.Validate(), srv.Validate(), meta.Validate())
+	return errors.Join(in.Validate(), cache.Validate(), srv.Validate(), meta.Validate(), grp.Validate())
 }

@@ -61,6 +61,11 @@ func TestEveryNumberIsTunable(t *testing.T) {
 // internal are numbers of the rooms that are no operator's business.
 var internal = []string{
 	"ingest.Config.OpBytes", // follows from the size of an entry
+	// How agents agree on who coordinates groups, and when silence is their own.
+	"group.Config.SettleTime", "group.Config.VacantStep", "group.Config.LateMax",
+	"classic.Config.NewMemberTimeout", // Kafka's, which has no setting for it either
+	// What fits the state's records, and the leader's answer.
+	"classic.Config.MetadataBytes", "classic.Config.AssignmentBytes", "classic.Config.GroupBytes",
 }
 
 // Every number arrives in a room or in the agent itself, and every number of a room can be set.

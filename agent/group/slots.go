@@ -14,6 +14,9 @@ import (
 // retryPause is after how long a claim that was refused is tried again if nothing happens before.
 const retryPause = time.Second
 
+// groupsLevel is the feature level from which on there are groups.
+const groupsLevel = 2
+
 // manager is what the goroutine that looks after slots remembers.
 type manager struct {
 	c *Coordinator
@@ -60,13 +63,17 @@ func (m *manager) look(now time.Time) (next time.Time) {
 	me := [16]byte(m.c.meta.Incarnation())
 	var agents []state.Agent
 	var slots [state.Slots]state.Slot
+	level := uint32(0)
 	m.c.meta.View(func(st *state.State) {
-		agents = st.Agents()
+		agents, level = st.Agents(), st.FeatureLevel()
 		for i := range slots {
 			slots[i] = st.Slot(i)
 		}
 	})
 	live := m.meet(agents, now)
+	if level < groupsLevel { // some agent does not know of groups yet
+		return now.Add(retryPause)
+	}
 	draining := m.c.draining.Load()
 	claims, given := 0, 0
 	for i := range slots {

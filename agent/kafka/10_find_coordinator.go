@@ -1,13 +1,15 @@
 package kafka
 
 import (
+	"slices"
+
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/metastore/state"
 )
 
-// FindCoordinator (10), versions 0 to 6; from 4 on many keys at once. A group's coordinator is the live agent that
-// rendezvous hashing gives its id. Transactions have none: TRANSACTIONAL_ID_AUTHORIZATION_FAILED ends the client's attempt.
+// FindCoordinator (10), versions 0 to 6; from 4 on many keys at once. A group's coordinator is the live agent that owns its
+// slot; while nobody does, clients ask again. Transactions have none: TRANSACTIONAL_ID_AUTHORIZATION_FAILED ends the client's attempt.
 
 // Types of coordinator.
 const (
@@ -31,10 +33,11 @@ func (s *Server) findCoordinator(who audience, req *kmsg.FindCoordinatorRequest)
 		code, why := codeNone, ""
 		switch req.CoordinatorType {
 		case ofGroup:
-			if n, ok := rendezvous(groupKey(key), nodes, anyNode); ok {
-				c.NodeID, c.Host, c.Port = n.id, n.host, n.port
+			owner, _ := s.groups.OwnerOf(key)
+			if i := slices.IndexFunc(nodes, func(n node) bool { return n.id == owner }); i >= 0 {
+				c.NodeID, c.Host, c.Port = nodes[i].id, nodes[i].host, nodes[i].port
 			} else {
-				code, why = codeCoordinatorNotAvailable, "no agent is live"
+				code, why = codeCoordinatorNotAvailable, "no agent coordinates the group at the moment"
 			}
 		case ofTransaction:
 			code, why = codeTransactionalIDDenied, whyNoTransactions

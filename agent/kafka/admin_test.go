@@ -546,6 +546,12 @@ func TestCoordinatorsAndProducerIDs(t *testing.T) {
 		ca, cb := dial(t, server(t, a)), dial(t, server(t, b))
 		req := kmsg.NewPtrFindCoordinatorRequest()
 		req.Version = 4
+		req.CoordinatorKeys = []string{"g"}
+		if res := ask[*kmsg.FindCoordinatorResponse](ca, req); res.Coordinators[0].ErrorCode != 15 || res.Coordinators[0].ErrorMessage == nil {
+			t.Errorf("while nobody coordinates: %+v", res)
+		}
+		req.CoordinatorKeys = nil
+		cl.coordinate(a, b)
 		for i := range 40 {
 			req.CoordinatorKeys = append(req.CoordinatorKeys, fmt.Sprint("group-", i))
 		}

@@ -40,6 +40,8 @@ func (s *Server) answerRoom(msg kmsg.Request) (room int64) {
 		room = s.metadataRoom(req)
 	case *kmsg.FindCoordinatorRequest:
 		room = namedAnswer * int64(len(req.CoordinatorKeys))
+	case *kmsg.LeaveGroupRequest:
+		room = namedAnswer * int64(len(req.Members))
 	case *kmsg.CreateTopicsRequest:
 		room = namedAnswer*int64(len(req.Topics)) + configsAnswer/4*int64(min(len(req.Topics), describedMax))
 	case *kmsg.DeleteTopicsRequest:

@@ -43,7 +43,7 @@ func (i *instant) Read(
 // loop sends one request again and again over a socket and reads the answers.
 func loop(b *testing.B, req kmsg.Request, i *instant, size int64) {
 	b.Helper()
-	s, err := kafka.New(kafka.Config{}, i.agent, i, i)
+	s, err := kafka.New(kafka.Config{}, i.agent, i, i, groups(b, i.agent))
 	if err != nil {
 		b.Fatal(err)
 	}

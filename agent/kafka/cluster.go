@@ -87,21 +87,11 @@ func mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// partitionKey and groupKey are what rendezvous hashing spreads.
+// partitionKey is what rendezvous hashing spreads.
 func partitionKey(topic entry.UUID, partition int32) uint64 {
 	k := mix(binary.BigEndian.Uint64(topic[:8]))
 	k = mix(k ^ binary.BigEndian.Uint64(topic[8:]))
 	return mix(k ^ uint64(uint32(partition)))
-}
-
-func groupKey(group string) uint64 {
-	k := uint64(len(group))
-	for ; len(group) >= 8; group = group[8:] {
-		k = mix(k ^ binary.BigEndian.Uint64([]byte(group[:8])))
-	}
-	var tail [8]byte
-	copy(tail[:], group)
-	return mix(k ^ binary.BigEndian.Uint64(tail[:]))
 }
 
 // weight orders nodes for a key: the highest is chosen.

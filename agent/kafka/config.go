@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/firnlog/firn/agent/fetch"
+	"github.com/firnlog/firn/agent/group/classic"
+	"github.com/firnlog/firn/agent/group/step"
 	"github.com/firnlog/firn/agent/ingest"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
@@ -48,6 +50,18 @@ type Log interface {
 	OffsetForTimestamp(ctx context.Context, topic entry.UUID, partition int32, ts int64) (offset, timestamp int64, err error)
 	// MaxTimestamp returns the offset of the record with the largest timestamp; -1 where there is none.
 	MaxTimestamp(ctx context.Context, topic entry.UUID, partition int32) (offset, timestamp int64, err error)
+}
+
+// Groups is what the protocol needs of group.Coordinator. Codes are Kafka's; an error is the context's.
+type Groups interface {
+	// OwnerOf says which agent coordinates a group: its node id, -1 where nobody does.
+	OwnerOf(group string) (nodeID int32, mine bool)
+	// Join and Sync wait for the other members.
+	Join(ctx context.Context, group string, req classic.JoinRequest) (*classic.Joined, step.Code, error)
+	Sync(ctx context.Context, group string, req classic.SyncRequest) (*classic.Synced, step.Code, error)
+	Heartbeat(ctx context.Context, group, memberID, instanceID string, generation int32) (step.Code, error)
+	// Leave returns a code for each member, or one for all.
+	Leave(ctx context.Context, group string, members []classic.LeaveRequest) ([]step.Code, step.Code, error)
 }
 
 // Traffic learns what went through each topic. It must be safe for concurrent use and must not block.

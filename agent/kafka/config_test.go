@@ -24,7 +24,7 @@ func TestConfigReportsEveryProblem(t *testing.T) {
 			t.Errorf("%q is not reported: %v", part, err)
 		}
 	}
-	if _, err := kafka.New(good, nil, nil, nil); err == nil {
+	if _, err := kafka.New(good, nil, nil, nil, nil); err == nil {
 		t.Error("a server of nothing")
 	}
 }

@@ -75,7 +75,7 @@ func startStack(t testing.TB, store *memlog.Store, bucket *mem.Bucket, name stri
 	for _, f := range tune {
 		f(&cfg)
 	}
-	s, err := kafka.New(cfg, meta, pipeline, fetch.NewReader(meta, cache))
+	s, err := kafka.New(cfg, meta, pipeline, fetch.NewReader(meta, cache), groups(t, meta))
 	must(err)
 	s.Poison()
 	served := make(chan error, 1)

@@ -190,7 +190,7 @@ func Bodies(key, version int16, n int, tagged bool) (list [][]byte) {
 					} else {
 						b = append(b, 0, 1, 'x')
 					}
-				case blob:
+				case blob, kept:
 					if flexible {
 						b = append(b, 0)
 					} else {

@@ -12,6 +12,7 @@ import (
 	"github.com/firnlog/firn/agent/fetch"
 	"github.com/firnlog/firn/agent/ingest"
 	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/metastore/state"
 	"github.com/firnlog/firn/objstore/batch"
 )
@@ -86,7 +87,7 @@ func (c *cluster) join(host string) *agent {
 	c.agents = append(c.agents, a)
 	c.mu.Unlock()
 	res := c.commit(a.incarnation, &entry.Join{
-		Name: host, Zone: "zone-" + host, MaxFeatureLevel: 1, Listeners: []entry.Listener{
+		Name: host, Zone: "zone-" + host, MaxFeatureLevel: state.MaxFeatureLevel, Listeners: []entry.Listener{
 			{Name: "other", Host: "not-" + host, Port: 1}, {Name: "kafka", Host: host, Port: 9092},
 		},
 	})
@@ -96,12 +97,26 @@ func (c *cluster) join(host string) *agent {
 	return a
 }
 
+// coordinate makes the agents own the slots of groups in turn.
+func (c *cluster) coordinate(agents ...*agent) {
+	c.t.Helper()
+	if res := c.commit(agents[0].incarnation, &entry.SetFeatureLevel{Level: state.MaxFeatureLevel}); res.Code != state.OK {
+		c.t.Fatalf("feature level: %v", res.Code)
+	}
+	for i := range state.Slots {
+		a := agents[i%len(agents)]
+		if res := c.commit(a.incarnation, &entry.ClaimSlot{Slot: uint32(i), Owner: a.incarnation}); res.Code != state.OK {
+			c.t.Fatalf("claim slot %d: %v", i, res.Code)
+		}
+	}
+}
+
 // commit orders an op. Agents that are not behind apply it.
 func (c *cluster) commit(incarnation [16]byte, op entry.Op) state.OpResult {
 	c.mu.Lock()
 	c.seqs[incarnation]++
 	e := entry.Entry{
-		Format: entry.Format, FeatureLevel: 1, Incarnation: incarnation, Seq: c.seqs[incarnation],
+		Format: entry.Format, FeatureLevel: entry.Level(op), Incarnation: incarnation, Seq: c.seqs[incarnation],
 		ClockMs: time.Now().UnixMilli(), Ops: []entry.Op{op},
 	}
 	c.entries = append(c.entries, e.AppendTo(nil))
@@ -154,7 +169,7 @@ func (a *agent) notify(changed []state.PartitionRef) {
 	a.subsMu.Lock()
 	defer a.subsMu.Unlock()
 	for s := range a.subs {
-		if slices.ContainsFunc(s.refs, func(ref state.PartitionRef) bool { return slices.Contains(changed, ref) }) {
+		if s.refs == nil || slices.ContainsFunc(s.refs, func(ref state.PartitionRef) bool { return slices.Contains(changed, ref) }) {
 			select {
 			case s.ch <- struct{}{}:
 			default:
@@ -181,6 +196,26 @@ func (a *agent) Propose(ctx context.Context, op entry.Op) (state.OpResult, error
 	a.catchUp()
 	return res, ctx.Err()
 }
+
+// Submit orders op at once.
+func (a *agent) Submit(op entry.Op, done func(state.OpResult, error)) {
+	done(a.Propose(context.Background(), op))
+}
+
+// SubscribeCluster sends after every entry.
+func (a *agent) SubscribeCluster(ch chan<- struct{}) func() {
+	s := &subscription{ch: ch}
+	a.subsMu.Lock()
+	a.subs[s] = true
+	a.subsMu.Unlock()
+	return func() {
+		a.subsMu.Lock()
+		delete(a.subs, s)
+		a.subsMu.Unlock()
+	}
+}
+
+func (a *agent) Incarnation() log.Incarnation { return a.incarnation }
 
 func (a *agent) View(fn func(*state.State)) {
 	a.stMu.RLock()

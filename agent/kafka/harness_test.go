@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/goleak"
 
+	"github.com/firnlog/firn/agent/group"
 	"github.com/firnlog/firn/agent/kafka"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
@@ -33,7 +34,7 @@ func server(t testing.TB, a *agent, tune ...func(*kafka.Config)) *kafka.Server {
 	for _, f := range tune {
 		f(&cfg)
 	}
-	s, err := kafka.New(cfg, a, a, a)
+	s, err := kafka.New(cfg, a, a, a, groups(t, a))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,6 +47,16 @@ func server(t testing.TB, a *agent, tune ...func(*kafka.Config)) *kafka.Server {
 		}
 	})
 	return s
+}
+
+// groups is a coordinator that has not been started: it owns no slots.
+func groups(t testing.TB, meta group.Meta) *group.Coordinator {
+	t.Helper()
+	c, err := group.New(group.Config{}, meta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 // client is one raw connection to a server.

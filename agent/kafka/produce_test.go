@@ -275,7 +275,7 @@ func TestWaitingForRoomHoldsNoValidator(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
 		f := full{a, make(chan struct{})}
-		s, err := kafka.New(kafka.Config{}, a, f, a)
+		s, err := kafka.New(kafka.Config{}, a, f, a, groups(t, a))
 		if err != nil {
 			t.Fatal(err)
 		}

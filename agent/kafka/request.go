@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -19,6 +20,8 @@ type request struct {
 	clientID    string
 	body        []byte // aliases the frame
 	at          time.Time
+	// held is the answer's hold, for handlers that wait long: they give it back meanwhile. nil for a Produce.
+	held *hold
 	// ready is closed when what a Produce staged has its outcome; nil where nothing was staged.
 	ready chan struct{}
 }
@@ -79,6 +82,7 @@ func flexible(key, version int16) bool {
 // until it is answered, is charged first. Errors that are not of the connection's end wrap errMalformed.
 func (s *Server) decode(ctx context.Context, a *answer) (kmsg.Request, error) {
 	r := &a.request
+	r.held = &a.held
 	need, err := s.shapes[r.key].check(r.version, r.body)
 	if err != nil {
 		return nil, fmt.Errorf("%s version %d: %w", kmsg.NameForKey(r.key), r.version, err)
@@ -108,7 +112,22 @@ func decode(r *request) (kmsg.Request, error) {
 	if err := msg.ReadFrom(r.body); err != nil {
 		return nil, fmt.Errorf("%w: %s version %d: %w", errMalformed, kmsg.NameForKey(r.key), r.version, err)
 	}
+	detach(msg)
 	return msg, nil
+}
+
+// detach copies what the decoder left in the frame: bytes, which kmsg does not copy.
+func detach(msg kmsg.Request) {
+	switch req := msg.(type) {
+	case *kmsg.JoinGroupRequest:
+		for i := range req.Protocols {
+			req.Protocols[i].Metadata = bytes.Clone(req.Protocols[i].Metadata)
+		}
+	case *kmsg.SyncGroupRequest:
+		for i := range req.GroupAssignment {
+			req.GroupAssignment[i].MemberAssignment = bytes.Clone(req.GroupAssignment[i].MemberAssignment)
+		}
+	}
 }
 
 // reply is what a handler returns. The zero value is no answer at all.

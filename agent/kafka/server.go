@@ -23,6 +23,7 @@ type Server struct {
 	meta     Metastore
 	producer Producer
 	log      Log
+	groups   Groups
 
 	balancers  map[string]*node // by listener; none where clients see the agents
 	shapes     map[int16]shape
@@ -51,12 +52,12 @@ type Server struct {
 }
 
 // New makes a server; Serve starts it.
-func New(cfg Config, meta Metastore, producer Producer, log Log) (*Server, error) {
+func New(cfg Config, meta Metastore, producer Producer, log Log, groups Groups) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if meta == nil || producer == nil || log == nil {
-		return nil, errors.New("kafka: metastore, producer and log are required")
+	if meta == nil || producer == nil || log == nil || groups == nil {
+		return nil, errors.New("kafka: metastore, producer, log and groups are required")
 	}
 	cfg.Metrics.inFlightLimit.Set(float64(cfg.InFlightBytes))
 	cfg.Metrics.fetchLimit.Set(float64(cfg.FetchInFlightBytes))
@@ -64,7 +65,7 @@ func New(cfg Config, meta Metastore, producer Producer, log Log) (*Server, error
 	cfg.Metrics.workLimit.Set(float64(cfg.WorkBytes))
 	cfg.Metrics.connLimit.Set(float64(cfg.Connections))
 	s := &Server{
-		cfg: cfg, meta: meta, producer: producer, log: log,
+		cfg: cfg, meta: meta, producer: producer, log: log, groups: groups,
 		balancers:  make(map[string]*node),
 		shapes:     shapes(),
 		inFlight:   newBudget(kindInFlight, cfg.InFlightBytes, cfg.Metrics.inFlightBytes),

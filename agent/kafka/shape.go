@@ -42,6 +42,7 @@ const (
 	text
 	nullableText
 	blob       // nullable bytes; left where they are
+	kept       // bytes that the decoded request gets a copy of
 	structs    // each, each followed by tags in flexible versions
 	primitives // an array of bare fields
 	optional   // one struct behind a byte that says whether it is there; flexible versions only
@@ -119,6 +120,7 @@ func elementSizes(sizes []int, t reflect.Type) []int {
 func outlines() map[int16]shape {
 	int8f, int16f, int32f, int64f, uuid := field{size: 1}, field{size: 2}, field{size: 4}, field{size: 8}, field{size: 16}
 	str, nullStr := field{kind: text}, field{kind: nullableText}
+	data := field{kind: kept}
 	int8s := field{kind: primitives, elem: []field{int8f}}
 	int32s, strs := field{kind: primitives, elem: []field{int32f}}, field{kind: primitives, elem: []field{str}}
 	return map[int16]shape{
@@ -138,9 +140,17 @@ func outlines() map[int16]shape {
 			listOf(uuid.from(10), str.to(9), nullStr.from(10)), int8f.from(4), int8f.from(8).to(10), int8f.from(8),
 		}},
 		keyFindCoordinator: {flexible: 3, fields: []field{str.to(3), int8f.from(1), strs.from(4)}},
-		keyListGroups:      {flexible: 3, fields: []field{strs.from(4), strs.from(5)}},
-		keySaslHandshake:   {flexible: math.MaxInt16, fields: []field{str}},
-		keyApiVersions:     {flexible: 3, fields: []field{str.from(3), str.from(3)}},
+		keyJoinGroup: {flexible: 6, fields: []field{
+			str, int32f, int32f.from(1), str, nullStr.from(5), str, listOf(str, data), nullStr.from(8),
+		}},
+		keyHeartbeat:  {flexible: 4, fields: []field{str, int32f, str, nullStr.from(3)}},
+		keyLeaveGroup: {flexible: 4, fields: []field{str, str.to(2), listOf(str, nullStr, nullStr.from(5)).from(3)}},
+		keySyncGroup: {flexible: 4, fields: []field{
+			str, int32f, str, nullStr.from(3), nullStr.from(5), nullStr.from(5), listOf(str, data),
+		}},
+		keyListGroups:    {flexible: 3, fields: []field{strs.from(4), strs.from(5)}},
+		keySaslHandshake: {flexible: math.MaxInt16, fields: []field{str}},
+		keyApiVersions:   {flexible: 3, fields: []field{str.from(3), str.from(3)}},
 		keyCreateTopics: {flexible: 5, fields: []field{
 			listOf(str, int32f, int16f, listOf(int32f, int32s), listOf(str, nullStr)), int32f, int8f,
 		}},
@@ -211,6 +221,10 @@ func (w *walker) fields(fs []field) {
 			w.text(f.kind == nullableText)
 		case blob:
 			w.skip(max(w.length(4), 0))
+		case kept:
+			n := max(w.length(4), 0)
+			w.take(textRoom + n)
+			w.skip(n)
 		case optional:
 			there := w.b
 			if w.skip(1); w.why == "" && int8(there[0]) != -1 {

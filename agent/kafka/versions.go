@@ -13,6 +13,10 @@ const (
 	keyListOffsets             = 2
 	keyMetadata                = 3
 	keyFindCoordinator         = 10
+	keyJoinGroup               = 11
+	keyHeartbeat               = 12
+	keyLeaveGroup              = 13
+	keySyncGroup               = 14
 	keyListGroups              = 16
 	keySaslHandshake           = 17
 	keyApiVersions             = 18
@@ -43,13 +47,17 @@ type api struct {
 // compressed batches (KAFKA-18659), and answered with UNSUPPORTED_VERSION. SaslHandshake is answered, so that a client set
 // up for SASL learns why it cannot go on. Up to 2.10, librdkafka drops a feature unless one exact version is in range:
 // ApiVersions 0, Produce 3 with Fetch 4 (record batches), Produce 7 with Fetch 10 (zstd), InitProducerId 0 (idempotence),
-// ListOffsets 1, OffsetForLeaderEpoch 2; a test holds the table to it.
+// ListOffsets 1, OffsetForLeaderEpoch 2, JoinGroup 0 with SyncGroup 0 and FindCoordinator 0 (groups); a test holds the table to it.
 var apis = [...]api{
 	{key: keyProduce, min: 0, max: 13},
 	{key: keyFetch, min: 4, max: 18},
 	{key: keyListOffsets, min: 1, max: 11},
 	{key: keyMetadata, min: 0, max: 13},
 	{key: keyFindCoordinator, min: 0, max: 6},
+	{key: keyJoinGroup, min: 0, max: 9},
+	{key: keyHeartbeat, min: 0, max: 4},
+	{key: keyLeaveGroup, min: 0, max: 5},
+	{key: keySyncGroup, min: 0, max: 5},
 	{key: keyListGroups, min: 0, max: 5},
 	{key: keySaslHandshake, min: 0, max: 1, hidden: true},
 	{key: keyApiVersions, min: 0, max: 4},
@@ -90,6 +98,14 @@ func (s *Server) serve(ctx context.Context, r *request, msg kmsg.Request) (reply
 		return say(s.metadata(ctx, r.audience(), req)), nil
 	case *kmsg.FindCoordinatorRequest:
 		return say(s.findCoordinator(r.audience(), req)), nil
+	case *kmsg.JoinGroupRequest:
+		return s.joinGroup(ctx, r, req)
+	case *kmsg.HeartbeatRequest:
+		return s.heartbeat(ctx, r, req)
+	case *kmsg.LeaveGroupRequest:
+		return s.leaveGroup(ctx, r, req)
+	case *kmsg.SyncGroupRequest:
+		return s.syncGroup(ctx, r, req)
 	case *kmsg.ListGroupsRequest:
 		return say(s.listGroups(req)), nil
 	case *kmsg.SASLHandshakeRequest:

@@ -41,6 +41,16 @@ func requestFor(t *testing.T, key, version int16, id entry.UUID) kmsg.Request {
 		req.Topics = append(req.Topics, rt)
 	case *kmsg.FindCoordinatorRequest:
 		req.CoordinatorKey, req.CoordinatorKeys = "g", []string{"g", "h"}
+	case *kmsg.JoinGroupRequest:
+		req.Group, req.ProtocolType, req.SessionTimeoutMillis, req.RebalanceTimeoutMillis = "g", "consumer", 10_000, 10_000
+		req.Protocols = append(req.Protocols, kmsg.JoinGroupRequestProtocol{Name: "range", Metadata: []byte{1}})
+	case *kmsg.HeartbeatRequest:
+		req.Group, req.MemberID = "g", "m"
+	case *kmsg.LeaveGroupRequest:
+		req.Group, req.MemberID, req.Members = "g", "m", []kmsg.LeaveGroupRequestMember{{MemberID: "m"}}
+	case *kmsg.SyncGroupRequest:
+		req.Group, req.MemberID = "g", "m"
+		req.GroupAssignment = append(req.GroupAssignment, kmsg.SyncGroupRequestGroupAssignment{MemberID: "m", MemberAssignment: []byte{1}})
 	case *kmsg.SASLHandshakeRequest:
 		req.Mechanism = "PLAIN"
 	case *kmsg.ApiVersionsRequest:
@@ -156,7 +166,7 @@ func TestApiVersionsIsTheTable(t *testing.T) {
 		}
 		// What librdkafka up to 2.10 needs in range, exactly (T1), and clients of Kafka 4 as a floor (T16).
 		for _, need := range [][2]int16{
-			{0, 0}, {0, 3}, {0, 7}, {1, 4}, {1, 10}, {2, 1}, {3, 0}, {10, 0}, {18, 0}, {22, 0}, {23, 2}, {19, 2}, {32, 1},
+			{0, 0}, {0, 3}, {0, 7}, {1, 4}, {1, 10}, {2, 1}, {3, 0}, {10, 0}, {11, 0}, {14, 0}, {18, 0}, {22, 0}, {23, 2}, {19, 2}, {32, 1},
 		} {
 			if r, ok := got[need[0]]; !ok || need[1] < r[0] || need[1] > r[1] {
 				t.Errorf("%s version %d is not advertised", kmsg.NameForKey(need[0]), need[1])

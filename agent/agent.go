@@ -285,6 +285,10 @@ func (a *Agent) fail(err error) {
 	})
 }
 
+// handOverMax bounds how long a drain waits for the metastore to take note that others coordinate consumer groups. Where it
+// does not, they find out when this agent's registration has lapsed.
+const handOverMax = 5 * time.Second
+
 // Drain takes no new connections, answers what was taken in, leaves the cluster and stops. Where ctx ends first the rest is
 // cut off; nothing acknowledged depends on it.
 func (a *Agent) Drain(ctx context.Context) error {
@@ -294,7 +298,9 @@ func (a *Agent) Drain(ctx context.Context) error {
 	}
 	began := time.Now()
 	a.parts.Logger.Info("draining", "agent", a.cfg.Name, "step", "hand over consumer groups")
-	if err := a.groups.HandOver(ctx); err != nil {
+	handOver, cancel := context.WithTimeout(ctx, handOverMax)
+	defer cancel()
+	if err := a.groups.HandOver(handOver); err != nil {
 		a.parts.Logger.Warn("consumer groups stay without a coordinator until this agent has left", "error", err)
 	}
 	a.parts.Logger.Info("draining", "agent", a.cfg.Name, "step", "answer what was read, take nothing new", "took", time.Since(began).Round(time.Millisecond))

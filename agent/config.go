@@ -112,11 +112,13 @@ type Config struct {
 	BarrierTimeout          time.Duration
 	ProposeTimeout          time.Duration
 
-	// Consumer groups; see classic.Config.
+	// Consumer groups; see classic.Config and group.Config.
 	GroupSizeMax      int
 	GroupSessionMin   time.Duration
 	GroupSessionMax   time.Duration
 	GroupInitialDelay time.Duration
+	OffsetsRetention  time.Duration
+	OffsetsExpire     time.Duration
 
 	// The metastore; see metastore.Config.
 	RegistrationTTL time.Duration
@@ -195,8 +197,9 @@ const produceTimeoutBound = 4 * time.Minute
 // to an operator.
 func (c *Config) Tunables() []Tunable {
 	in, cache, srv, meta := roomDefaults()
-	var grp classic.Config
-	_ = grp.Validate() // fills in defaults
+	var coord group.Config
+	_ = coord.Validate() // fills in defaults
+	grp := &coord.Classic
 	share := c.shares()
 	request := cmp.Or(c.RequestBytes, srv.ProduceBytesMax)
 	t := &table{}
@@ -295,6 +298,9 @@ func (c *Config) Tunables() []Tunable {
 	row(t, "group-session-max", &c.GroupSessionMax, Duration, grp.SessionMax, time.Second, 24*time.Hour, "longest session timeout that it may ask for")
 	row(t, "group-initial-delay", &c.GroupInitialDelay, Duration, 500*time.Millisecond, time.Millisecond, time.Minute,
 		"how long the first member of a consumer group waits for others, and again as long as more come, before they share the partitions")
+	row(t, "offsets-retention", &c.OffsetsRetention, Duration, coord.OffsetsRetention, time.Minute, 10*365*24*time.Hour,
+		"how long a consumer group without members keeps the offsets that it committed")
+	row(t, "offsets-expire-interval", &c.OffsetsExpire, Duration, coord.ExpireInterval, time.Second, 24*time.Hour, "how often offsets beyond that are looked for")
 
 	t.group = GroupMetastore
 	row(t, "barrier-timeout", &c.BarrierTimeout, Duration, srv.BarrierTimeout, 100*time.Millisecond, time.Minute,
@@ -376,9 +382,12 @@ func (c *Config) kafka() kafka.Config {
 }
 
 func (c *Config) group() group.Config {
-	return group.Config{Classic: classic.Config{
-		SizeMax: c.GroupSizeMax, SessionMin: c.GroupSessionMin, SessionMax: c.GroupSessionMax, InitialDelay: c.GroupInitialDelay,
-	}}
+	return group.Config{
+		Classic: classic.Config{
+			SizeMax: c.GroupSizeMax, SessionMin: c.GroupSessionMin, SessionMax: c.GroupSessionMax, InitialDelay: c.GroupInitialDelay,
+		},
+		OffsetsRetention: c.OffsetsRetention, ExpireInterval: c.OffsetsExpire,
+	}
 }
 
 func (c *Config) metastore() metastore.Config {

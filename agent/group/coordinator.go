@@ -91,7 +91,9 @@ type Coordinator struct {
 	waiters  atomic.Uint64 // the last Waiter given out
 	draining atomic.Bool
 	// alone: draining, and nobody is there to take over. Nothing may wait any more.
-	alone  atomic.Bool
+	alone atomic.Bool
+	// cut: what this agent proposes does not arrive any more.
+	cut    atomic.Bool
 	kick   chan struct{} // makes manage look
 	timers timers
 	done   completions

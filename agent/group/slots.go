@@ -246,7 +246,10 @@ func (c *Coordinator) claim(i int, epoch uint64, owner [16]byte) bool {
 		c.mu.Lock()
 		c.slots[i].claiming = 0
 		c.mu.Unlock()
-		if err == nil && res.Code == state.OK {
+		switch {
+		case err != nil: // the metastore's client has ended, and this agent with it
+			c.cut.Store(true)
+		case res.Code == state.OK:
 			c.wakeManage()
 		}
 	})
@@ -284,16 +287,23 @@ func (c *Coordinator) HandOver(ctx context.Context) error {
 	again := time.NewTicker(retryPause / 4) // for what is no change of the cluster: nobody is there
 	defer again.Stop()
 	for {
-		me := c.meta.Incarnation()
+		me := [16]byte(c.meta.Incarnation())
 		mine := 0
 		c.meta.View(func(st *state.State) {
+			if _, joined := st.AgentByIncarnation(me); !joined { // others take what was its
+				return
+			}
 			for i := range state.Slots {
-				if st.Slot(i).Owner == [16]byte(me) {
+				if st.Slot(i).Owner == me {
 					mine++
 				}
 			}
 		})
-		if mine == 0 || c.alone.Load() {
+		switch {
+		case mine == 0 || c.alone.Load():
+			return nil
+		case c.cut.Load():
+			c.strand()
 			return nil
 		}
 		c.wakeManage()

@@ -38,8 +38,9 @@ func TestListenersGiveOutTheirOwnAddresses(t *testing.T) {
 		cl.agents = append(cl.agents, lone)
 		cl.mu.Unlock()
 		lone.nodeID = cl.commit(lone.incarnation, &entry.Join{
-			Name: "lone", MaxFeatureLevel: 1, Listeners: []entry.Listener{{Name: "kafka", Host: "lone", Port: 9092}},
+			Name: "lone", MaxFeatureLevel: 2, Listeners: []entry.Listener{{Name: "kafka", Host: "lone", Port: 9092}},
 		}).NodeID
+		cl.coordinate(a)
 		a.topic("t", 20)
 		s := server(t, a)
 		listen := func(name string, ln net.Listener) { go func() { _ = s.Serve(name, ln) }() }

@@ -9,7 +9,7 @@ import (
 )
 
 // FindCoordinator (10), versions 0 to 6; from 4 on many keys at once. A group's coordinator is the live agent that owns its
-// slot; while nobody does, clients ask again. Transactions have none: TRANSACTIONAL_ID_AUTHORIZATION_FAILED ends the client's attempt.
+// slot; while nobody does, clients ask again. Behind a load balancer it is always that. Transactions have none: TRANSACTIONAL_ID_AUTHORIZATION_FAILED ends the client's attempt.
 
 // Types of coordinator.
 const (
@@ -34,6 +34,7 @@ func (s *Server) findCoordinator(who audience, req *kmsg.FindCoordinatorRequest)
 		switch req.CoordinatorType {
 		case ofGroup:
 			owner, _ := s.groups.OwnerOf(key)
+			owner = who.self(owner)
 			if i := slices.IndexFunc(nodes, func(n node) bool { return n.id == owner }); i >= 0 {
 				c.NodeID, c.Host, c.Port = nodes[i].id, nodes[i].host, nodes[i].port
 			} else {

@@ -34,7 +34,9 @@ type HAProxyConfig struct {
 	Stats string // address of the page of statistics, and of metrics
 	// ProxyProtocol tells the agents whom a connection is from, in a header before its first byte.
 	ProxyProtocol bool
-	Servers       []HAProxyServer
+	// Resolver is host:port of a DNS server that is asked for the servers' names again and again, where they may not be known at the start.
+	Resolver string
+	Servers  []HAProxyServer
 }
 
 // HAProxyServer is an agent as the load balancer sees it.

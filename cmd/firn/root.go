@@ -55,6 +55,7 @@ They find it by --brokers, or by a context, see firn context --help.
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, err) })
 	root.AddCommand(newDev(e))
 	root.AddCommand(newAgent(e))
+	root.AddCommand(newHealth(e))
 	root.AddCommand(newMetastore(e))
 	root.AddCommand(newBucket(e))
 	root.AddCommand(newInspect(e))

@@ -118,6 +118,7 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	a.registerSelf(registry)
 	if parts.HTTP != nil {
 		a.admin = newAdmin(a.Health, registry)
+		a.admin.ConnState = newHTTPConns(cfg.HTTPConnections).note
 		a.wg.Go(func() {
 			if err := a.admin.Serve(parts.HTTP); !errors.Is(err, http.ErrServerClosed) {
 				a.fail(fmt.Errorf("serve http: %w", err))

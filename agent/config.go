@@ -100,6 +100,10 @@ type Config struct {
 	DecompressBytes         int
 	FetchSessionBytes       int
 	IdleTimeout             time.Duration
+	ConnectionsMaxAge       time.Duration
+	KeepAliveIdle           time.Duration
+	KeepAliveInterval       time.Duration
+	KeepAliveCount          int
 	FrameTimeout            time.Duration
 	StallTimeout            time.Duration
 	ProduceTimeoutMin       time.Duration
@@ -137,6 +141,8 @@ type Config struct {
 	MetricsDetail Detail
 	MetricsSeries int
 
+	// HTTPConnections bounds the connections of health, metrics and profiles.
+	HTTPConnections int
 	// DrainTimeout bounds a drain.
 	DrainTimeout time.Duration
 }
@@ -287,6 +293,11 @@ func (c *Config) Tunables() []Tunable {
 	row(t, "produce-timeout-max", &c.ProduceTimeoutMax, Duration, srv.ProduceTimeoutMax, time.Second, produceTimeoutBound,
 		"and no longer than this, whatever the client asks for; it is then told to try again")
 	row(t, "idle-timeout", &c.IdleTimeout, Duration, srv.IdleTimeout, time.Second, 24*time.Hour, "a connection without requests is closed after this")
+	row(t, "connections-max-age", &c.ConnectionsMaxAge, Duration, srv.MaxAge, time.Second, 365*24*time.Hour,
+		"how old a connection gets, a tenth more or less, before it is closed at a quiet moment, so that its client comes again to an agent of then")
+	row(t, "keepalive-idle", &c.KeepAliveIdle, Duration, srv.KeepAliveIdle, time.Second, time.Hour, "how long a connection is silent before TCP asks whether its client is there")
+	row(t, "keepalive-interval", &c.KeepAliveInterval, Duration, srv.KeepAliveInterval, time.Second, time.Hour, "how long TCP waits for an answer to that")
+	row(t, "keepalive-count", &c.KeepAliveCount, Count, srv.KeepAliveCount, 1, 100, "how often TCP asks in vain before the connection is closed")
 	row(t, "frame-timeout", &c.FrameTimeout, Duration, srv.FrameTimeout, 100*time.Millisecond, time.Hour, "longest from a request's first byte to its last")
 	row(t, "stall-timeout", &c.StallTimeout, Duration, srv.StallTimeout, 100*time.Millisecond, time.Hour, "longest that a client may take for 256 KiB of an answer")
 	row(t, "pressure-timeout", &c.PressureTimeout, Duration, srv.PressureTimeout, 100*time.Millisecond, time.Hour,
@@ -324,6 +335,8 @@ func (c *Config) Tunables() []Tunable {
 		"memory of the process under any load, apart from the cluster's metadata: budgets that are not set are shares of it, and the garbage collector works harder near it")
 	row(t, "metrics-series", &c.MetricsSeries, Count, 10_000, 100, 10_000_000,
 		"most series that topics and partitions make in /metrics; those there is no room for are counted together")
+	row(t, "http-connections", &c.HTTPConnections, Count, 256, 1, 100_000,
+		"open connections of health, metrics and profiles; for one more the oldest that is idle makes room, or it is closed")
 	row(t, "drain-timeout", &c.DrainTimeout, Duration, 30*time.Second, time.Second, time.Hour, "longest that a drain may take")
 	return t.rows
 }
@@ -371,6 +384,7 @@ func (c *Config) kafka() kafka.Config {
 		ConnectionRequests: c.ConnectionRequests, Connections: c.Connections,
 		ConnectionsPerAddress: c.ConnectionsPerAddress, AcceptsPerSecond: c.AcceptsPerSecond,
 		FirstRequestBytesMax: c.FirstRequestBytes, FirstRequestTimeout: c.FirstRequestTimeout, PressureTimeout: c.PressureTimeout,
+		MaxAge: c.ConnectionsMaxAge, KeepAliveIdle: c.KeepAliveIdle, KeepAliveInterval: c.KeepAliveInterval, KeepAliveCount: c.KeepAliveCount,
 		IdleTimeout: c.IdleTimeout, FrameTimeout: c.FrameTimeout, StallTimeout: c.StallTimeout,
 		ProduceTimeoutMin: c.ProduceTimeoutMin, ProduceTimeoutMax: c.ProduceTimeoutMax,
 		FetchBytesMax: c.FetchBytes, FetchInFlightBytes: c.FetchInFlightBytes, FetchWaitMax: c.FetchWait,

@@ -114,6 +114,13 @@ type Config struct {
 	// PressureTimeout bounds the time for 256 KiB of a request or an answer while others wait for the memory that it takes.
 	// Default 5 s.
 	PressureTimeout time.Duration
+	// MaxAge is about how old a connection gets, a tenth more or less, before it is closed at a quiet moment: its client comes
+	// again, to whichever agent it finds then. Default 1 h.
+	MaxAge time.Duration
+	// KeepAliveIdle is how long a connection is silent before the system asks whether its client is there, KeepAliveInterval how
+	// long it waits for an answer, and KeepAliveCount how often it asks. Defaults 30 s, 10 s and 6.
+	KeepAliveIdle, KeepAliveInterval time.Duration
+	KeepAliveCount                   int
 	// IdleTimeout closes a connection without requests. Default 10 min.
 	IdleTimeout time.Duration
 	// FrameTimeout bounds the time from a request's first byte to its last, or to the next 256 KiB of it. Default 30 s.
@@ -197,8 +204,12 @@ func (c *Config) Validate() error {
 	count("work bytes", &c.WorkBytes, 32<<20)
 	count("fetch bytes max", &c.FetchBytesMax, 16<<20)
 	count("fetch in-flight bytes", &c.FetchInFlightBytes, 64<<20)
+	count("keepalive count", &c.KeepAliveCount, 6)
 	count("fetch sessions", &c.FetchSessions, 1000)
 	count("fetch session bytes", &c.FetchSessionBytes, 16<<20)
+	period("max age", &c.MaxAge, time.Hour)
+	period("keepalive idle", &c.KeepAliveIdle, 30*time.Second)
+	period("keepalive interval", &c.KeepAliveInterval, 10*time.Second)
 	period("idle timeout", &c.IdleTimeout, 10*time.Minute)
 	period("frame timeout", &c.FrameTimeout, 30*time.Second)
 	period("first request timeout", &c.FirstRequestTimeout, 30*time.Second)

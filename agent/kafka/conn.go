@@ -26,6 +26,7 @@ type conn struct {
 	early    []byte          // what was read before there was a reader
 	left     atomic.Bool     // admission has counted it out
 	at       time.Time       // when it was accepted
+	retire   time.Time       // when it is old
 	ctx      context.Context // ends with the connection
 	cancel   context.CancelCauseFunc
 
@@ -84,6 +85,7 @@ func newConn(s *Server, nc net.Conn, listener string) *conn {
 		crowded:    make(chan struct{}, 1),
 		hungUp:     make(chan struct{}),
 	}
+	c.retire = c.at.Add(s.life(s.came.Add(1)))
 	if _, ok := nc.(*proxied); !ok {
 		c.from = addressOf(nc.RemoteAddr())
 	}
@@ -100,6 +102,8 @@ func (c *conn) run() {
 	switch {
 	case c.draining():
 		err = errDraining
+	case errors.Is(err, errAged):
+		c.s.cfg.Metrics.aged.Inc()
 	case errors.Is(err, io.EOF):
 		c.sendsNoMore()
 	default:
@@ -109,6 +113,9 @@ func (c *conn) run() {
 		c.finish()
 	}
 	c.wg.Wait()
+	if errors.Is(err, errAged) || errors.Is(err, errDraining) {
+		c.part()
+	}
 	c.fail(err) // where nothing failed before
 	if err := context.Cause(c.ctx); gone(err) {
 		c.s.cfg.Logger.Debug("connection ended", "remote", c.nc.RemoteAddr(), "reason", err)

@@ -51,6 +51,9 @@ func (s *Server) Sessions() int {
 	return len(s.sessions.byID)
 }
 
+// Life is how old the nth connection may get.
+func (s *Server) Life(n uint64) time.Duration { return s.life(n) }
+
 // Conns is how many connections there are.
 func (s *Server) Conns() int {
 	s.mu.Lock()

@@ -56,6 +56,9 @@ type frameReader struct {
 // next reads a frame. io.EOF is the clean end between frames.
 func (fr *frameReader) next() (*frame, error) {
 	c, cfg := fr.c, &fr.c.s.cfg
+	if time.Since(c.retire) > ageGrace {
+		return nil, errAged
+	}
 	if err := fr.awaitFirst(); err != nil {
 		return nil, err
 	}
@@ -130,6 +133,16 @@ func (fr *frameReader) awaitFirst() error {
 		if first {
 			patience = min(patience, cfg.FirstRequestTimeout)
 		}
+		left := time.Until(c.retire)
+		old := left <= 0
+		switch {
+		case left < -ageGrace:
+			return errAged
+		case old:
+			patience = min(patience, ageQuiet)
+		default:
+			patience = min(patience, left)
+		}
 		if err := c.deadline(patience); err != nil {
 			return err
 		}
@@ -143,6 +156,9 @@ func (fr *frameReader) awaitFirst() error {
 			return err
 		case c.draining():
 			return errDraining
+		case old && c.unanswered.Load() == 0:
+			return errAged
+		case old || patience == left: // has become old, or waits for an answer
 		case first && c.proven.Load():
 			waited += patience // the first request was still on its way through
 		case c.unanswered.Load() == 0:
@@ -413,7 +429,7 @@ func (c *conn) draining() bool {
 // gone reports whether err is only the client's going away.
 func gone(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
-		errors.Is(err, io.ErrClosedPipe) || errors.Is(err, errDraining) || errors.Is(err, errIdle) || errors.Is(err, errDisplaced) || errors.Is(err, errGone) || errors.Is(err, errRefused) ||
+		errors.Is(err, io.ErrClosedPipe) || errors.Is(err, errDraining) || errors.Is(err, errIdle) || errors.Is(err, errDisplaced) || errors.Is(err, errGone) || errors.Is(err, errRefused) || errors.Is(err, errAged) ||
 		errors.Is(err, ErrClosed) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) // it left with answers on their way
 }

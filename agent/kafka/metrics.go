@@ -29,6 +29,7 @@ type Metrics struct {
 	refused        *prometheus.CounterVec
 	displaced      prometheus.Counter
 	paced          prometheus.Counter
+	aged           prometheus.Counter
 	proxied        *prometheus.CounterVec
 	faulty         *prometheus.CounterVec
 	produceLate    prometheus.Counter
@@ -68,6 +69,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			"Connections closed at once: too many in all, too many of one address, or the agent is draining."), []string{"reason"}),
 		displaced: prometheus.NewCounter(counter("connections_displaced_total", "Connections that never asked for anything, closed to make room for others.")),
 		paced:     prometheus.NewCounter(counter("connections_paced_total", "Connections that were let in later because their address makes too many.")),
+		aged:      prometheus.NewCounter(counter("connections_aged_total", "Connections closed because they were old, so that their clients come again to an agent of then.")),
 		proxied: prometheus.NewCounterVec(counter("proxied_connections_total",
 			"Connections of trusted proxies by the PROXY protocol header they began with."), []string{"header"}),
 		faulty: prometheus.NewCounterVec(counter("connections_faulty_total",
@@ -79,7 +81,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	if reg != nil {
 		reg.MustRegister(m.requests, m.requestSeconds, m.errors, m.inFlightBytes, m.inFlightLimit, m.fetchBytes, m.fetchLimit,
-			m.queuedBytes, m.queuedLimit, m.workBytes, m.workLimit, m.budgetWait, m.displaced, m.paced, m.proxied,
+			m.queuedBytes, m.queuedLimit, m.workBytes, m.workLimit, m.budgetWait, m.displaced, m.paced, m.aged, m.proxied,
 			m.connections, m.connLimit, m.accepted, m.refused, m.faulty, m.produceLate, m.fetchSessions, m.evicted)
 	}
 	for _, reason := range []string{refusedFull, refusedAddress, refusedDraining} {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/firnlog/firn/agent/sparse"
@@ -42,6 +43,7 @@ type Server struct {
 	settings   settingsCache
 	// drained is closed when draining starts: long polls end.
 	drained chan struct{}
+	came    atomic.Uint64  // connections so far
 	wg      sync.WaitGroup // one for each connection
 
 	mu        sync.Mutex // guards the rest
@@ -149,6 +151,7 @@ func (s *Server) Serve(name string, ln net.Listener) error {
 		nc, err := ln.Accept()
 		if err == nil {
 			pause = 5 * time.Millisecond
+			s.keepAlive(nc)
 			s.start(nc, name)
 			continue
 		}

@@ -123,6 +123,7 @@ type Config struct {
 	GroupInitialDelay time.Duration
 	OffsetsRetention  time.Duration
 	OffsetsExpire     time.Duration
+	OffsetMetadataMax int
 
 	// The metastore; see metastore.Config.
 	RegistrationTTL time.Duration
@@ -312,6 +313,7 @@ func (c *Config) Tunables() []Tunable {
 	row(t, "offsets-retention", &c.OffsetsRetention, Duration, coord.OffsetsRetention, time.Minute, 10*365*24*time.Hour,
 		"how long a consumer group without members keeps the offsets that it committed")
 	row(t, "offsets-expire-interval", &c.OffsetsExpire, Duration, coord.ExpireInterval, time.Second, 24*time.Hour, "how often offsets beyond that are looked for")
+	row(t, "offset-metadata-max", &c.OffsetMetadataMax, Bytes, srv.OffsetMetadataMax, 1, state.MaxOffsetMetadata, "most metadata beside a committed offset")
 
 	t.group = GroupMetastore
 	row(t, "barrier-timeout", &c.BarrierTimeout, Duration, srv.BarrierTimeout, 100*time.Millisecond, time.Minute,
@@ -389,7 +391,8 @@ func (c *Config) kafka() kafka.Config {
 		ProduceTimeoutMin: c.ProduceTimeoutMin, ProduceTimeoutMax: c.ProduceTimeoutMax,
 		FetchBytesMax: c.FetchBytes, FetchInFlightBytes: c.FetchInFlightBytes, FetchWaitMax: c.FetchWait,
 		FetchReadTimeout: c.FetchReadTimeout, FetchSessions: c.FetchSessions, FetchSessionBytes: c.FetchSessionBytes,
-		AutoCreateTopics: c.AutoCreateTopics, DefaultPartitions: int32(c.DefaultPartitions),
+		OffsetMetadataMax: c.OffsetMetadataMax,
+		AutoCreateTopics:  c.AutoCreateTopics, DefaultPartitions: int32(c.DefaultPartitions),
 		DefaultReplicationFactor: c.DefaultReplicationFactor, PartitionsMax: c.PartitionsMax,
 		BarrierTimeout: c.BarrierTimeout, ProposeTimeout: c.ProposeTimeout,
 	}

@@ -1,11 +1,36 @@
 package kafka
 
-import "github.com/twmb/franz-go/pkg/kmsg"
+import (
+	"strings"
 
-// ListGroups (16), versions 0 to 5. There are no groups yet, whatever the filters ask for, and that is no error: tools list
-// groups before they do anything else.
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// ListGroups (16), versions 0 to 5: the groups that this agent coordinates, so that a list put together from all agents has each
+// once. Filters of states (from 4 on) and of types (5) do not mind case, and take what is no state or type for one that no
+// group has.
 func (s *Server) listGroups(req *kmsg.ListGroupsRequest) *kmsg.ListGroupsResponse {
 	res := kmsg.NewPtrListGroupsResponse()
 	res.Version = req.Version
+	list := s.groups.List()
+	for i := range list {
+		l := &list[i]
+		if !amongWords(req.StatesFilter, l.State) || !amongWords(req.TypesFilter, l.Type) {
+			continue
+		}
+		g := kmsg.NewListGroupsResponseGroup()
+		g.Group, g.ProtocolType, g.GroupState, g.GroupType = l.ID, l.ProtocolType, l.State, l.Type
+		res.Groups = append(res.Groups, g)
+	}
 	return res
+}
+
+// amongWords reports whether a filter lets a word through; an empty one lets all.
+func amongWords(filter []string, word string) bool {
+	for _, f := range filter {
+		if strings.EqualFold(f, word) {
+			return true
+		}
+	}
+	return len(filter) == 0
 }

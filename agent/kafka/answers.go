@@ -13,6 +13,9 @@ const (
 	namedAnswer     = 512      // a name with a code and a sentence
 	configsAnswer   = 32 << 10 // all configs of a topic, with synonyms and words
 	fetchedAnswer   = 256      // a partition of a Fetch, its records apart
+	committedAnswer = 256      // a partition of an OffsetCommit or OffsetDelete, its op included
+	fetchedOffset   = 160      // a partition of an OffsetFetch, its metadata apart
+	listedGroup     = 1 << 10  // a group of a ListGroups
 )
 
 // Bounds on what one request may ask for where answers are many times what asked for them.
@@ -38,6 +41,26 @@ func (s *Server) answerRoom(msg kmsg.Request) (room int64) {
 		}
 	case *kmsg.MetadataRequest:
 		room = s.metadataRoom(req)
+	case *kmsg.OffsetCommitRequest:
+		for i := range req.Topics {
+			room += namedAnswer + committedAnswer*int64(len(req.Topics[i].Partitions))
+		}
+	case *kmsg.OffsetFetchRequest:
+		room = s.offsetFetchRoom(req)
+	case *kmsg.DescribeGroupsRequest:
+		s.meta.View(func(st *state.State) {
+			for _, id := range req.Groups {
+				room += namedAnswer + describedRoom(st.Group(id))
+			}
+		})
+	case *kmsg.ListGroupsRequest:
+		s.meta.View(func(st *state.State) { room = listedGroup * int64(st.GroupCount()) })
+	case *kmsg.DeleteGroupsRequest:
+		room = namedAnswer * int64(len(req.Groups))
+	case *kmsg.OffsetDeleteRequest:
+		for i := range req.Topics {
+			room += namedAnswer + committedAnswer*int64(len(req.Topics[i].Partitions))
+		}
 	case *kmsg.FindCoordinatorRequest:
 		room = namedAnswer * int64(len(req.CoordinatorKeys))
 	case *kmsg.LeaveGroupRequest:
@@ -69,6 +92,66 @@ func (s *Server) answerRoom(msg kmsg.Request) (room int64) {
 		if len(req.Topics) == 0 {
 			s.meta.View(func(st *state.State) { room += namedAnswer * int64(st.TopicCount()) })
 		}
+	}
+	return room
+}
+
+// offsetFetchRoom is what is told of all that is asked for, or of all that there is.
+func (s *Server) offsetFetchRoom(req *kmsg.OffsetFetchRequest) (room int64) {
+	s.meta.View(func(st *state.State) {
+		all := func(id string) {
+			if g := st.Group(id); g != nil {
+				for o := range g.Offsets() {
+					room += fetchedOffset + 2*int64(len(o.Metadata))
+				}
+			}
+		}
+		some := func(id string, partitions int) {
+			room += namedAnswer + fetchedOffset*int64(partitions)
+			if g := st.Group(id); g != nil && partitions > 0 {
+				for o := range g.Offsets() { // which of them are asked for is not worth finding out
+					room += 2 * int64(len(o.Metadata))
+				}
+			}
+		}
+		for i := range req.Groups {
+			g := &req.Groups[i]
+			room += namedAnswer
+			if g.Topics == nil {
+				all(g.Group)
+				continue
+			}
+			partitions := 0
+			for j := range g.Topics {
+				room += namedAnswer
+				partitions += len(g.Topics[j].Partitions)
+			}
+			some(g.Group, partitions)
+		}
+		if req.Version >= 8 {
+			return
+		}
+		if req.Topics == nil {
+			all(req.Group)
+			return
+		}
+		partitions := 0
+		for i := range req.Topics {
+			room += namedAnswer
+			partitions += len(req.Topics[i].Partitions)
+		}
+		some(req.Group, 2*partitions) // they are put together twice
+	})
+	return room
+}
+
+// describedRoom is what is told of a group's members: what they brought along and were given is in their records.
+func describedRoom(g *state.Group) (room int64) {
+	if g == nil {
+		return 0
+	}
+	for id, record := range g.Members() {
+		room += namedAnswer + 2*int64(len(id)+len(record))
 	}
 	return room
 }

@@ -112,7 +112,7 @@ func TestAnswersAreChargedForBeforehand(t *testing.T) {
 	for i := range topics {
 		a.topic(fmt.Sprintf("t-%02d", i), partitions)
 	}
-	s := server(t, a)
+	s, _ := grouped(t, a)
 	name := func(i int) string { return fmt.Sprintf("t-%02d", i%topics) }
 	all := kmsg.NewPtrMetadataRequest()
 	all.Version = 12
@@ -159,7 +159,33 @@ func TestAnswersAreChargedForBeforehand(t *testing.T) {
 	dirs.Version = 4
 	resources := kmsg.NewPtrListConfigResourcesRequest()
 	resources.Version = 1
-	for _, req := range []kmsg.Request{all, offsets, records, configs, fetch, keys, create, remove, pages, dirs, resources} {
+	commits, reads, describes, lists, deletes, forgets := kmsg.NewPtrOffsetCommitRequest(), kmsg.NewPtrOffsetFetchRequest(),
+		kmsg.NewPtrDescribeGroupsRequest(), kmsg.NewPtrListGroupsRequest(), kmsg.NewPtrDeleteGroupsRequest(), kmsg.NewPtrOffsetDeleteRequest()
+	commits.Version, commits.Group, commits.Generation, reads.Version, describes.Version, lists.Version, deletes.Version = 9, "g", -1, 9, 6, 5, 2
+	some := kmsg.NewOffsetFetchRequestGroup()
+	some.Group = "g"
+	for i := range topics {
+		ct := kmsg.NewOffsetCommitRequestTopic()
+		ct.Topic = name(i)
+		ft := kmsg.OffsetFetchRequestGroupTopic{Topic: name(i)}
+		dt := kmsg.OffsetDeleteRequestTopic{Topic: name(i)}
+		for p := range int32(partitions) {
+			cp := kmsg.NewOffsetCommitRequestTopicPartition()
+			cp.Partition, cp.Metadata = p+partitions, kmsg.StringPtr(strings.Repeat("m", 100))
+			ct.Partitions = append(ct.Partitions, cp)
+			ft.Partitions = append(ft.Partitions, p)
+			dt.Partitions = append(dt.Partitions, kmsg.OffsetDeleteRequestTopicPartition{Partition: p + partitions})
+		}
+		commits.Topics, some.Topics, forgets.Topics = append(commits.Topics, ct), append(some.Topics, ft), append(forgets.Topics, dt)
+	}
+	forgets.Group = "g"
+	everything := kmsg.NewOffsetFetchRequestGroup()
+	everything.Group = "h"
+	reads.Groups = append(reads.Groups, some, everything)
+	for i := range 1000 {
+		describes.Groups, deletes.Groups = append(describes.Groups, fmt.Sprint("group-", i)), append(deletes.Groups, fmt.Sprint("group-", i))
+	}
+	for _, req := range []kmsg.Request{commits, reads, describes, lists, deletes, forgets, all, offsets, records, configs, fetch, keys, create, remove, pages, dirs, resources} {
 		var charged int64
 		var err error
 		if _, _, err = s.Handle(req); err != nil { // what is made once

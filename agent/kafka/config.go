@@ -54,6 +54,7 @@ type Log interface {
 
 // Groups is what the protocol needs of group.Coordinator. Codes are Kafka's; an error is the context's.
 type Groups interface {
+	Offsets
 	// OwnerOf says which agent coordinates a group: its node id, -1 where nobody does.
 	OwnerOf(group string) (nodeID int32, mine bool)
 	// Join and Sync wait for the other members.
@@ -150,6 +151,8 @@ type Config struct {
 	// the agents as one broker, and what is another agent's to answer is passed on to it by Peers, which is needed then.
 	Balancer []entry.Listener
 	Peers    Peers
+	// OffsetMetadataMax bounds what a client commits beside an offset, in bytes. Default 4096.
+	OffsetMetadataMax int
 
 	// LogDir is the one log directory that tools are shown. Default "bucket".
 	LogDir string
@@ -206,6 +209,7 @@ func (c *Config) Validate() error {
 	count("fetch in-flight bytes", &c.FetchInFlightBytes, 64<<20)
 	count("keepalive count", &c.KeepAliveCount, 6)
 	count("fetch sessions", &c.FetchSessions, 1000)
+	count("offset metadata max", &c.OffsetMetadataMax, 4096)
 	count("fetch session bytes", &c.FetchSessionBytes, 16<<20)
 	period("max age", &c.MaxAge, time.Hour)
 	period("keepalive idle", &c.KeepAliveIdle, 30*time.Second)

@@ -25,6 +25,8 @@ const (
 	codeLeaderNotAvailable      errorCode = 5
 	codeRequestTimedOut         errorCode = 7
 	codeMessageTooLarge         errorCode = 10
+	codeOffsetMetadataTooLarge  errorCode = 12
+	codeCoordinatorLoading      errorCode = 14
 	codeCoordinatorNotAvailable errorCode = 15
 	codeNotCoordinator          errorCode = 16
 	codeInvalidTopic            errorCode = 17

@@ -139,6 +139,17 @@ func outlines() map[int16]shape {
 		keyMetadata: {flexible: 9, fields: []field{
 			listOf(uuid.from(10), str.to(9), nullStr.from(10)), int8f.from(4), int8f.from(8).to(10), int8f.from(8),
 		}},
+		keyOffsetCommit: {flexible: 8, fields: []field{
+			str, int32f, str, nullStr.from(7), int64f.to(4),
+			listOf(str.to(9), uuid.from(10), listOf(int32f, int64f, int32f.from(6), nullStr)),
+		}},
+		keyOffsetFetch: {flexible: 6, fields: []field{
+			str.to(7), listOf(str, int32s).to(7),
+			listOf(str, nullStr.from(9), int32f.from(9), listOf(str.to(9), uuid.from(10), int32s)).from(8), int8f.from(7),
+		}},
+		keyDescribeGroups:  {flexible: 5, fields: []field{strs, int8f.from(3)}},
+		keyDeleteGroups:    {flexible: 2, fields: []field{strs}},
+		keyOffsetDelete:    {flexible: math.MaxInt16, fields: []field{str, listOf(str, listOf(int32f))}},
 		keyFindCoordinator: {flexible: 3, fields: []field{str.to(3), int8f.from(1), strs.from(4)}},
 		keyJoinGroup: {flexible: 6, fields: []field{
 			str, int32f, int32f.from(1), str, nullStr.from(5), str, listOf(str, data), nullStr.from(8),

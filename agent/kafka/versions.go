@@ -12,11 +12,14 @@ const (
 	keyFetch                   = 1
 	keyListOffsets             = 2
 	keyMetadata                = 3
+	keyOffsetCommit            = 8
+	keyOffsetFetch             = 9
 	keyFindCoordinator         = 10
 	keyJoinGroup               = 11
 	keyHeartbeat               = 12
 	keyLeaveGroup              = 13
 	keySyncGroup               = 14
+	keyDescribeGroups          = 15
 	keyListGroups              = 16
 	keySaslHandshake           = 17
 	keyApiVersions             = 18
@@ -29,7 +32,9 @@ const (
 	keyAlterConfigs            = 33
 	keyDescribeLogDirs         = 35
 	keyCreatePartitions        = 37
+	keyDeleteGroups            = 42
 	keyIncrementalAlterConfigs = 44
+	keyOffsetDelete            = 47
 	keyDescribeCluster         = 60
 	keyListConfigResources     = 74
 	keyDescribeTopicPartitions = 75
@@ -53,11 +58,14 @@ var apis = [...]api{
 	{key: keyFetch, min: 4, max: 18},
 	{key: keyListOffsets, min: 1, max: 11},
 	{key: keyMetadata, min: 0, max: 13},
+	{key: keyOffsetCommit, min: 2, max: 10},
+	{key: keyOffsetFetch, min: 1, max: 10},
 	{key: keyFindCoordinator, min: 0, max: 6},
 	{key: keyJoinGroup, min: 0, max: 9},
 	{key: keyHeartbeat, min: 0, max: 4},
 	{key: keyLeaveGroup, min: 0, max: 5},
 	{key: keySyncGroup, min: 0, max: 5},
+	{key: keyDescribeGroups, min: 0, max: 6},
 	{key: keyListGroups, min: 0, max: 5},
 	{key: keySaslHandshake, min: 0, max: 1, hidden: true},
 	{key: keyApiVersions, min: 0, max: 4},
@@ -70,7 +78,9 @@ var apis = [...]api{
 	{key: keyAlterConfigs, min: 0, max: 2},
 	{key: keyDescribeLogDirs, min: 1, max: 4},
 	{key: keyCreatePartitions, min: 0, max: 3},
+	{key: keyDeleteGroups, min: 0, max: 2},
 	{key: keyIncrementalAlterConfigs, min: 0, max: 1},
+	{key: keyOffsetDelete, min: 0, max: 0},
 	{key: keyDescribeCluster, min: 0, max: 2},
 	{key: keyListConfigResources, min: 0, max: 1},
 	{key: keyDescribeTopicPartitions, min: 0, max: 0},
@@ -96,6 +106,16 @@ func (s *Server) serve(ctx context.Context, r *request, msg kmsg.Request) (reply
 		return say(s.listOffsets(ctx, req)), nil
 	case *kmsg.MetadataRequest:
 		return say(s.metadata(ctx, r.audience(), req)), nil
+	case *kmsg.OffsetCommitRequest:
+		return say(s.offsetCommit(ctx, req)), nil
+	case *kmsg.OffsetFetchRequest:
+		return say(s.offsetFetch(ctx, req)), nil
+	case *kmsg.DescribeGroupsRequest:
+		return say(s.describeGroups(ctx, req)), nil
+	case *kmsg.DeleteGroupsRequest:
+		return say(s.deleteGroups(ctx, req)), nil
+	case *kmsg.OffsetDeleteRequest:
+		return say(s.offsetDelete(ctx, req)), nil
 	case *kmsg.FindCoordinatorRequest:
 		return say(s.findCoordinator(r.audience(), req)), nil
 	case *kmsg.JoinGroupRequest:

@@ -39,6 +39,25 @@ func requestFor(t *testing.T, key, version int16, id entry.UUID) kmsg.Request {
 		rt := kmsg.NewMetadataRequestTopic()
 		rt.Topic = &name
 		req.Topics = append(req.Topics, rt)
+	case *kmsg.OffsetCommitRequest:
+		req.Group, req.Generation = "g", -1
+		rt := kmsg.NewOffsetCommitRequestTopic()
+		rt.Topic, rt.TopicID = name, id
+		rt.Partitions = append(rt.Partitions, kmsg.NewOffsetCommitRequestTopicPartition())
+		req.Topics = append(req.Topics, rt)
+	case *kmsg.OffsetFetchRequest:
+		req.Group = "g"
+		req.Topics = append(req.Topics, kmsg.OffsetFetchRequestTopic{Topic: name, Partitions: []int32{0}})
+		rg := kmsg.NewOffsetFetchRequestGroup()
+		rg.Group, rg.Topics = "g", []kmsg.OffsetFetchRequestGroupTopic{{Topic: name, TopicID: id, Partitions: []int32{0}}}
+		req.Groups = append(req.Groups, rg)
+	case *kmsg.DescribeGroupsRequest:
+		req.Groups = []string{"g"}
+	case *kmsg.DeleteGroupsRequest:
+		req.Groups = []string{"g"}
+	case *kmsg.OffsetDeleteRequest:
+		req.Group = "g"
+		req.Topics = append(req.Topics, kmsg.OffsetDeleteRequestTopic{Topic: name, Partitions: []kmsg.OffsetDeleteRequestTopicPartition{{Partition: 0}}})
 	case *kmsg.FindCoordinatorRequest:
 		req.CoordinatorKey, req.CoordinatorKeys = "g", []string{"g", "h"}
 	case *kmsg.JoinGroupRequest:

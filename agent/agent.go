@@ -87,6 +87,8 @@ type Agent struct {
 	internal *peer.Server
 	peers    *peer.Client
 	process  string // names this process
+	started  time.Time
+	behind   behind
 
 	bucketHealth bucketHealth
 	topics       *topicMetrics
@@ -107,7 +109,8 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	if parts.Logger == nil {
 		parts.Logger = slog.New(slog.DiscardHandler)
 	}
-	a := &Agent{cfg: cfg, parts: parts, failed: make(chan struct{}), process: newProcess()}
+	a := &Agent{cfg: cfg, parts: parts, failed: make(chan struct{}), process: newProcess(), started: time.Now()}
+	a.behind.patience = cfg.behindPatience()
 	parts.Logger.Info("agent starts", "agent", cfg.Name, "version", cfg.Version, "listeners", cfg.Addresses(), "mode", cfg.AdvertiseMode, "internal", cfg.Internal, "zone", cfg.Zone,
 		"segment_bytes", cfg.SegmentBytes, "flush_interval", cfg.FlushInterval, "upload_slots", cfg.UploadSlots,
 		"stage_bytes", cfg.StageBytes, "cache_bytes", cfg.CacheBytes, "wal_bytes", cfg.WALBytes, "request_bytes", cfg.RequestBytes)
@@ -117,7 +120,7 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	registerProcess(registry)
 	a.registerSelf(registry)
 	if parts.HTTP != nil {
-		a.admin = newAdmin(a.Health, registry)
+		a.admin = newAdmin(a.Health, a.Cluster, registry)
 		a.admin.ConnState = newHTTPConns(cfg.HTTPConnections).note
 		a.wg.Go(func() {
 			if err := a.admin.Serve(parts.HTTP); !errors.Is(err, http.ErrServerClosed) {
@@ -219,6 +222,7 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	})
 	a.state.Store(serving)
 	a.wg.Go(func() { a.watchConditions(watching) })
+	a.wg.Go(func() { a.watchPeers(watching) })
 	a.wg.Go(func() { a.watchEtcd(watching, etcd) })
 	parts.Logger.Info("agent serves", "agent", cfg.Name, "node_id", a.meta.NodeID(), "listeners", cfg.Addresses(), "cluster", a.meta.ClusterID())
 	return a, nil
@@ -247,7 +251,10 @@ func (a *Agent) Health() Health {
 		h.Error = err.Error()
 	}
 	h.Applied, h.Head = a.meta.Applied(), a.meta.Head()
-	h.Ready = a.state.Load() == serving && a.Err() == nil && h.Head-h.Applied <= behindEntries
+	if h.Behind = a.behind.cause(); h.Behind == "" && h.Head-h.Applied > behindEntries {
+		h.Behind = fmt.Sprintf("%d entries behind the metastore's head", h.Head-h.Applied)
+	}
+	h.Ready = a.state.Load() == serving && a.Err() == nil && h.Behind == ""
 	return h
 }
 
@@ -284,39 +291,6 @@ func (a *Agent) fail(err error) {
 		a.parts.Logger.Error("agent leaves service", "error", err)
 		close(a.failed)
 	})
-}
-
-// handOverMax bounds how long a drain waits for the metastore to take note that others coordinate consumer groups. Where it
-// does not, they find out when this agent's registration has lapsed.
-const handOverMax = 5 * time.Second
-
-// Drain takes no new connections, answers what was taken in, leaves the cluster and stops. Where ctx ends first the rest is
-// cut off; nothing acknowledged depends on it.
-func (a *Agent) Drain(ctx context.Context) error {
-	if !a.state.CompareAndSwap(serving, draining) {
-		a.stop(ctx)
-		return nil
-	}
-	began := time.Now()
-	a.parts.Logger.Info("draining", "agent", a.cfg.Name, "step", "hand over consumer groups")
-	handOver, cancel := context.WithTimeout(ctx, handOverMax)
-	defer cancel()
-	if err := a.groups.HandOver(handOver); err != nil {
-		a.parts.Logger.Warn("consumer groups stay without a coordinator until this agent has left", "error", err)
-	}
-	a.parts.Logger.Info("draining", "agent", a.cfg.Name, "step", "answer what was read, take nothing new", "took", time.Since(began).Round(time.Millisecond))
-	err := a.kafka.Drain(ctx)
-	a.parts.Logger.Info("draining", "agent", a.cfg.Name, "step", "commit what was staged", "took", time.Since(began).Round(time.Millisecond))
-	if drainErr := a.ingest.Drain(ctx); err == nil {
-		err = drainErr
-	}
-	a.parts.Logger.Info("draining", "agent", a.cfg.Name, "step", "leave the cluster", "took", time.Since(began).Round(time.Millisecond))
-	a.stop(ctx)
-	if err != nil {
-		return fmt.Errorf("drain: %w", err)
-	}
-	a.parts.Logger.Info("drained", "agent", a.cfg.Name, "took", time.Since(began).Round(time.Millisecond))
-	return nil
 }
 
 // Kill stops the agent as a crash would, as far as one process can: connections are cut, nothing is flushed, nobody is told.

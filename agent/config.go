@@ -144,8 +144,9 @@ type Config struct {
 
 	// HTTPConnections bounds the connections of health, metrics and profiles.
 	HTTPConnections int
-	// DrainTimeout bounds a drain.
+	// DrainTimeout bounds a drain, DrainNotice how long an agent that drains goes on to serve with /readyz false.
 	DrainTimeout time.Duration
+	DrainNotice  time.Duration
 }
 
 // Unit is what a Tunable counts.
@@ -339,6 +340,12 @@ func (c *Config) Tunables() []Tunable {
 		"most series that topics and partitions make in /metrics; those there is no room for are counted together")
 	row(t, "http-connections", &c.HTTPConnections, Count, 256, 1, 100_000,
 		"open connections of health, metrics and profiles; for one more the oldest that is idle makes room, or it is closed")
+	notice := time.Millisecond
+	if c.AdvertiseMode == AdvertiseProxy {
+		notice = 3 * time.Second
+	}
+	row(t, "drain-notice", &c.DrainNotice, Duration, notice, time.Millisecond, 10*time.Minute,
+		"how long an agent that drains goes on to serve everybody while /readyz is false, so that load balancers notice; 3s with --advertise-mode proxy where not set")
 	row(t, "drain-timeout", &c.DrainTimeout, Duration, 30*time.Second, time.Second, time.Hour, "longest that a drain may take")
 	return t.rows
 }

@@ -71,7 +71,7 @@ var internal = []string{
 // Every number arrives in a room or in the agent itself, and every number of a room can be set.
 func TestNumbersReachTheirRooms(t *testing.T) {
 	before := valid(t).Rooms()
-	own := []string{"memory-limit", "wal-bytes", "metrics-series", "http-connections", "drain-timeout"}
+	own := []string{"memory-limit", "wal-bytes", "metrics-series", "http-connections", "drain-timeout", "drain-notice"}
 	reached := make(map[string]bool)
 	for i, row := range valid(t).Tunables() {
 		c := valid(t)

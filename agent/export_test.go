@@ -32,3 +32,9 @@ func BucketHealth() (saw func(metered.Op, metered.Outcome, time.Duration), cause
 func RegisterTopicMetrics(r prometheus.Registerer, detail Detail, seriesMax int, view func(func(*state.State)), nodeID func() int32) {
 	newTopicMetrics(r, detail, seriesMax, view, nodeID)
 }
+
+// Behind judges how far an agent is behind its peers.
+func Behind() (saw func(now time.Time, peer string, theirs, ours uint64), cause func() string) {
+	b := behind{patience: 6 * time.Second}
+	return b.saw, b.cause
+}

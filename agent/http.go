@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -17,6 +18,7 @@ type Health struct {
 	Ready    bool   `json:"ready"`
 	State    string `json:"state"`              // starting, serving, draining, stopped
 	Degraded string `json:"degraded,omitempty"` // what is wrong and shared by all agents: does not take this one out of service
+	Behind   string `json:"behind,omitempty"`   // what peers have applied and this agent has not: takes it out of service
 	Error    string `json:"error,omitempty"`    // why this agent can serve no more
 	Agent    string `json:"agent"`
 	NodeID   int32  `json:"node_id"`
@@ -25,9 +27,9 @@ type Health struct {
 	Head     uint64 `json:"head_n"`
 }
 
-// newAdmin is the operators' HTTP: liveness, readiness, metrics and profiles. Profiles are served to loopback only, since
+// newAdmin is the operators' HTTP: liveness, readiness, the cluster, metrics and profiles. Profiles are served to loopback only, since
 // they show memory and cost CPU.
-func newAdmin(health func() Health, gatherer prometheus.Gatherer) *http.Server {
+func newAdmin(health func() Health, cluster func(context.Context) ClusterStatus, gatherer prometheus.Gatherer) *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = fmt.Fprintln(w, "ok")
@@ -44,6 +46,10 @@ func newAdmin(health func() Health, gatherer prometheus.Gatherer) *http.Server {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 		_ = json.NewEncoder(w).Encode(h)
+	})
+	mux.HandleFunc("GET /cluster", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(cluster(r.Context()))
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{}))
 	for path, handler := range map[string]http.HandlerFunc{

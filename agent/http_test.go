@@ -9,7 +9,7 @@ import (
 // TestReadyzForLoadBalancers: HAProxy takes 404 for "send nobody new, leave whom it has"; everybody else wants 503.
 func TestReadyzForLoadBalancers(t *testing.T) {
 	var h Health
-	server := newAdmin(func() Health { return h }, nil)
+	server := newAdmin(func() Health { return h }, nil, nil)
 	for _, c := range []struct {
 		ready bool
 		state string

@@ -65,7 +65,7 @@ func (a *Agent) servePeers() {
 	a.internal.Handle(peer.Handlers{
 		Self:        a.meta.NodeID,
 		Incarnation: func() string { return a.meta.Incarnation().String() },
-		Status:      func() any { return a.Health() },
+		Status:      func() any { return a.Status() },
 		Kafka:       a.kafka.Forwarded,
 		Segments:    a.serveSegment,
 	})

@@ -279,6 +279,13 @@ func (s *Server) Drain(ctx context.Context) error {
 	return err
 }
 
+// Connections is how many there are.
+func (s *Server) Connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
+}
+
 // Close ends every connection at once and returns when all goroutines have. Safe twice.
 func (s *Server) Close() {
 	for _, c := range s.shut() {

@@ -1,0 +1,77 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Drain takes the agent out of service and stops it, in steps:
+//
+//	notice      /readyz is false; everything else goes on for Config.DrainNotice, so that load balancers send nobody new
+//	hand over   the slots of groups go to other agents; their members look for the coordinator again and find it
+//	answer      no new connections; what was read is answered, long polls at once; each connection is closed after its last answer
+//	commit      what was staged and nobody waits for any more is uploaded and ordered
+//	leave       peers are told, and need not wait for the registration to lapse
+//
+// Where ctx ends first the rest is cut off; nothing acknowledged depends on it.
+func (a *Agent) Drain(ctx context.Context) error {
+	if !a.state.CompareAndSwap(serving, draining) {
+		a.stop(ctx)
+		return nil
+	}
+	began := time.Now()
+	a.parts.Logger.Info("draining", "agent", a.cfg.Name, "connections", a.kafka.Connections(), "notice", a.cfg.DrainNotice)
+	var failed error
+	step := func(name string, do func(context.Context) error) {
+		since := time.Now()
+		err := do(ctx)
+		if err != nil && failed == nil {
+			failed = fmt.Errorf("drain: %s: %w", name, err)
+		}
+		args := []any{"agent", a.cfg.Name, "step", name, "took", time.Since(since).Round(time.Millisecond)}
+		if err != nil {
+			args = append(args, "error", err)
+		}
+		a.parts.Logger.Info("draining", args...)
+	}
+	step("notice", a.notice)
+	step("hand over", a.handOver)
+	step("answer", a.kafka.Drain)
+	step("commit", a.ingest.Drain)
+	step("leave", func(ctx context.Context) error { a.stop(ctx); return nil })
+	if failed == nil {
+		a.parts.Logger.Info("drained", "agent", a.cfg.Name, "took", time.Since(began).Round(time.Millisecond))
+	}
+	return failed
+}
+
+// notice gives load balancers time to see that the agent is not ready. What has to be done after it gets half of the time at
+// least.
+func (a *Agent) notice(ctx context.Context) error {
+	d := a.cfg.DrainNotice
+	if end, ok := ctx.Deadline(); ok {
+		d = min(d, time.Until(end)/2)
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-a.failed: // nobody is served anyway
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// handOverMax bounds how long a drain waits for the metastore to take note that others coordinate consumer groups. Where it
+// does not, they find out when this agent's registration has lapsed.
+const handOverMax = 5 * time.Second
+
+func (a *Agent) handOver(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, handOverMax)
+	defer cancel()
+	if err := a.groups.HandOver(ctx); err != nil {
+		a.parts.Logger.Warn("consumer groups stay without a coordinator until this agent has left", "error", err)
+	}
+	return nil
+}

@@ -87,7 +87,9 @@ func TestRivalsAreRefused(t *testing.T) {
 // Behind a load balancer all agents have its address.
 func TestAgentsBehindALoadBalancerShareItsAddress(t *testing.T) {
 	c := newTeam(t)
-	behind := func(m *mate) { m.cfg.AdvertiseMode, m.cfg.Advertise = agent.AdvertiseProxy, "lb:9092" }
+	behind := func(m *mate) {
+		m.cfg.AdvertiseMode, m.cfg.Advertise, m.cfg.DrainNotice = agent.AdvertiseProxy, "lb:9092", time.Millisecond
+	}
 	c.join("a", behind)
 	c.join("b", behind)
 }

@@ -196,6 +196,7 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	if a.groups, err = group.New(coordinates, a.meta); err != nil {
 		return nil, err
 	}
+	newGroupMetrics(registry, cfg.MetricsDetail, cfg.MetricsSeries, a.meta.View, a.groups.List)
 	serves := cfg.kafka()
 	serves.LogDir = parts.BucketName
 	if cfg.AdvertiseMode == AdvertiseProxy {

@@ -22,6 +22,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -157,6 +158,7 @@ func whole(t *testing.T, tune ...func(*setup)) *node {
 	c := n.kafkaClient()
 	n.produce(c, "orders", "a", "b", "c")
 	n.consume("orders", 3)
+	n.commit("billing", "orders", 0, 2)
 	garbage(t, n.kafka, 3)
 	bad := kmsg.NewPtrDeleteTopicsRequest()
 	name := "absent"
@@ -204,6 +206,9 @@ func TestMetricsAreDocumentedLintedAndComplete(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range problems {
+		if strings.HasPrefix(p.Metric, "kafka_") { // the names are kafka_exporter's
+			continue
+		}
 		t.Errorf("promlint: %s: %s", p.Metric, p.Text)
 	}
 	for name, f := range families {
@@ -246,6 +251,13 @@ func TestMetricsAreDocumentedLintedAndComplete(t *testing.T) {
 			t.Errorf("%s%v is %v, %v", name, labels, v, ok)
 		}
 	}
+	for name, want := range map[string]float64{
+		"firn_group_committed_offset": 2, "firn_group_partition_lag_records": 1, "kafka_consumergroup_current_offset": 2, "kafka_consumergroup_lag": 1,
+	} {
+		if v, ok := value(families, name, "billing", "0", "orders"); !ok || v != want {
+			t.Errorf("%s is %v, %v", name, v, ok)
+		}
+	}
 	for name, want := range map[string]float64{"firn_etcd_up": 1, "firn_etcd_db_bytes": 4096, "firn_etcd_alarms": 1} {
 		if v, _ := value(families, name, "etcd:2379"); v != want {
 			t.Errorf("%s is %v", name, v)
@@ -262,6 +274,16 @@ func TestMetricsAreDocumentedLintedAndComplete(t *testing.T) {
 	}
 }
 
+// commit commits an offset for a group that has no members.
+func (n *node) commit(group, topic string, partition int32, offset int64) {
+	n.t.Helper()
+	offsets := kadm.Offsets{}
+	offsets.AddOffset(topic, partition, offset, -1)
+	if err := kadm.NewClient(n.kafkaClient()).CommitAllOffsets(n.t.Context(), group, offsets); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
 // document renders docs/metrics.md.
 func document(families map[string]*dto.MetricFamily) string {
 	var b strings.Builder
@@ -271,9 +293,11 @@ Written by a test of package agent from what a running agent serves at ` + "`/me
 [operations.md](operations.md#metrics). Beside these there are the ` + "`go_`" + ` and ` + "`process_`" + ` metrics of Prometheus' Go client.
 
 Labels have few values whatever clients send: names of APIs and errors come from the protocol's tables and else are ` + "`other`" + `;
-topics and partitions have series of their own up to ` + "`--metrics-series`" + ` (10 000), those beyond are counted together as
-` + "`(other)`" + `, and ` + "`firn_metrics_folded_topics`" + ` says how many. ` + "`--metrics-detail`" + ` is ` + "`none`, `topic` (default) or `partition`" + `.
-The ` + "`kafka_`" + ` names are those of kafka_exporter, for dashboards that know them; only one agent of a cluster tells them.
+topics and partitions have series of their own up to ` + "`--metrics-series`" + ` (10 000), and consumer groups up to as many; those beyond are counted
+together as ` + "`(other)`" + `, and ` + "`firn_metrics_folded_topics`" + ` and ` + "`firn_metrics_folded_groups`" + ` say how many. ` + "`--metrics-detail`" + ` is ` + "`none`, `topic`" + `
+(default) or ` + "`partition`" + `. The ` + "`kafka_`" + ` names are those of kafka_exporter, for dashboards that know them; those of topics are told by one agent
+of a cluster, those of a group by the agent that coordinates it, so that sums over agents are right. Lag in seconds costs no
+request to the bucket: the time of a record is that of the index row it lies in, the newest of what one flush brought.
 
 | metric | type | labels | meaning |
 | --- | --- | --- | --- |
@@ -381,6 +405,77 @@ func TestDetailNoneMakesNoSeriesOfTopics(t *testing.T) {
 	}
 	if v, _ := value(families, "firn_topics"); v != 1 {
 		t.Errorf("firn_topics is %v", v)
+	}
+}
+
+// Lag in records and in seconds, by partition, topic and group; of many groups no more series than there may be.
+func TestGroupLag(t *testing.T) {
+	n := start(t, func(s *setup) { s.cfg.MetricsDetail, s.cfg.MetricsSeries = agent.DetailPartition, 100 })
+	c := n.kafkaClient(kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	n.createTopics(c, "orders-%d", 1, 2)
+	old := time.Now().Add(-time.Hour)
+	for _, r := range []*kgo.Record{
+		{Partition: 0, Timestamp: old.Add(-time.Hour)}, {Partition: 0, Timestamp: old}, {Partition: 0}, {Partition: 1, Timestamp: old.Add(-2 * time.Hour)},
+	} {
+		r.Topic = "orders-0"
+		if err := c.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.commit("billing", "orders-0", 0, 1)
+	n.commit("billing", "orders-0", 1, 1)
+	families := n.scrape()
+	for _, x := range []struct {
+		name   string
+		labels []string
+		want   float64
+	}{
+		{"firn_groups", []string{"Empty"}, 1},
+		{"firn_group_members", []string{"billing"}, 0},
+		{"firn_group_state", []string{"billing", "Empty"}, 1},
+		{"firn_group_lag_records", []string{"billing"}, 2},
+		{"firn_group_topic_lag_records", []string{"billing", "orders-0"}, 2},
+		{"firn_group_partition_lag_records", []string{"billing", "0", "orders-0"}, 2},
+		{"firn_group_partition_lag_records", []string{"billing", "1", "orders-0"}, 0},
+		{"firn_group_partition_lag_seconds", []string{"billing", "1", "orders-0"}, 0},
+		{"kafka_consumergroup_members", []string{"billing"}, 0},
+		{"kafka_consumergroup_lag_sum", []string{"billing", "orders-0"}, 2},
+		{"kafka_consumergroup_current_offset_sum", []string{"billing", "orders-0"}, 2},
+		{"firn_metrics_folded_groups", nil, 0},
+	} {
+		if v, ok := value(families, x.name, x.labels...); !ok || v != x.want {
+			t.Errorf("%s%v is %v, %v, want %v", x.name, x.labels, v, ok, x.want)
+		}
+	}
+	for name, labels := range map[string][]string{
+		"firn_group_lag_seconds": {"billing"}, "firn_group_topic_lag_seconds": {"billing", "orders-0"}, "firn_group_partition_lag_seconds": {"billing", "0", "orders-0"},
+	} {
+		if v, ok := value(families, name, labels...); !ok || v < 3590 || v > 3900 {
+			t.Errorf("%s%v is %v, %v: the record after the committed one is an hour old", name, labels, v, ok)
+		}
+	}
+	for i := range 12 {
+		n.commit(fmt.Sprintf("group-%02d", i), "orders-0", 0, 2)
+	}
+	families = n.scrape()
+	// A group with one partition takes 14 series, billing 19: five of the twelve fit beside it.
+	folded, _ := value(families, "firn_metrics_folded_groups")
+	if lag, _ := value(families, "firn_group_lag_records", "(other)"); folded != 7 || lag != 7 {
+		t.Errorf("%v groups folded, with a lag of %v", folded, lag)
+	}
+	count, sum := 0, 0.0
+	for name, f := range families {
+		if strings.HasPrefix(name, "firn_group_") && f.Metric[0].GetLabel() != nil || strings.HasPrefix(name, "kafka_consumergroup") {
+			count += len(f.Metric)
+		}
+		for _, m := range f.Metric {
+			if name == "firn_group_lag_records" {
+				sum += m.GetGauge().GetValue()
+			}
+		}
+	}
+	if count > 100+3 || sum != 2+12 {
+		t.Errorf("%d series, lag of all groups %v", count, sum)
 	}
 }
 

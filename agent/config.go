@@ -9,6 +9,7 @@ import (
 	"github.com/firnlog/firn/agent/fetch"
 	"github.com/firnlog/firn/agent/group"
 	"github.com/firnlog/firn/agent/group/classic"
+	"github.com/firnlog/firn/agent/group/consumer"
 	"github.com/firnlog/firn/agent/ingest"
 	"github.com/firnlog/firn/agent/kafka"
 	"github.com/firnlog/firn/metastore"
@@ -124,6 +125,10 @@ type Config struct {
 	OffsetsRetention  time.Duration
 	OffsetsExpire     time.Duration
 	OffsetMetadataMax int
+	// Those of the consumer protocol; see consumer.Config. GroupMigration is one of its policies by name; bidirectional where empty.
+	ConsumerHeartbeatInterval time.Duration
+	ConsumerSessionTimeout    time.Duration
+	GroupMigration            string
 
 	// The metastore; see metastore.Config.
 	RegistrationTTL time.Duration
@@ -207,7 +212,7 @@ func (c *Config) Tunables() []Tunable {
 	in, cache, srv, meta := roomDefaults()
 	var coord group.Config
 	_ = coord.Validate() // fills in defaults
-	grp := &coord.Classic
+	grp, con := &coord.Classic, &coord.Consumer
 	share := c.shares()
 	request := cmp.Or(c.RequestBytes, srv.ProduceBytesMax)
 	t := &table{}
@@ -309,6 +314,10 @@ func (c *Config) Tunables() []Tunable {
 	row(t, "group-size-max", &c.GroupSizeMax, Count, grp.SizeMax, 1, state.MaxGroupMembers, "most members of a consumer group")
 	row(t, "group-session-min", &c.GroupSessionMin, Duration, grp.SessionMin, time.Second, time.Hour, "shortest session timeout that a member of a consumer group may ask for")
 	row(t, "group-session-max", &c.GroupSessionMax, Duration, grp.SessionMax, time.Second, 24*time.Hour, "longest session timeout that it may ask for")
+	row(t, "consumer-heartbeat-interval", &c.ConsumerHeartbeatInterval, Duration, con.HeartbeatInterval, 50*time.Millisecond, time.Minute,
+		"how often members of the consumer protocol (KIP-848) send heartbeats, and so hear of what has changed")
+	row(t, "consumer-session-timeout", &c.ConsumerSessionTimeout, Duration, con.SessionTimeout, time.Second, time.Hour,
+		"how long they may be silent before what they own goes to others")
 	row(t, "group-initial-delay", &c.GroupInitialDelay, Duration, 500*time.Millisecond, time.Millisecond, time.Minute,
 		"how long the first member of a consumer group waits for others, and again as long as more come, before they share the partitions")
 	row(t, "offsets-retention", &c.OffsetsRetention, Duration, coord.OffsetsRetention, time.Minute, 10*365*24*time.Hour,
@@ -406,11 +415,16 @@ func (c *Config) kafka() kafka.Config {
 }
 
 func (c *Config) group() group.Config {
+	policy, _ := consumer.ParseMigration(cmp.Or(c.GroupMigration, consumer.Bidirectional.String())) // Validate has the error
 	return group.Config{
 		Classic: classic.Config{
 			SizeMax: c.GroupSizeMax, SessionMin: c.GroupSessionMin, SessionMax: c.GroupSessionMax, InitialDelay: c.GroupInitialDelay,
 		},
 		OffsetsRetention: c.OffsetsRetention, ExpireInterval: c.OffsetsExpire,
+		Consumer: consumer.Config{
+			HeartbeatInterval: c.ConsumerHeartbeatInterval, SessionTimeout: c.ConsumerSessionTimeout, MembersMax: c.GroupSizeMax,
+			Migration: policy,
+		},
 	}
 }
 
@@ -471,10 +485,12 @@ func (c *Config) Validate() error {
 
 // validateRooms asks the rooms what does not go together.
 func (c *Config) validateRooms() error {
+	c.GroupMigration = cmp.Or(c.GroupMigration, consumer.Bidirectional.String())
+	_, errMigration := consumer.ParseMigration(c.GroupMigration)
 	in, cache, srv, meta, grp := c.ingest(), c.fetch(), c.kafka(), c.metastore(), c.group()
 	var err error
 	if meta.Listeners, err = advertised(c.listeners()); err != nil {
 		return err
 	}
-	return errors.Join(in.Validate(), cache.Validate(), srv.Validate(), meta.Validate(), grp.Validate())
+	return errors.Join(in.Validate(), cache.Validate(), srv.Validate(), meta.Validate(), grp.Validate(), errMigration)
 }

@@ -1,9 +1,18 @@
 package kafka
 
-import "github.com/twmb/franz-go/pkg/kmsg"
+import (
+	"github.com/twmb/franz-go/pkg/kmsg"
 
-// ApiVersions (18), versions 0 to 4. No features are finalised; transaction.version in particular is absent, by which clients
-// keep to the protocols before KIP-890.
+	"github.com/firnlog/firn/metastore/state"
+)
+
+// ApiVersions (18), versions 0 to 4. Of Kafka's features there is group.version, at 1 from the feature level on that has groups: the
+// consumer protocol is served. transaction.version is absent, by which clients keep to the protocols before KIP-890.
+
+const (
+	groupFeature      = "group.version"
+	groupFeatureLevel = 2 // from which there are groups
+)
 
 func (s *Server) apiVersions(req *kmsg.ApiVersionsRequest) *kmsg.ApiVersionsResponse {
 	res := kmsg.NewPtrApiVersionsResponse()
@@ -18,7 +27,26 @@ func (s *Server) apiVersions(req *kmsg.ApiVersionsRequest) *kmsg.ApiVersionsResp
 			res.ApiKeys = append(res.ApiKeys, a.row())
 		}
 	}
+	if req.Version >= 3 {
+		s.features(res)
+	}
 	return res
+}
+
+// features adds what the cluster has settled on.
+func (s *Server) features(res *kmsg.ApiVersionsResponse) {
+	// Kafka supports level 0 as well. Version 3 has no room for that (KAFKA-17011), and there is no way back from 1.
+	can := kmsg.NewApiVersionsResponseSupportedFeature()
+	can.Name, can.MinVersion, can.MaxVersion = groupFeature, 1, 1
+	res.SupportedFeatures = append(res.SupportedFeatures, can)
+	var level uint32
+	s.meta.View(func(st *state.State) { level = st.FeatureLevel() })
+	res.FinalizedFeaturesEpoch = int64(level)
+	if level >= groupFeatureLevel {
+		does := kmsg.NewApiVersionsResponseFinalizedFeature()
+		does.Name, does.MinVersionLevel, does.MaxVersionLevel = groupFeature, 1, 1
+		res.FinalizedFeatures = append(res.FinalizedFeatures, does)
+	}
 }
 
 func (a api) row() kmsg.ApiVersionsResponseApiKey {

@@ -11,6 +11,7 @@ import (
 const (
 	partitionAnswer = 256      // a partition of Metadata, with its replicas
 	namedAnswer     = 512      // a name with a code and a sentence
+	heartbeatAnswer = 2048     // what a member is told, or is told of it
 	configsAnswer   = 32 << 10 // all configs of a topic, with synonyms and words
 	fetchedAnswer   = 256      // a partition of a Fetch, its records apart
 	committedAnswer = 256      // a partition of an OffsetCommit or OffsetDelete, its op included
@@ -65,6 +66,17 @@ func (s *Server) answerRoom(msg kmsg.Request) (room int64) {
 		room = namedAnswer * int64(len(req.CoordinatorKeys))
 	case *kmsg.LeaveGroupRequest:
 		room = namedAnswer * int64(len(req.Members))
+	case *kmsg.ConsumerGroupHeartbeatRequest:
+		room = heartbeatAnswer + namedAnswer*int64(min(len(req.SubscribedTopicNames)+len(req.Topics), describedMax))
+	case *kmsg.ConsumerGroupDescribeRequest:
+		s.meta.View(func(st *state.State) {
+			for _, id := range req.Groups {
+				room += namedAnswer
+				if g := st.Group(id); g != nil {
+					room += heartbeatAnswer * int64(g.MemberCount())
+				}
+			}
+		})
 	case *kmsg.CreateTopicsRequest:
 		room = namedAnswer*int64(len(req.Topics)) + configsAnswer/4*int64(min(len(req.Topics), describedMax))
 	case *kmsg.DeleteTopicsRequest:

@@ -10,6 +10,7 @@ import (
 
 	"github.com/firnlog/firn/agent/fetch"
 	"github.com/firnlog/firn/agent/group/classic"
+	"github.com/firnlog/firn/agent/group/consumer"
 	"github.com/firnlog/firn/agent/group/step"
 	"github.com/firnlog/firn/agent/ingest"
 	"github.com/firnlog/firn/metastore/entry"
@@ -63,6 +64,9 @@ type Groups interface {
 	Heartbeat(ctx context.Context, group, memberID, instanceID string, generation int32) (step.Code, error)
 	// Leave returns a code for each member, or one for all.
 	Leave(ctx context.Context, group string, members []classic.LeaveRequest) ([]step.Code, step.Code, error)
+	// ConsumerHeartbeat and DescribeConsumer are for groups of the consumer protocol. Of a refusal there is the message.
+	ConsumerHeartbeat(ctx context.Context, group string, req consumer.Heartbeat) (consumer.HeartbeatAnswer, step.Code, error)
+	DescribeConsumer(ctx context.Context, group string) (consumer.Description, step.Code, error)
 }
 
 // Traffic learns what went through each topic. It must be safe for concurrent use and must not block.

@@ -36,6 +36,8 @@ var notes = map[int16]string{
 	33: "replaces all configs of a resource",
 	35: "each partition by its leader alone; one directory, the bucket",
 	44: "of topics and cluster-wide",
+	68: "KIP-848; assignors `uniform` and `range`; from 1 on with regular expressions (RE2)",
+	69: "groups of the consumer protocol",
 	74: "topics, brokers and their loggers",
 	75: "pages of at most 2000 partitions",
 }

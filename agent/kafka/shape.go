@@ -180,8 +180,12 @@ func outlines() map[int16]shape {
 		keyIncrementalAlterConfigs: {flexible: 1, fields: []field{
 			listOf(int8f, str, listOf(str, int8f, nullStr)), int8f,
 		}},
-		keyDescribeCluster:     {flexible: 0, fields: []field{int8f, int8f.from(1), int8f.from(2)}},
-		keyListConfigResources: {flexible: 0, fields: []field{int8s.from(1)}},
+		keyDescribeCluster: {flexible: 0, fields: []field{int8f, int8f.from(1), int8f.from(2)}},
+		keyConsumerGroupHeartbeat: {flexible: 0, fields: []field{
+			str, str, int32f, nullStr, nullStr, int32f, strs, nullStr.from(1), nullStr, listOf(uuid, int32s),
+		}},
+		keyConsumerGroupDescribe: {flexible: 0, fields: []field{strs, int8f}},
+		keyListConfigResources:   {flexible: 0, fields: []field{int8s.from(1)}},
 		keyDescribeTopicPartitions: {flexible: 0, fields: []field{
 			listOf(str), int32f, {kind: optional, elem: []field{str, int32f}},
 		}},

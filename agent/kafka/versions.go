@@ -36,6 +36,8 @@ const (
 	keyIncrementalAlterConfigs = 44
 	keyOffsetDelete            = 47
 	keyDescribeCluster         = 60
+	keyConsumerGroupHeartbeat  = 68
+	keyConsumerGroupDescribe   = 69
 	keyListConfigResources     = 74
 	keyDescribeTopicPartitions = 75
 )
@@ -82,6 +84,8 @@ var apis = [...]api{
 	{key: keyIncrementalAlterConfigs, min: 0, max: 1},
 	{key: keyOffsetDelete, min: 0, max: 0},
 	{key: keyDescribeCluster, min: 0, max: 2},
+	{key: keyConsumerGroupHeartbeat, min: 0, max: 1},
+	{key: keyConsumerGroupDescribe, min: 0, max: 1},
 	{key: keyListConfigResources, min: 0, max: 1},
 	{key: keyDescribeTopicPartitions, min: 0, max: 0},
 }
@@ -154,6 +158,10 @@ func (s *Server) serve(ctx context.Context, r *request, msg kmsg.Request) (reply
 		return say(s.incrementalAlterConfigs(ctx, req)), nil
 	case *kmsg.DescribeClusterRequest:
 		return say(s.describeCluster(ctx, r.audience(), req)), nil
+	case *kmsg.ConsumerGroupHeartbeatRequest:
+		return s.consumerGroupHeartbeat(ctx, r, req)
+	case *kmsg.ConsumerGroupDescribeRequest:
+		return s.consumerGroupDescribe(ctx, req)
 	case *kmsg.ListConfigResourcesRequest:
 		return say(s.listConfigResources(ctx, r.audience(), req)), nil
 	case *kmsg.DescribeTopicPartitionsRequest:

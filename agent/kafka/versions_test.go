@@ -70,6 +70,11 @@ func requestFor(t *testing.T, key, version int16, id entry.UUID) kmsg.Request {
 	case *kmsg.SyncGroupRequest:
 		req.Group, req.MemberID = "g", "m"
 		req.GroupAssignment = append(req.GroupAssignment, kmsg.SyncGroupRequestGroupAssignment{MemberID: "m", MemberAssignment: []byte{1}})
+	case *kmsg.ConsumerGroupHeartbeatRequest:
+		req.Group, req.MemberID, req.RebalanceTimeoutMillis = "g", "m", 10_000
+		req.SubscribedTopicNames, req.SubscribedTopicRegex, req.Topics = []string{"t"}, kmsg.StringPtr("t.*"), []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+	case *kmsg.ConsumerGroupDescribeRequest:
+		req.Groups = []string{"g"}
 	case *kmsg.SASLHandshakeRequest:
 		req.Mechanism = "PLAIN"
 	case *kmsg.ApiVersionsRequest:

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/firnlog/firn/agent"
+	"github.com/firnlog/firn/agent/group/consumer"
 	"github.com/firnlog/firn/cmd/firn/settings"
 	"github.com/firnlog/firn/metastore"
 	"github.com/firnlog/firn/metastore/log"
@@ -52,7 +53,7 @@ func (s *serving) declare() *settings.Set {
 	s.probe = probeRequire
 	s.kafka = []string{"127.0.0.1:9092"}
 	s.http, s.level, s.format, s.agent.AutoCreateTopics = "127.0.0.1:8080", "info", "text", true
-	s.agent.MetricsDetail, s.agent.AdvertiseMode = agent.DetailTopic, agent.AdvertiseDirect
+	s.agent.MetricsDetail, s.agent.AdvertiseMode, s.agent.GroupMigration = agent.DetailTopic, agent.AdvertiseDirect, consumer.Bidirectional.String()
 	set := settings.New()
 	set.Group("Agent")
 	set.Text(&s.agent.Name, "name", "stable name of this agent; where not set, made once and kept in --data-dir")
@@ -71,6 +72,9 @@ func (s *serving) declare() *settings.Set {
 	set.Group(agent.GroupTopics)
 	set.Flag(&s.agent.AutoCreateTopics, "auto-create-topics", "make topics that clients ask for")
 	numbers(set, &s.agent)
+	set.Group(agent.GroupGroups)
+	set.Choice(&s.agent.GroupMigration, "group-consumer-migration",
+		"whether a group of consumers may change between the classic and the consumer protocol (KIP-848) as members come and go", consumer.Migrations()...)
 	set.Group(agent.GroupProduce)
 	set.Flag(&s.agent.CompressSegments, "compress-segments", "compress what shrinks before it is stored; costs CPU here and wherever it is read")
 	set.Group(agent.GroupProcess)

@@ -26,6 +26,9 @@ func ParseMigration(s string) (Migration, error) {
 	return 0, fmt.Errorf("no such migration policy %q: it is one of %s", s, strings.Join(migrations[:], ", "))
 }
 
+// Migrations are the names of all policies.
+func Migrations() []string { return slices.Clone(migrations[:]) }
+
 var migrations = [...]string{Bidirectional: "bidirectional", Upgrade: "upgrade", Downgrade: "downgrade", Disabled: "disabled"}
 
 func (m Migration) String() string { return migrations[m] }

@@ -422,7 +422,7 @@ func (c *Config) group() group.Config {
 		},
 		OffsetsRetention: c.OffsetsRetention, ExpireInterval: c.OffsetsExpire,
 		Consumer: consumer.Config{
-			HeartbeatInterval: c.ConsumerHeartbeatInterval, SessionTimeout: c.ConsumerSessionTimeout, MembersMax: c.GroupSizeMax,
+			HeartbeatInterval: c.ConsumerHeartbeatInterval, SessionTimeout: c.ConsumerSessionTimeout, MembersMax: c.GroupSizeMax, ClassicMembersMax: c.GroupSizeMax,
 			Migration: policy,
 		},
 	}

@@ -13,7 +13,7 @@ import (
 // Rooms are what the rooms get of a configuration.
 func (c *Config) Rooms() []any {
 	in, cache, srv, meta, grp := c.ingest(), c.fetch(), c.kafka(), c.metastore(), c.group()
-	return []any{&in, &cache, &srv, &meta, &grp, &grp.Classic}
+	return []any{&in, &cache, &srv, &meta, &grp, &grp.Classic, &grp.Consumer}
 }
 
 // Look tells the log what has changed of a part; cause is "" where it is well.

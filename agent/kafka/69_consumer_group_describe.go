@@ -24,9 +24,10 @@ func (s *Server) consumerGroupDescribe(ctx context.Context, req *kmsg.ConsumerGr
 		}
 		g := kmsg.NewConsumerGroupDescribeResponseGroup()
 		g.Group, g.ErrorCode = id, s.groupCode(keyConsumerGroupDescribe, code)
-		if code == step.None {
+		switch code {
+		case step.None:
 			s.describeConsumerGroup(&g, &d)
-		} else if code == step.GroupIDNotFound {
+		case step.GroupIDNotFound:
 			g.ErrorMessage = orNull(fmt.Sprintf("Group %s is not a consumer group.", id))
 		}
 		res.Groups = append(res.Groups, g)

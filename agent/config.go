@@ -69,6 +69,7 @@ type Config struct {
 	ReadAhead       int
 	ReadTimeout     time.Duration
 	ColdReads       int
+	ColdBytes       int64
 
 	// What agents give each other of the bucket; see fetch.Config.
 	CacheBorrowedBytes int64
@@ -251,6 +252,8 @@ func (c *Config) Tunables() []Tunable {
 	row(t, "read-timeout", &c.ReadTimeout, Duration, cache.LoadTimeout, time.Second, 10*time.Minute, "bound of one read from the bucket with its attempts")
 	row(t, "cold-reads", &c.ColdReads, Count, cache.ColdReads, 1, 1024,
 		"reads from the bucket at once that replays of old data get; the others wait, and tail readers and uploads never do")
+	row(t, "cold-bytes", &c.ColdBytes, Bytes, cache.ColdBytes, 64<<10, 1<<40,
+		"what replays of old data get a second beside producers and tail readers on a machine that has nothing to spare; they get more where it has")
 	row(t, "cache-borrowed-bytes", &c.CacheBorrowedBytes, Bytes, cmp.Or(c.CacheBytes, share.cache)/8, 64<<10, 1<<40,
 		"part of the read cache for what other agents gave, which they keep too; an eighth of --cache-bytes where not set")
 	row(t, "peer-slice-bytes", &c.PeerSliceBytes, Bytes, cache.SliceBytes, 4<<10, 8<<20, "how much is read from another agent at once")
@@ -386,7 +389,7 @@ func (c *Config) fetch() fetch.Config {
 	return fetch.Config{
 		Bytes: c.CacheBytes, HotBytes: c.CacheHotBytes, WholeBytes: c.CacheWholeBytes, RunBytes: c.CacheRunBytes,
 		ReadAhead: c.ReadAhead, RetryMin: c.CacheRetryMin, RetryMax: c.CacheRetryMax, LoadTimeout: c.ReadTimeout, BarrierTimeout: c.BarrierTimeout,
-		ColdReads: c.ColdReads, BorrowedBytes: c.CacheBorrowedBytes, SliceBytes: c.PeerSliceBytes, CrossZoneBytes: c.PeerCrossZoneBytes,
+		ColdReads: c.ColdReads, ColdBytes: c.ColdBytes, BorrowedBytes: c.CacheBorrowedBytes, SliceBytes: c.PeerSliceBytes, CrossZoneBytes: c.PeerCrossZoneBytes,
 		ServeBytes: c.PeerServeBytes, ServeRequests: c.PeerServeRequests, PeerTimeout: c.PeerTimeout,
 		HedgeMin: c.PeerHedgeMin, HedgeMax: c.PeerHedgeMax,
 	}

@@ -18,9 +18,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func crc(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 
-func objectOf(row *state.Row, cold bool) object {
-	return object{id: row.Object, size: row.ObjectSize, cold: cold}
-}
+func objectOf(row *state.Row) object { return object{id: row.Object, size: row.ObjectSize} }
 
 // cursor moves through the chunks of one row.
 type cursor struct {
@@ -35,9 +33,9 @@ type cursor struct {
 	ahead  bool            // the reader is sequential: read the next run of a large object, too
 }
 
-// open finds the row's part of its block. cold says that a replay reads it.
-func (r *Reader) open(ctx context.Context, topic entry.UUID, partition int32, row *state.Row, cold bool) (cursor, error) {
-	c := cursor{r: r, object: objectOf(row, cold), row: row, first: true}
+// open finds the row's part of its block in the row's object.
+func (r *Reader) open(ctx context.Context, topic entry.UUID, partition int32, row *state.Row, o object) (cursor, error) {
+	c := cursor{r: r, object: o, row: row, first: true}
 	var err error
 	if c.table, err = r.cache.table(ctx, c.object); err != nil {
 		return c, unavailable(err)

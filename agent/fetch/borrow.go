@@ -26,6 +26,9 @@ func (c *Cache) borrow(
 	return fromBucket(ctx, getFallback)
 }
 
+// coldPatience is by how much longer a replay waits for a peer.
+const coldPatience = 5
+
 // answer is what one of two sources gave.
 type answer struct {
 	item *item
@@ -38,7 +41,11 @@ func (c *Cache) askHedged(
 ) (*item, error) {
 	both, cancel := context.WithCancel(ctx)
 	defer cancel() // whoever is still at it
-	asking, stop := context.WithTimeout(both, c.cfg.PeerTimeout)
+	timeout, most := c.cfg.PeerTimeout, c.cfg.HedgeMax
+	if o.cold { // the peer has it wait for its turn, as we would
+		timeout, most = coldPatience*timeout, timeout
+	}
+	asking, stop := context.WithTimeout(both, timeout)
 	defer stop()
 	took := &c.share.fetched
 	if s.held {
@@ -50,7 +57,7 @@ func (c *Cache) askHedged(
 		it, err := ask(asking, s)
 		peer <- answer{it, err}
 	})
-	overtake := time.NewTimer(took.percentile(c.cfg.HedgeMin, c.cfg.HedgeMax))
+	overtake := time.NewTimer(took.percentile(c.cfg.HedgeMin, most))
 	defer overtake.Stop()
 	var bucket chan answer
 	for {

@@ -45,6 +45,9 @@ type Config struct {
 	HedgeMin, HedgeMax time.Duration
 	// ColdReads is how many GETs of replays run at once; the rest queue. Default 2.
 	ColdReads int
+	// ColdBytes is how much a second replays get and are served beside producers and tail readers, however busy the machine is.
+	// Default 8 MiB.
+	ColdBytes int64
 	// RetryMin and RetryMax bound the pause between attempts of a GET, which doubles. Defaults 20 ms and 1 s.
 	RetryMin, RetryMax time.Duration
 	// LoadTimeout bounds a GET with its retries, whoever waits. Default 60 s.
@@ -83,6 +86,7 @@ func (c *Config) Validate() error {
 	check("peer timeout", (*int64)(&c.PeerTimeout), int64(2*time.Second))
 	check("hedge min", (*int64)(&c.HedgeMin), int64(20*time.Millisecond))
 	check("hedge max", (*int64)(&c.HedgeMax), int64(500*time.Millisecond))
+	check("cold bytes", &c.ColdBytes, 8<<20)
 	count := func(name string, v *int, def int) {
 		n := int64(*v)
 		check(name, &n, int64(def))
@@ -173,6 +177,7 @@ type Cache struct {
 	lines  sparse.Lines
 	share  *sharing       // nil: nobody to share with
 	serves serving        // what peers are given
+	pace   pace           // of replays
 	turns  chan struct{}  // holds one for each GET of a replay under way
 	wg     sync.WaitGroup // loads and what they start; Add only under mu while not closed, or by a load
 
@@ -205,6 +210,7 @@ func NewCache(cfg Config, bucket objstore.Bucket) (*Cache, error) {
 		return nil, err
 	}
 	c := &Cache{cfg: cfg, bucket: bucket, items: make(map[itemKey]*list.Element), loads: make(map[itemKey]*load)}
+	c.pace.floor, c.pace.rate, c.pace.metrics = float64(cfg.ColdBytes), max(paceStart, float64(cfg.ColdBytes)), cfg.Metrics
 	c.turns = make(chan struct{}, cfg.ColdReads)
 	c.serves.init(&cfg)
 	cfg.Metrics.limitBytes.Set(float64(cfg.Bytes))
@@ -226,6 +232,7 @@ func (c *Cache) Close() {
 func (c *Cache) Put(id entry.ObjectID, body []byte, footer *segment.Footer) {
 	it := &item{key: itemKey{id: id, kind: kindObject}, bytes: body, footer: footer, share: hot}
 	it.size = int64(len(body)) + footerBytes(footer)
+	c.pace.busy()
 	c.mu.Lock()
 	c.put = id
 	c.keepLocked(it)
@@ -385,6 +392,18 @@ func (c *Cache) leaveLocked(l *load) {
 		c.ahead++
 		l.ahead = true
 		l.waiters++
+	}
+}
+
+// probe makes sure that the pace of replays is watched over.
+func (c *Cache) probe() {
+	if !c.pace.begin() {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.wg.Go(func() { c.pace.probe(c.ctx) })
 	}
 }
 

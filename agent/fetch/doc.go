@@ -53,6 +53,11 @@
 // and wait for their turn; uploads and tail reads never do. Where a tail reader wants what a replay's GET waits to get, the GET starts at once.
 // What is served to peers has separate bounds for the two as well.
 //
+// The processors are kept free in the same spirit: while producers or tail readers are active, replays get and are served bytes at a rate that falls
+// where a probe finds that it is woken late, and rises where it is not (see pace). A replay whose turn it is not waits a little where the answer has
+// nothing else to give, and is told to come later (Result.Later) where it has; what it needs is meanwhile read ahead. So a long poll ends with what there
+// is, and consumers come again.
+//
 // Tail readers are served from what ingest just uploaded (hot) without a GET. What is read from the bucket is cold, and a
 // replay of old data, however large, evicts only cold items. A sequential reader's next object or run is read ahead.
 //

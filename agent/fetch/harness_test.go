@@ -211,6 +211,9 @@ func open(t testing.TB, cfg fetch.Config, x *index, bucket objstore.Bucket) (*fe
 	if cfg.ReadAhead == 0 {
 		cfg.ReadAhead = -1
 	}
+	if cfg.ColdBytes == 0 {
+		cfg.ColdBytes = 8 << 30 // a machine that is busy with tests would make replays slow
+	}
 	cache, err := fetch.NewCache(cfg, bucket)
 	if err != nil {
 		t.Fatal(err)

@@ -18,7 +18,12 @@ type object struct {
 	size int64 // bytes
 	// cold: a replay asks for it. What it costs may wait behind everything else.
 	cold bool
+	// now: nobody waits for it; what is not in memory is errLater, and read ahead.
+	now bool
 }
+
+// errLater: a replay is to come again.
+var errLater = errors.New("not in memory yet")
 
 func (c *Cache) whole(o object) bool { return o.size <= c.cfg.WholeBytes }
 
@@ -33,6 +38,10 @@ func (c *Cache) find(ctx context.Context, o object, keys [2]itemKey, from func()
 		return it, nil
 	}
 	c.cfg.Metrics.misses.Inc()
+	if o.now {
+		c.readAhead(keys, from)
+		return nil, errLater
+	}
 	key, read := from()
 	return c.await(ctx, key, o.cold, read)
 }
@@ -184,7 +193,7 @@ func chunksFrom(f *segment.Footer, start, end int64) []segment.Chunk {
 
 // readWhole gets an object and checks all of it. What is damaged is read once more, past every cache.
 func (c *Cache) readWhole(ctx context.Context, l *load, o object, why reason) (*item, error) {
-	return c.twice(ctx, l, o, func() (*item, error) {
+	return c.twice(ctx, l, o, o.size, func() (*item, error) {
 		body, err := c.fetch(ctx, o, 0, o.size, why)
 		if err != nil {
 			return nil, err
@@ -217,7 +226,7 @@ func (c *Cache) open(o object, body []byte) (*segment.Footer, error) {
 }
 
 func (c *Cache) readFooter(ctx context.Context, l *load, o object, why reason) (*item, error) {
-	return c.twice(ctx, l, o, func() (*item, error) {
+	return c.twice(ctx, l, o, 0, func() (*item, error) {
 		footer, err := segment.ReadFooter(readerAt(func(position, size int64) ([]byte, error) { return c.fetch(ctx, o, position, size, why) }), o.size)
 		if err != nil {
 			return nil, corrupt(o, err)
@@ -231,7 +240,7 @@ func (c *Cache) readRun(ctx context.Context, l *load, o object, chunks []segment
 	if len(chunks) == 0 {
 		return nil, fmt.Errorf("%w: a run without chunks in %s", ErrCorrupt, o.id.Key())
 	}
-	return c.twice(ctx, l, o, func() (*item, error) {
+	return c.twice(ctx, l, o, c.cfg.RunBytes, func() (*item, error) {
 		start, last := chunks[0].Position, chunks[len(chunks)-1]
 		bytes, err := c.fetch(ctx, o, start, last.Position+last.StoredSize-start, why)
 		if err != nil {
@@ -254,8 +263,8 @@ func (it *item) check(chunks []segment.Chunk) {
 
 // twice reads from the bucket, a replay when it is its turn, and again where the first read was damaged: on the way, most likely.
 // The second answer stands.
-func (c *Cache) twice(ctx context.Context, l *load, o object, read func() (*item, error)) (*item, error) {
-	done, err := c.turn(ctx, l, o)
+func (c *Cache) twice(ctx context.Context, l *load, o object, bytes int64, read func() (*item, error)) (*item, error) {
+	done, err := c.turn(ctx, l, o, bytes)
 	if err != nil {
 		return nil, err
 	}
@@ -288,7 +297,7 @@ func (r readerAt) ReadAt(b []byte, position int64) (int, error) {
 }
 
 // turn waits until the GET of a replay may start; the others start at once, also where a replay had asked first.
-func (c *Cache) turn(ctx context.Context, l *load, o object) (done func(), err error) {
+func (c *Cache) turn(ctx context.Context, l *load, o object, bytes int64) (done func(), err error) {
 	if !o.cold {
 		return func() {}, nil
 	}
@@ -299,15 +308,22 @@ func (c *Cache) turn(ctx context.Context, l *load, o object) (done func(), err e
 		m.coldWaiting.Dec()
 		m.coldSeconds.Add(time.Since(start).Seconds())
 	}()
+	c.probe()
 	select {
 	case c.turns <- struct{}{}:
-		m.coldReads.Inc()
-		return func() { m.coldReads.Dec(); <-c.turns }, nil
+		if c.pace.wait(ctx, getting, l.hurry) {
+			c.pace.charge(getting, bytes)
+			m.coldReads.Inc()
+			return func() { m.coldReads.Dec(); <-c.turns }, nil
+		}
+		<-c.turns
 	case <-l.hurry:
-		return func() {}, nil
 	case <-ctx.Done():
+	}
+	if ctx.Err() != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
 	}
+	return func() {}, nil
 }
 
 // fetch gets size bytes of an object, trying again while the store is unavailable and ctx lives.

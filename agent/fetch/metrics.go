@@ -28,6 +28,7 @@ type Metrics struct {
 	coldReads   prometheus.Gauge
 	coldWaiting prometheus.Gauge
 	coldSeconds prometheus.Counter
+	coldRate    prometheus.Gauge
 }
 
 // reason is what a GET was made for.
@@ -126,6 +127,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		servedPeers:   counter("peer_served_bytes_total", "Bytes given to other agents."),
 		coldReads:     gauge("cold_reads", "GETs of replays under way."),
 		coldWaiting:   gauge("cold_reads_waiting", "GETs of replays that wait for their turn."),
+		coldRate:      gauge("cold_rate_bytes_per_second", "Rate that replays are held to while others are active."),
 		coldSeconds:   counter("cold_wait_seconds_total", "Time that GETs of replays waited for their turn."),
 	}
 	for s := range shares {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"sync"
+	"time"
 
 	"github.com/firnlog/firn/agent/sparse"
 	"github.com/firnlog/firn/metastore/entry"
@@ -80,13 +81,16 @@ type Result struct {
 	HighWatermark int64 // one past the last readable offset
 	LastStable    int64 // last stable offset; <= HighWatermark
 	LogStart      int64 // lowest offset that is served
-	NextOffset    int64 // where the next read goes on: behind what was read, and behind offsets that hold no records
-	Records       int64 // how many were read
+	// Later: it was not a replay's turn, and nothing was read though records are there.
+	Later      bool
+	NextOffset int64 // where the next read goes on: behind what was read, and behind offsets that hold no records
+	Records    int64 // how many were read
 }
 
 // Read appends whole batches to dst, from the one that contains offset on, in order, as long as they fit into maxBytes
 // (with atLeastOne, the first one always) and lie below the high watermark. Base offsets, leader epochs and log
-// append times are filled in. Reading at the high watermark gives no bytes and no error. dst is returned as it was where err is
+// append times are filled in. A replay waits a little for its turn where atLeastOne says that there is nothing else to answer; see
+// Result.Later and Impatient. Reading at the high watermark gives no bytes and no error. dst is returned as it was where err is
 // not nil.
 //
 // Errors: ErrUnknownTopic, ErrOffsetOutOfRange, ErrStorage, ErrCorrupt, ErrUnavailable. One that is met behind the first
@@ -94,7 +98,7 @@ type Result struct {
 func (r *Reader) Read(
 	ctx context.Context, topic entry.UUID, partition int32, offset int64, maxBytes int, dst []byte, atLeastOne bool,
 ) ([]byte, Result, error) {
-	w := walk{offset: offset, limit: maxBytes, start: len(dst), dst: dst, whole: atLeastOne}
+	w := walk{offset: offset, limit: maxBytes, start: len(dst), dst: dst, whole: atLeastOne, patient: atLeastOne && ctx.Value(impatience{}) == nil}
 	p := r.plans.Get().(*plan)
 	defer r.plans.Put(p)
 	var res Result
@@ -105,8 +109,17 @@ func (r *Reader) Read(
 			}
 			return dst, Result{}, err
 		}
-		err := r.readRows(ctx, topic, partition, p, &w)
 		res = p.Result
+		w.cold = p.more
+		if w.cold && !r.admit(ctx, &w) {
+			res.Later = len(w.dst) == w.start
+			break
+		}
+		err := r.readRows(ctx, topic, partition, p, &w)
+		if errors.Is(err, errLater) {
+			res.Later = len(w.dst) == w.start
+			break
+		}
 		if err == nil && p.more && !w.full {
 			continue
 		}
@@ -125,10 +138,37 @@ func (r *Reader) Read(
 		break
 	}
 	res.NextOffset, res.Records = w.offset, w.records
+	if w.cold {
+		r.cache.pace.charge(serves, int64(len(w.dst)-w.start))
+	} else if w.batches > 0 {
+		r.cache.pace.busy()
+	}
 	r.recent.leave(topic, partition, w.offset)
 	r.metrics.servedBytes.Add(float64(len(w.dst) - w.start))
 	r.metrics.servedBatches.Add(float64(w.batches))
 	return w.dst, res, nil
+}
+
+type impatience struct{}
+
+// Impatient makes reads of replays under the context wait for nothing: what is not in memory, or not their turn, they leave for later.
+// A request's first replay may wait; its other partitions should not wait as long again, each.
+func Impatient(ctx context.Context) context.Context {
+	return context.WithValue(ctx, impatience{}, true)
+}
+
+// coldWait is how long a replay waits for its turn before it is told to come again.
+const coldWait = 100 * time.Millisecond
+
+// admit waits until a replay may go on, where the answer has nothing else to give.
+func (r *Reader) admit(ctx context.Context, w *walk) bool {
+	r.cache.probe()
+	if !w.patient || len(w.dst) > w.start {
+		return !r.cache.pace.ahead()
+	}
+	ctx, cancel := context.WithTimeout(ctx, coldWait)
+	defer cancel()
+	return r.cache.pace.wait(ctx, serves, nil)
 }
 
 // note tells the operator of what only an operator can mend.
@@ -166,7 +206,6 @@ func (r *Reader) barrier(ctx context.Context) error {
 // readRows walks the rows of a plan.
 func (r *Reader) readRows(ctx context.Context, topic entry.UUID, partition int32, p *plan, w *walk) error {
 	w.epochs = p.epochs
-	w.cold = p.more
 	w.sequential = w.sequential || r.recent.follows(topic, partition, w.offset)
 	for i := range p.rows {
 		row := &p.rows[i]
@@ -177,7 +216,7 @@ func (r *Reader) readRows(ctx context.Context, topic entry.UUID, partition int32
 			return err
 		}
 		if w.sequential && i+1 < len(p.rows) {
-			r.ahead(&p.rows[i+1], w.cold)
+			r.ahead(&p.rows[i+1], w)
 		}
 		if w.full {
 			return nil
@@ -190,9 +229,9 @@ func (r *Reader) readRows(ctx context.Context, topic entry.UUID, partition int32
 }
 
 // ahead reads the object of a row that will be asked for next.
-func (r *Reader) ahead(row *state.Row, cold bool) {
+func (r *Reader) ahead(row *state.Row, w *walk) {
 	if !row.InWAL {
-		o := objectOf(row, cold)
+		o := r.objectOf(row, w)
 		r.cache.readAhead(tableKeys(o), func() (itemKey, reading) { return r.cache.tableRead(o) })
 	}
 }
@@ -208,7 +247,7 @@ func (r *Reader) readRow(ctx context.Context, topic entry.UUID, partition int32,
 		}
 		return w.batchesOf(raw, true)
 	}
-	b, err := r.open(ctx, topic, partition, row, w.cold)
+	b, err := r.open(ctx, topic, partition, row, r.objectOf(row, w))
 	if err != nil {
 		return err
 	}
@@ -245,6 +284,8 @@ type walk struct {
 	whole  bool  // the first batch is taken whatever its size
 	// sequential: the read starts where an earlier one of the partition ended.
 	sequential bool
+	// patient: the answer has nothing else to give, so that a replay may wait.
+	patient bool
 	// cold: more rows follow than a tail reader has before it, so a replay reads.
 	cold bool
 	dst  []byte
@@ -255,6 +296,14 @@ type walk struct {
 	full    bool
 	batches int
 	records int64
+}
+
+// objectOf returns the row's object as the walk asks for it. A replay that would hold others up answers what it has before it gets more.
+func (r *Reader) objectOf(row *state.Row, w *walk) object {
+	o := objectOf(row)
+	o.cold = w.cold
+	o.now = w.cold && (!w.patient || len(w.dst) > w.start && r.cache.pace.disturbs(time.Now()))
+	return o
 }
 
 // batchesOf takes the batches in raw, the first of which has offset base. last says that the row ends with them.

@@ -70,7 +70,11 @@ func (c *Cache) Serve(ctx context.Context, ask Ask) (body []byte, done func(), e
 	default:
 		return nil, nil, fmt.Errorf("%w: %d asks under way", ErrBusy, cap(c.serves.requests[kind]))
 	}
-	waiting, cancel := context.WithTimeout(ctx, c.serves.wait)
+	wait := c.serves.wait
+	if ask.Cold {
+		wait *= coldPatience
+	}
+	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	o := object{id: ask.Object, size: ask.ObjectSize, cold: ask.Cold}
 	it := c.held(o, ask)
@@ -91,6 +95,9 @@ func (c *Cache) Serve(ctx context.Context, ask Ask) (body []byte, done func(), e
 		return nil, nil, fmt.Errorf("%w: %d bytes are on their way to peers", ErrBusy, c.serves.each)
 	}
 	m.servedPeers.Add(float64(ask.Size))
+	if ask.Cold {
+		c.pace.charge(serves, ask.Size)
+	}
 	// A copy: else a peer that is slow to take 1 MiB would hold a whole object in memory that the cache has let go.
 	at := ask.Position - it.start
 	buffer := c.serves.buffers.Get().(*[]byte)

@@ -216,7 +216,7 @@ func (r *Reader) batches(
 		}
 		return each(raw, row.Base)
 	}
-	c, err := r.open(ctx, topic, partition, row, false)
+	c, err := r.open(ctx, topic, partition, row, objectOf(row))
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kbin"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/firnlog/firn/agent/fetch"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
 )
@@ -18,11 +19,16 @@ import (
 // something to read are records read, straight into the answer. There are no transactions: the last stable offset is the
 // high watermark, the list of aborted ones is empty, and both isolation levels read the same.
 //
+// A replay may be told to come later (fetch.Result.Later): then the answer goes without it, and where it has nothing else, the long poll goes on.
+//
 // An answer that had no room for records that are there does not wait for min_bytes: it cannot get any fuller. The reads of an answer share one deadline, so that a bucket that hangs holds up an answer once and not
 // once for each partition; what was not read by then is OFFSET_NOT_AVAILABLE, which clients retry.
 
 // gatherPause is how long a fetch whose min_bytes are not there yet lets more records come together before it reads again.
 const gatherPause = 20 * time.Millisecond
+
+// laterPause is when a replay that was told to come later does.
+const laterPause = 20 * time.Millisecond
 
 // fetching is one Fetch under way.
 type fetching struct {
@@ -37,6 +43,8 @@ type fetching struct {
 	limit, most int
 	charge      int64
 	visitor     *visitor // who it is charged to
+	// late: a replay was told to come later; those behind it in the answer do not wait as long again.
+	late bool
 }
 
 func (s *Server) fetch(ctx context.Context, r *request, req *kmsg.FetchRequest) (reply, error) {
@@ -75,8 +83,13 @@ func (s *Server) fetch(ctx context.Context, r *request, req *kmsg.FetchRequest) 
 			defer s.meta.Subscribe(f.refs(), changed)()
 			continue
 		}
+		var again <-chan time.Time
+		if f.late {
+			again = time.After(laterPause)
+		}
 		select {
 		case <-changed:
+		case <-again:
 		case <-over.C:
 			last = true
 		case <-s.drained:
@@ -241,6 +254,7 @@ func (f *fetching) answer(ctx context.Context, r *request, final bool) (reply, i
 			return reply{}, 0, context.Cause(ctx)
 		}
 	}
+	f.late = false
 	included := f.included()
 	reads, cancel := context.WithTimeout(ctx, s.cfg.FetchReadTimeout)
 	defer cancel()
@@ -362,7 +376,7 @@ func (f *fetching) appendTopics(ctx context.Context, dst []byte, included []int)
 // appendPartition writes one partition; before is how many bytes of records the answer has. The records are appended by the
 // reader where they belong; what stands before them is filled in afterwards.
 func (f *fetching) appendPartition(ctx context.Context, dst []byte, p *planPart, before int) []byte {
-	p.bytes, p.records, p.cut, p.served = 0, 0, false, false
+	p.bytes, p.records, p.cut, p.served, p.late = 0, 0, false, false, false
 	dst = kbin.AppendInt32(dst, p.partition)
 	fixedAt := len(dst)
 	dst = f.appendStanding(dst, p)
@@ -378,7 +392,7 @@ func (f *fetching) appendPartition(ctx context.Context, dst []byte, p *planPart,
 		p.cut = true
 	default:
 		dst = f.read(ctx, dst, p, before)
-		p.served = p.now.code != codeNone || len(dst) > recordsAt
+		p.served = p.now.code != codeNone || len(dst) > recordsAt || p.late
 		f.appendStanding(dst[:fixedAt], p) // in place
 	}
 	p.bytes = len(dst) - recordsAt
@@ -391,6 +405,9 @@ func (f *fetching) appendPartition(ctx context.Context, dst []byte, p *planPart,
 
 // read appends a partition's records. What there is was estimated: where it is more, it goes on as long as there is room.
 func (f *fetching) read(ctx context.Context, dst []byte, p *planPart, before int) []byte {
+	if f.late {
+		ctx = fetch.Impatient(ctx)
+	}
 	for offset, start := p.offset, len(dst); ; {
 		size := len(dst) - start
 		room, rest := f.limit-before-size, int(p.maxBytes)-size
@@ -405,6 +422,10 @@ func (f *fetching) read(ctx context.Context, dst []byte, p *planPart, before int
 				code = codeUnknownTopicID
 			}
 			p.fail(code)
+			return dst
+		}
+		if res.Later { // it goes behind the others next time
+			f.late, p.late, p.cut = true, true, before+size > 0
 			return dst
 		}
 		dst, offset = out, res.NextOffset

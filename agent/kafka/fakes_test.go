@@ -57,6 +57,7 @@ type agent struct {
 	readErr    error
 	// stuck is a partition whose reads do not return before their context ends.
 	stuck    map[int32]bool
+	later    map[int32]time.Time // partitions that are not to be read yet
 	stageErr error
 	barriers int
 	reads    int
@@ -350,6 +351,7 @@ func (a *agent) Read(
 	a.ctlMu.Lock()
 	a.reads++
 	err, stuck := a.readErr, a.stuck[partition]
+	later := time.Now().Before(a.later[partition])
 	a.ctlMu.Unlock()
 	if stuck {
 		<-ctx.Done()
@@ -363,6 +365,10 @@ func (a *agent) Read(
 		p := st.TopicByID(topic).Partition(int(partition))
 		res = fetch.Result{HighWatermark: p.Next(), LastStable: p.LastStable(), LogStart: p.LogStart(), NextOffset: p.Next()}
 	})
+	if later {
+		res.NextOffset, res.Later = offset, true
+		return dst, res, nil
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	start := len(dst)

@@ -252,6 +252,59 @@ func TestReadsThatHangEndInTime(t *testing.T) {
 	})
 }
 
+// Replays that are told to come later leave the answer to the others, and go behind them next time. Alone they make a long poll.
+func TestReplaysThatAreToComeLater(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a := newCluster(t).join("a")
+		id := a.topic("t", 3)
+		c := dial(t, server(t, a))
+		req := fetchRequest(13, "", id, 0, 0)
+		for p := range int32(3) {
+			c.produce("t", p, "x")
+			if p > 0 {
+				addFetch(req, "", id, p, 0)
+			}
+		}
+		soon := time.Now().Add(3 * time.Second)
+		a.with(func(a *agent) { a.later = map[int32]time.Time{0: soon, 2: soon} })
+		req.SessionEpoch, req.MaxWaitMillis, req.MinBytes = 0, 60_000, 1
+		fetched := func() (order string, took time.Duration) {
+			t.Helper()
+			start := time.Now()
+			res := ask[*kmsg.FetchResponse](c, req)
+			req.SessionID, req.Topics = res.SessionID, nil
+			req.SessionEpoch++
+			for _, rt := range res.Topics {
+				for _, rp := range rt.Partitions {
+					order += fmt.Sprintf("%d:%d:%v ", rp.Partition, rp.ErrorCode, len(rp.RecordBatches) > 0)
+				}
+			}
+			return order, time.Since(start)
+		}
+		if got, took := fetched(); got != "0:0:false 1:0:true 2:0:false " || took != 0 {
+			t.Errorf("%s after %v", got, took)
+		}
+		moved := kmsg.NewFetchRequestTopic()
+		moved.TopicID = id
+		part := kmsg.NewFetchRequestTopicPartition()
+		part.Partition, part.FetchOffset, part.PartitionMaxBytes, part.CurrentLeaderEpoch = 1, 1, 1<<20, -1
+		moved.Partitions = append(moved.Partitions, part)
+		req.Topics = append(req.Topics, moved)
+		got, took := fetched()
+		if took < 2900*time.Millisecond || took > 3100*time.Millisecond || !strings.Contains(got, "0:0:true") || !strings.Contains(got, "2:0:true") {
+			t.Errorf("%s after %v", got, took)
+		}
+		// No longer than the client wants.
+		a.with(func(a *agent) { a.later = map[int32]time.Time{0: time.Now().Add(time.Hour)} })
+		alone := fetchRequest(13, "", id, 0, 0)
+		alone.MaxWaitMillis, alone.MinBytes = 500, 1
+		start := time.Now()
+		if p := only(t, ask[*kmsg.FetchResponse](c, alone)); p.ErrorCode != 0 || len(p.RecordBatches) != 0 || time.Since(start) != 500*time.Millisecond {
+			t.Errorf("%+v after %v", p, time.Since(start))
+		}
+	})
+}
+
 func TestGoingAwayEndsALongPoll(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		a := newCluster(t).join("a")

@@ -107,6 +107,7 @@ type planPart struct {
 	bytes   int   // of records in the answer
 	records int64 // how many those are
 	cut     bool  // it has more records than the answer had room for
+	late    bool  // it is a replay's, and was told to come later
 	// served: it had its turn, and records or an error came of it. What the deadline left out had none.
 	served bool
 }

@@ -1,0 +1,33 @@
+package fetch
+
+import (
+	"context"
+	"time"
+)
+
+// Pace is the pace of replays, without a probe.
+type Pace struct{ *pace }
+
+// NewPace makes one with a floor, in bytes a second.
+func NewPace(floor int64) Pace {
+	return Pace{&pace{floor: float64(floor), rate: max(paceStart, float64(floor)), metrics: NewMetrics(nil)}}
+}
+
+// Work does bytes of a replay's work, and returns how long it had to wait for its turn.
+func (p Pace) Work(bytes int64) time.Duration {
+	start := time.Now()
+	for !p.wait(context.Background(), serves, nil) {
+	}
+	p.charge(serves, bytes)
+	return time.Since(start)
+}
+
+// Busy says that a producer is active.
+func (p Pace) Busy() { p.busy() }
+
+// Woken tells how sleeps of the probe ended, as often as it takes for the rate to follow.
+func (p Pace) Woken(late bool) {
+	for i := range adjustEvery {
+		p.woken(time.Now(), late, i == 0)
+	}
+}

@@ -1,0 +1,79 @@
+package fetch_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/firnlog/firn/agent/fetch"
+)
+
+// rate is how many MiB a second a replay gets that works all the time beside an active producer.
+func rate(p fetch.Pace, late bool) float64 {
+	const seconds = 20
+	done, start := 0, time.Now()
+	for last := start; time.Since(start) < seconds*time.Second; done++ {
+		p.Busy()
+		p.Work(1 << 20)
+		for ; time.Since(last) > 40*time.Millisecond; last = last.Add(40 * time.Millisecond) {
+			p.Woken(late)
+		}
+		time.Sleep(time.Microsecond)
+	}
+	return float64(done) / seconds
+}
+
+// Beside producers replays take what the machine has to spare, and at least the floor; alone they wait for nothing.
+func TestPaceOfReplays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := fetch.NewPace(4 << 20)
+		for range 1000 {
+			if took := p.Work(8 << 20); took != 0 {
+				t.Fatalf("waited %v with nobody to disturb", took)
+			}
+		}
+		if got := rate(p, true); got < 3.9 || got > 6 {
+			t.Errorf("%.1f MiB/s on a busy machine, the floor is 4", got)
+		}
+		if got := rate(p, true); got < 3.9 || got > 4.2 {
+			t.Errorf("%.1f MiB/s on a busy machine, the floor is 4", got)
+		}
+		if got := rate(p, false); got < 100 {
+			t.Errorf("%.1f MiB/s on an idle machine", got)
+		}
+		if got := rate(p, true); got > 100 {
+			t.Errorf("%.1f MiB/s once it is busy again", got)
+		}
+		time.Sleep(2 * time.Second)
+		if took := p.Work(100<<20) + p.Work(1); took != 0 {
+			t.Errorf("waited %v after the producer had gone", took)
+		}
+	})
+}
+
+// A replay that may not wait is told to come later, and finds what it needs in memory then. A tail reader is never told so.
+func TestAReplayIsToldToComeLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, bucket := newIndex(t), newStore()
+		topic := x.topic("t")
+		r, _ := open(t, fetch.Config{ReadAhead: 1}, x, bucket)
+		fill(t, x, bucket, topic, 20, 1000)
+		impatient := fetch.Impatient(t.Context())
+		dst, res, err := r.Read(impatient, topic, 0, 3, 1<<20, []byte("before"), true)
+		if err != nil || !res.Later || res.NextOffset != 3 || res.HighWatermark != 20 || string(dst) != "before" {
+			t.Fatalf("%q %+v %v", dst, res, err)
+		}
+		synctest.Wait()
+		dst, res, err = r.Read(impatient, topic, 0, 3, 1, nil, true)
+		if err != nil || res.Later || len(decode(t, dst)) != 1 || res.NextOffset != 4 {
+			t.Fatalf("%+v %v", res, err)
+		}
+		// Where the answer has something already, it does not wait either.
+		if _, res, err = r.Read(t.Context(), topic, 0, 7, 1<<20, nil, false); err != nil || !res.Later {
+			t.Fatalf("%+v %v", res, err)
+		}
+		if dst, res, err = r.Read(impatient, topic, 0, 19, 1<<20, nil, false); err != nil || res.Later || len(decode(t, dst)) != 1 {
+			t.Fatalf("the tail: %+v %v", res, err)
+		}
+	})
+}

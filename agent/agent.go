@@ -89,6 +89,7 @@ type Agent struct {
 	process  string // names this process
 	started  time.Time
 	behind   behind
+	met      atomic.Int32 // agents that this one looks after and has met
 
 	bucketHealth bucketHealth
 	topics       *topicMetrics
@@ -225,6 +226,9 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	a.wg.Go(func() { a.watchConditions(watching) })
 	a.wg.Go(func() { a.watchPeers(watching) })
 	a.wg.Go(func() { a.watchEtcd(watching, etcd) })
+	if a.peers != nil {
+		a.wg.Go(func() { a.lookOut(watching) })
+	}
 	parts.Logger.Info("agent serves", "agent", cfg.Name, "node_id", a.meta.NodeID(), "listeners", cfg.Addresses(), "cluster", a.meta.ClusterID())
 	return a, nil
 }

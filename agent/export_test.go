@@ -6,6 +6,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/firnlog/firn/agent/peer"
+	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
 	"github.com/firnlog/firn/objstore/metered"
 )
@@ -37,4 +39,37 @@ func RegisterTopicMetrics(r prometheus.Registerer, detail Detail, seriesMax int,
 func Behind() (saw func(now time.Time, peer string, theirs, ours uint64), cause func() string) {
 	b := behind{patience: 6 * time.Second}
 	return b.saw, b.cause
+}
+
+// Met is how many agents this one looks after and has met.
+func (a *Agent) Met() int { return int(a.met.Load()) }
+
+// Sight is what a look at another agent finds.
+type Sight = sight
+
+const (
+	SawNothing = sawNothing
+	SawIt      = sawIt
+	SawNobody  = sawNobody
+)
+
+// Gone says whether the last of some looks at an agent tells that it is gone.
+func Gone(saw []Sight) (gone bool) {
+	var q acquaintance
+	for _, s := range saw {
+		gone = q.note(s)
+	}
+	return gone
+}
+
+// Charges are the nodes that one of them looks after.
+func Charges(nodes []int32, me int32) (after []int32) {
+	var agents []state.Agent
+	for _, n := range nodes {
+		agents = append(agents, state.Agent{NodeID: n, Listeners: []entry.Listener{{Name: peer.ListenerName}}})
+	}
+	for _, c := range charges(agents, me) {
+		after = append(after, c.node)
+	}
+	return after
 }

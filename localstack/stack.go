@@ -37,7 +37,7 @@ type Options struct {
 	HAProxy string
 	// Proxy has clients told of HAProxy's address alone (advertise-mode proxy), where else they are told of the agents' own.
 	Proxy bool
-	// ProxyProtocol has HAProxy say whom it speaks for.
+	// ProxyProtocol has HAProxy say whom it speaks for, and the agents believe it.
 	ProxyProtocol bool
 	// Links puts a relay before every part that listens, so that Network can cut it off. Without them Network is nil.
 	Links bool
@@ -254,6 +254,9 @@ func (s *Stack) agents(o Options) error {
 			args = append(args, "--advertise-mode", "proxy", "--advertise", s.HAProxy.Kafka)
 		} else {
 			args = append(args, "--advertise", a.Kafka)
+		}
+		if o.ProxyProtocol {
+			args = append(args, "--trusted-proxies", "127.0.0.1")
 		}
 		args = append(args, o.Args...)
 		if o.AgentArgs != nil {

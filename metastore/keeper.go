@@ -36,7 +36,7 @@ func (c *Client) keep() {
 				reported = applied
 			}
 		}
-		if due("members", c.cfg.RegistrationTTL/3) {
+		if due("members", c.cfg.RegistrationTTL/10) { // a registration that is gone has lasted long enough already
 			c.removeDead(absent)
 		}
 		c.raiseLevel(&level)

@@ -88,7 +88,7 @@ func (c *config) at(port int) string {
 func (c *config) options() localstack.Options {
 	return localstack.Options{
 		Dir: c.dir, Firn: c.firn, Agents: c.agents, Members: c.members, EtcdBinary: c.etcd,
-		MinIO: c.minio, MinIOUser: "firn", MinIOPassword: "firn-localstack", HAProxy: c.haproxy, Proxy: c.advertise == "proxy",
+		MinIO: c.minio, MinIOUser: "firn", MinIOPassword: "firn-localstack", HAProxy: c.haproxy, Proxy: c.advertise == "proxy", ProxyProtocol: true,
 		Addrs: c.addrs(),
 	}
 }

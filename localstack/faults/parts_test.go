@@ -144,11 +144,11 @@ func TestEachPartIsTakenAway(t *testing.T) {
 }
 
 func takeAway(t *testing.T, proxy bool) {
-	s := start(t, func(o *localstack.Options) { o.Proxy = proxy })
+	s := start(t, func(o *localstack.Options) { o.Proxy, o.ProxyProtocol = proxy, proxy })
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 8*time.Minute, fmt.Errorf("8 minutes passed"))
 	defer cancel()
 	v := verify(t, s.HAProxy.Kafka, "--behind-proxy="+strconv.FormatBool(proxy))
-	p := startPulse(t, s.HAProxy.Kafka)
+	p := startPulse(t, s.HAProxy.Kafka, "pulse", 12)
 	p.settle(ctx, t)
 	p.lap()
 	wait(ctx, 2*time.Second)

@@ -23,6 +23,7 @@ type pulse struct {
 	producer   *kgo.Client
 	consumer   *kgo.Client
 	stop       context.CancelFunc
+	halted     context.CancelFunc // ends the producing
 	wg         sync.WaitGroup
 
 	mu    sync.Mutex // guards the rest
@@ -39,11 +40,10 @@ type pulse struct {
 const pulseEvery = 20 * time.Millisecond
 
 // startPulse makes a topic and works on it until the test ends.
-func startPulse(t *testing.T, brokers string, more ...kgo.Opt) *pulse {
+func startPulse(t *testing.T, brokers, topic string, partitions int) *pulse {
 	t.Helper()
-	const partitions = 12
-	p := &pulse{partitions: partitions, topic: "pulse", next: make([]uint64, partitions), acked: make([]uint64, partitions), read: make([]uint64, partitions)}
-	opts := append([]kgo.Opt{kgo.SeedBrokers(brokers), kgo.RecordRetries(math.MaxInt), kgo.MetadataMinAge(250 * time.Millisecond)}, more...)
+	p := &pulse{partitions: partitions, topic: topic, next: make([]uint64, partitions), acked: make([]uint64, partitions), read: make([]uint64, partitions)}
+	opts := []kgo.Opt{kgo.SeedBrokers(brokers), kgo.RecordRetries(math.MaxInt), kgo.MetadataMinAge(250 * time.Millisecond)}
 	var err error
 	if p.producer, err = kgo.NewClient(append(opts, kgo.DefaultProduceTopic(p.topic), kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProduceRequestTimeout(5*time.Second), kgo.MaxBufferedRecords(100_000))...); err != nil {
@@ -51,7 +51,7 @@ func startPulse(t *testing.T, brokers string, more ...kgo.Opt) *pulse {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if _, err := kadm.NewClient(p.producer).CreateTopic(ctx, partitions, 1, nil, p.topic); err != nil {
+	if _, err := kadm.NewClient(p.producer).CreateTopic(ctx, int32(partitions), 1, nil, p.topic); err != nil {
 		t.Fatal(err)
 	}
 	if p.consumer, err = kgo.NewClient(append(opts, kgo.ConsumeTopics(p.topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(time.Second))...); err != nil {
@@ -60,7 +60,9 @@ func startPulse(t *testing.T, brokers string, more ...kgo.Opt) *pulse {
 	running, stop := context.WithCancel(context.Background())
 	p.stop = stop
 	p.lap()
-	p.wg.Go(func() { p.produce(running) })
+	producing, halted := context.WithCancel(running)
+	p.halted = halted
+	p.wg.Go(func() { p.produce(running, producing) })
 	p.wg.Go(func() { p.consume(running) })
 	t.Cleanup(p.close)
 	return p
@@ -73,12 +75,12 @@ func (p *pulse) close() {
 	p.wg.Wait()
 }
 
-func (p *pulse) produce(ctx context.Context) {
+func (p *pulse) produce(ctx, producing context.Context) {
 	tick := time.NewTicker(pulseEvery)
 	defer tick.Stop()
 	for i := 0; ; i++ {
 		select {
-		case <-ctx.Done():
+		case <-producing.Done():
 			return
 		case <-tick.C:
 		}
@@ -123,6 +125,29 @@ func (p *pulse) consume(ctx context.Context) {
 		})
 		p.mu.Unlock()
 	}
+}
+
+// halt ends the producing, and waits until all that was sent is acknowledged and read.
+func (p *pulse) halt(ctx context.Context, t *testing.T) {
+	t.Helper()
+	p.halted()
+	must(t, p.producer.Flush(ctx))
+	until(ctx, t, "everything is read", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return slices.Equal(p.read, p.acked)
+	})
+}
+
+// ends are, by partition, one past the last offset acknowledged.
+func (p *pulse) ends() []int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ends := make([]int64, p.partitions)
+	for i, n := range p.acked {
+		ends[i] = int64(n)
+	}
+	return ends
 }
 
 // lap is what clients saw since the last one.

@@ -231,6 +231,14 @@ func (c *Client) Submit(op entry.Op, done func(state.OpResult, error)) {
 	c.submit(proposal{op: op, done: done})
 }
 
+// Offer is Submit for those who may give up: withdraw takes op back unless an entry with it is under way, and done is then never
+// called. What waits while the log gives no answer is so bounded by those who still wait.
+func (c *Client) Offer(op entry.Op, done func(state.OpResult, error)) (withdraw func()) {
+	p := proposal{ticket: new(ticket), op: op, done: done}
+	c.submit(p)
+	return func() { c.queue.withdraw(p.ticket) }
+}
+
 func (c *Client) submit(p proposal) {
 	p.size, p.at = entry.OpSize(p.op), time.Now()
 	if level := entry.Level(p.op); level > 1 {

@@ -204,6 +204,8 @@ func TestWhoGivesUpTakesItsOpBack(t *testing.T) {
 				t.Errorf("op %d: %v", i, err)
 			}
 			cancel()
+			withdraw := a.Offer(createTopic(fmt.Sprintf("offered%d", i)), func(state.OpResult, error) { t.Errorf("offer %d was answered after it was taken back", i) })
+			withdraw()
 		}
 		c.logs[a].SetFaults(memlog.Faults{})
 		if _, err := a.Propose(t.Context(), createTopic("after")); err != nil {

@@ -26,6 +26,8 @@ type Meta interface {
 	// Submit proposes op behind everything that was submitted before. done is called once, when it was applied or with an
 	// error when its outcome is unknown, and must not block.
 	Submit(op entry.Op, done func(state.OpResult, error))
+	// Offer is Submit; withdraw takes op back unless it is on its way already, and done is then never called.
+	Offer(op entry.Op, done func(state.OpResult, error)) (withdraw func())
 	// View runs fn under the state's read lock.
 	View(fn func(*state.State))
 	// SubscribeCluster sends on ch, without blocking, whenever agents, slots or topics changed.
@@ -211,7 +213,7 @@ func (c *Coordinator) Propose(ctx context.Context, id string, fn func(g *Group, 
 		lost bool // what became of it is unknown
 	}
 	ch := make(chan outcome, 1)
-	c.meta.Submit(op(uint32(g.slot), g.epoch), func(res state.OpResult, err error) {
+	withdraw := c.meta.Offer(op(uint32(g.slot), g.epoch), func(res state.OpResult, err error) {
 		res.Batches, res.Offsets = nil, append([]state.Code(nil), res.Offsets...)
 		ch <- outcome{res, err != nil}
 	})
@@ -233,6 +235,7 @@ func (c *Coordinator) Propose(ctx context.Context, id string, fn func(g *Group, 
 		}
 		return o.res, step.None, nil
 	case <-ctx.Done():
+		withdraw()
 		return state.OpResult{}, step.NotAvailable, context.Cause(ctx)
 	}
 }

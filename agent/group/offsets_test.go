@@ -166,6 +166,10 @@ func TestCommitOfUnknownOutcome(t *testing.T) {
 		if _, code := c.CommitOffsets(ctx, req); code != step.NotAvailable {
 			t.Errorf("out of time: %v", code)
 		}
+		l.release()
+		if l.offset("g", topic, 0) != -1 {
+			t.Error("what nobody waits for was not taken back")
+		}
 		l.fail(errors.New("gone"))
 		if _, code := c.CommitOffsets(t.Context(), req); code != step.NotAvailable {
 			t.Errorf("without a log: %v", code)

@@ -1,6 +1,7 @@
 package group_test
 
 import (
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -78,6 +79,15 @@ func (l *oneLog) Submit(op entry.Op, done func(state.OpResult, error)) {
 	l.queue = append(l.queue, submitted{op, done})
 	l.mu.Unlock()
 	l.pump(false)
+}
+
+func (l *oneLog) Offer(op entry.Op, done func(state.OpResult, error)) (withdraw func()) {
+	l.Submit(op, done)
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.queue = slices.DeleteFunc(l.queue, func(x submitted) bool { return x.op == op })
+	}
 }
 
 // pump settles what waits.

@@ -198,6 +198,12 @@ func (a *agent) Propose(ctx context.Context, op entry.Op) (state.OpResult, error
 	return res, ctx.Err()
 }
 
+// Offer orders op at once.
+func (a *agent) Offer(op entry.Op, done func(state.OpResult, error)) (withdraw func()) {
+	a.Submit(op, done)
+	return func() {}
+}
+
 // Submit orders op at once.
 func (a *agent) Submit(op entry.Op, done func(state.OpResult, error)) {
 	done(a.Propose(context.Background(), op))

@@ -178,10 +178,15 @@ func (c *Coordinator) Ask(ctx context.Context, id string, fn func(g *Group, w st
 	if code != step.None {
 		return step.Answer{Code: code}, nil
 	}
+	return c.answer(ctx, g, func(w step.Waiter) step.Effects { return fn(g, w, time.Now()) })
+}
+
+// answer runs fn with a waiter of its own, releases the group, and waits for the answer.
+func (c *Coordinator) answer(ctx context.Context, g *Group, fn func(w step.Waiter) step.Effects) (step.Answer, error) {
 	w := step.Waiter(c.waiters.Add(1))
 	ch := make(chan step.Answer, 1)
 	g.await(w, ch)
-	g.run(fn(g, w, time.Now()))
+	g.run(fn(w))
 	g.release()
 	select {
 	case a := <-ch:
@@ -204,9 +209,9 @@ func (c *Coordinator) Propose(ctx context.Context, id string, fn func(g *Group, 
 		return state.OpResult{}, code, nil
 	}
 	op, code := fn(g, time.Now())
-	if code != step.None {
-		g.release()
-		return state.OpResult{}, code, nil
+	if code != step.None { // true once all is applied that it was judged by
+		a, err := c.answer(ctx, g, func(w step.Waiter) step.Effects { return step.Effects{Answers: []step.Answer{{To: w, Code: code}}} })
+		return state.OpResult{}, a.Code, err
 	}
 	type outcome struct {
 		res  state.OpResult

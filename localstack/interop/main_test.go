@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	if p := os.Getenv("INTEROP_MINIO"); p != "" {
 		minioBin = p
 	}
-	for _, need := range [][]string{{firnBin, "version"}, {minioBin, "--version"}, {"kcat", "-V"}, {pythonBin, "-c", "import kafka, snappy, lz4, zstandard"}} {
+	for _, need := range [][]string{{firnBin, "version"}, {minioBin, "--version"}, {"kcat", "-V"}, {pythonBin, "-c", "import kafka, snappy, lz4, zstandard, confluent_kafka"}} {
 		if out, err := exec.Command(need[0], need[1:]...).CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "%v: %v\n%s\nrun `make interop`, which installs what these tests need\n", need, err, out)
 			os.Exit(1)

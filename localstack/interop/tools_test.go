@@ -11,14 +11,20 @@ import (
 	"testing"
 )
 
-// kafkaTool runs one of Apache Kafka's own command-line tools, from its published jars.
-func kafkaTool(t *testing.T, class string, args ...string) string {
+// toolLibs is where Apache Kafka's published jars are.
+func toolLibs(t *testing.T) string {
 	t.Helper()
 	libs := os.Getenv("KAFKA_TOOLS")
 	if libs == "" {
 		t.Fatal("KAFKA_TOOLS is not set: run `make interop`, which installs what these tests need")
 	}
-	cmd := exec.Command("java", append([]string{"-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", filepath.Join(libs, "*"), "org.apache.kafka.tools." + class}, args...)...)
+	return libs
+}
+
+// kafkaTool runs one of Apache Kafka's own command-line tools, from its published jars.
+func kafkaTool(t *testing.T, class string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("java", append([]string{"-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", filepath.Join(toolLibs(t), "*"), "org.apache.kafka.tools." + class}, args...)...)
 	var errors strings.Builder
 	cmd.Stderr = &errors
 	out, err := cmd.Output()

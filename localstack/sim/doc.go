@@ -29,7 +29,7 @@
 //
 // Clients: idempotent producers with five requests in flight that retry over other agents and, out of patience, go on with the
 // next producer epoch (as Java) or a new id (as franz-go); plain producers; consumers that roam between agents, with
-// incremental fetch sessions or without; drains that read everything from one agent; an admin that makes, grows, deletes and
+// incremental fetch sessions or without; consumer groups whose members leave, vanish and come back; drains that read everything from one agent; an admin that makes, grows, deletes and
 // makes topics again under the same name.
 //
 // # The judgement
@@ -40,6 +40,10 @@
 //	produce_refused, fetch_refused, list_refused, …   an error that no client retries, for what should work
 //	beyond_watermark, log_start, last_stable          watermarks that contradict each other
 //	producer_id           an id given out twice
+//	group_refused         an error of a group API that no client retries
+//	commit_lost           a group is told an offset below one whose commit was acknowledged before it asked
+//	commit_invented       a group is told an offset beyond what its members have read
+//	commit_back, zombie   a commit of an older generation was acknowledged after a newer one had its assignment
 //	diverged, agent_failed, wal_unusable              an agent that leaves service without a reason
 //	stuck                 minutes after the last fault a client waits, an agent does not run, or is behind
 //	entry                 an entry that no honest log could have brought about (a gap in an incarnation's sequence)
@@ -63,6 +67,8 @@
 //	mixed-up-bucket    a put stores the body of the one before
 //	doubled-produce    a proxy sends requests of plain producers twice
 //	ack-before-commit  records are acknowledged that never come into the log
+//	commit-thrown-away commits of offsets are acknowledged that are never sent
+//	commit-ahead       a group is told that more was committed than was
 //	zero-offset        records are acknowledged at offset 0
 //	stale-listing      ListOffsets answers as it did the first time
 //	watermark-back     a fetch shows a lower high watermark than before

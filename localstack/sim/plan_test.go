@@ -57,6 +57,7 @@ const (
 	epochBump      fault = "collection_epoch_bump"
 	snapshots      fault = "snapshot"
 	trims          fault = "trim"
+	groupReads     fault = "group_reads"       // consumer groups read the topic that stays
 	abandons       fault = "producer_abandons" // gives a batch up with its outcome unknown and starts a new epoch
 )
 
@@ -74,7 +75,7 @@ var swarm = []struct {
 	{bucketBitFlip, 0.12},
 	{netLatency, 0.5}, {netReset, 0.3}, {netCut, 0.3}, {netStall, 0.2},
 	{diskFails, 0.15}, {diskFull, 0.1},
-	{topicRecreate, 0.3}, {partitionsGrow, 0.35}, {epochBump, 0.5}, {snapshots, 0.7}, {trims, 0.6}, {abandons, 0.5},
+	{topicRecreate, 0.3}, {partitionsGrow, 0.35}, {epochBump, 0.5}, {snapshots, 0.7}, {trims, 0.6}, {abandons, 0.5}, {groupReads, 0.5},
 }
 
 // plan is one life, drawn from its seed before it begins.
@@ -130,7 +131,7 @@ func newPlan(seed uint64) *plan {
 		archiveInterval: time.Duration(oneOf(1, 2, 5)) * time.Second,
 	}
 	calm := r.IntN(12) == 0 // some lives have features only, so that these are judged without excuses
-	features := map[fault]bool{topicRecreate: true, partitionsGrow: true, epochBump: true, snapshots: true, trims: true}
+	features := map[fault]bool{topicRecreate: true, partitionsGrow: true, epochBump: true, snapshots: true, trims: true, groupReads: true}
 	for _, f := range swarm {
 		if drawn := r.Float64() < f.chance; drawn && (!calm || features[f.fault]) {
 			p.on[f.fault] = true

@@ -50,6 +50,8 @@ func plants() []plant {
 		{name: "mixed-up-bucket", want: []string{"objects"}, bucket: func(b objstore.Bucket) objstore.Bucket { return &mixedUp{Bucket: b} }},
 		{name: "doubled-produce", want: []string{"duplicates"}, tamper: doubledProduce},
 		{name: "ack-before-commit", want: []string{"acked_lost", "wrong_acks"}, tamper: ackBeforeCommit},
+		{name: "commit-thrown-away", want: []string{"commit_lost"}, tamper: commitThrownAway},
+		{name: "commit-ahead", want: []string{"commit_invented"}, tamper: commitAhead},
 		{name: "zero-offset", want: []string{"wrong_acks"}, tamper: zeroOffset},
 		{name: "stale-listing", want: []string{"watermark_regressions"}, tamper: staleListing},
 		{name: "watermark-back", want: []string{"watermark_regressions", "beyond_watermark"}, tamper: watermarkBack},
@@ -67,7 +69,7 @@ const plantSeeds = 8
 func TestPlantedBugsAreSeen(t *testing.T) {
 	quiet := func(seed uint64) *plan {
 		p := newPlan(seed)
-		p.on = map[fault]bool{snapshots: true, trims: true}
+		p.on = map[fault]bool{snapshots: true, trims: true, groupReads: true}
 		p.snapshotEntries, p.trimMargin = 5, 1
 		p.agents, p.plain, p.partitions = 2+int(seed%2), 1, 1+int(seed%2)
 		p.storm /= 2
@@ -247,6 +249,20 @@ func ackBeforeCommit(r *rand.Rand) *tamper {
 
 // madeUp fills an answer that no agent gave.
 func madeUp(request kmsg.Request, response kmsg.Response) {
+	if c, ok := request.(*kmsg.OffsetCommitRequest); ok {
+		answer := response.(*kmsg.OffsetCommitResponse)
+		for _, t := range c.Topics {
+			rt := kmsg.NewOffsetCommitResponseTopic()
+			rt.Topic = t.Topic
+			for _, part := range t.Partitions {
+				rp := kmsg.NewOffsetCommitResponseTopicPartition()
+				rp.Partition = part.Partition
+				rt.Partitions = append(rt.Partitions, rp)
+			}
+			answer.Topics = append(answer.Topics, rt)
+		}
+		return
+	}
 	p, ok := request.(*kmsg.ProduceRequest)
 	if !ok {
 		return
@@ -262,6 +278,38 @@ func madeUp(request kmsg.Request, response kmsg.Response) {
 		}
 		answer.Topics = append(answer.Topics, rt)
 	}
+}
+
+// commitThrownAway acknowledges commits of offsets that are never sent.
+func commitThrownAway(r *rand.Rand) *tamper {
+	return &tamper{copies: func(request kmsg.Request) int {
+		if _, ok := request.(*kmsg.OffsetCommitRequest); ok && r.IntN(2) == 0 {
+			return 0
+		}
+		return 1
+	}}
+}
+
+// commitAhead tells members that more was committed than the group has read.
+func commitAhead(*rand.Rand) *tamper {
+	return &tamper{answer: func(_ kmsg.Request, response kmsg.Response) {
+		f, ok := response.(*kmsg.OffsetFetchResponse)
+		if !ok {
+			return
+		}
+		for i := range f.Topics {
+			for j := range f.Topics[i].Partitions {
+				f.Topics[i].Partitions[j].Offset += 100
+			}
+		}
+		for i := range f.Groups {
+			for j := range f.Groups[i].Topics {
+				for k := range f.Groups[i].Topics[j].Partitions {
+					f.Groups[i].Topics[j].Partitions[k].Offset += 100
+				}
+			}
+		}
+	}}
 }
 
 // zeroOffset acknowledges now and then at offset 0.

@@ -161,6 +161,9 @@ func (l *life) runTopic(ctx context.Context, t *topic, batches int) {
 		c := l.newConsumer(t, fmt.Sprintf("consumer %d of %s %x", i, t.name, t.run))
 		others.Go(func() { c.run(working) })
 	}
+	if p.on[groupReads] && t.name == "stays" {
+		l.startReaders(working, t, &others)
+	}
 	if p.on[partitionsGrow] && t.name == "stays" {
 		others.Go(func() { newAdmin(l, t).grow(working) })
 	}

@@ -108,18 +108,34 @@ func (g *readers) done() bool {
 func (l *life) startReaders(ctx context.Context, t *topic, others *sync.WaitGroup) {
 	g := &readers{topic: t, name: fmt.Sprintf("readers of %s", t.name)}
 	r := stream(l.plan.seed, g.name)
+	var members sync.WaitGroup
 	for i := range 2 + r.IntN(3) {
 		instance := ""
 		if r.IntN(3) == 0 {
 			instance = fmt.Sprintf("instance-%d", i)
 		}
 		m := l.newMember(g, fmt.Sprintf("member %d of %s", i, g.name), instance)
-		others.Go(func() {
-			m.run(ctx)
-			if g.done() {
-				l.count(groupReads, 1)
-			}
-		})
+		members.Go(func() { m.run(ctx) })
+	}
+	others.Go(func() {
+		members.Wait()
+		if g.done() {
+			l.count(groupReads, 1)
+			l.newMember(g, "auditor of "+g.name, "").audit(ctx)
+		}
+	})
+}
+
+// audit looks up what the group has committed, when nobody is in it any more.
+func (m *member) audit(ctx context.Context) {
+	defer m.client.leave()
+	defer m.data.leave()
+	defer m.doing("")
+	for p := range partitionsMax {
+		m.assigned = append(m.assigned, p)
+	}
+	for !m.resume(ctx) && pause(ctx, 100*time.Millisecond) {
+		m.client.leave()
 	}
 }
 
@@ -461,7 +477,7 @@ func (m *member) work(ctx context.Context) {
 				return
 			}
 		}
-		if m.rng.IntN(300) == 0 || !pause(ctx, time.Duration(50+m.rng.IntN(200))*time.Millisecond) {
+		if m.rng.IntN(100) == 0 || !pause(ctx, time.Duration(50+m.rng.IntN(200))*time.Millisecond) {
 			return
 		}
 	}
@@ -502,7 +518,8 @@ func (m *member) read(ctx context.Context) {
 	rp := kmsg.NewFetchRequestTopicPartition()
 	rp.Partition, rp.FetchOffset, rp.PartitionMaxBytes = int32(p), m.position[p], 4000
 	rp.CurrentLeaderEpoch, rp.LastFetchedEpoch, rp.LogStartOffset = -1, -1, -1
-	rt.Partitions, req.Topics = append(rt.Partitions, rp), append(req.Topics, rt)
+	rt.Partitions = append(rt.Partitions, rp)
+	req.Topics = append(req.Topics, rt)
 	m.doing("fetching partition %d from %s at %d", p, m.data.link.node.name, m.position[p])
 	response, err := m.data.link.call(req)
 	if err != nil {

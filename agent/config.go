@@ -33,6 +33,8 @@ type Config struct {
 	Internal string
 	// TrustedProxies are addresses and networks (10.0.0.0/8) of load balancers; see kafka.Config.
 	TrustedProxies []string
+	// ClientZones say where clients are that do not say so themselves, as network=zone.
+	ClientZones []string
 	// Zone is where the agent runs; empty where that does not matter.
 	Zone string
 	// Version is the build, for people.
@@ -396,9 +398,10 @@ func (c *Config) fetch() fetch.Config {
 }
 
 func (c *Config) kafka() kafka.Config {
-	proxies, _ := c.trustedProxies() // Validate tells
+	proxies, _ := c.trustedProxies() // Validate tells what is wrong with them
+	zones, _ := c.clientZones()
 	return kafka.Config{
-		TrustedProxies:  proxies,
+		TrustedProxies: proxies, ClientZones: zones,
 		ProduceBytesMax: c.RequestBytes, RequestBytesMax: c.OtherRequestBytes,
 		ConnectionInFlightBytes: c.ConnectionInFlightBytes, InFlightBytes: c.InFlightBytes,
 		StrangerBytes: c.StrangerBytes, QueuedBytes: c.QueuedBytes, WorkBytes: c.WorkBytes, DecompressBytes: c.DecompressBytes,
@@ -448,6 +451,9 @@ func (c *Config) Validate() error {
 	}
 	errs = append(errs, validateListeners(c.listeners())...)
 	if _, err := c.trustedProxies(); err != nil {
+		errs = append(errs, err)
+	}
+	if _, err := c.clientZones(); err != nil {
 		errs = append(errs, err)
 	}
 	if c.Internal != "" {

@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -28,7 +29,7 @@ func TestHTTPConnectionsAreBounded(t *testing.T) {
 		_ = nc.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 		if _, err := nc.Read(make([]byte, 1)); err != nil && !strings.Contains(err.Error(), "timeout") {
 			closed++
-		} else if err == nil || err == io.EOF {
+		} else if err == nil || errors.Is(err, io.EOF) {
 			closed++
 		}
 	}

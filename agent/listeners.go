@@ -53,6 +53,19 @@ func (c *Config) trustedProxies() ([]netip.Prefix, error) {
 	return list, nil
 }
 
+// clientZones are ClientZones, taken apart.
+func (c *Config) clientZones() ([]kafka.ClientZone, error) {
+	var list []kafka.ClientZone
+	for _, v := range c.ClientZones {
+		z, err := kafka.ParseClientZone(v)
+		if err != nil {
+			return nil, fmt.Errorf("agent: client zone %q %w", v, err)
+		}
+		list = append(list, z)
+	}
+	return list, nil
+}
+
 // Addresses are the listeners for people: the address alone of one without a name, name=address with commas between else.
 func (c *Config) Addresses() string {
 	var parts []string

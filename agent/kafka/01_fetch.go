@@ -45,11 +45,18 @@ type fetching struct {
 	visitor     *visitor // who it is charged to
 	// late: a replay was told to come later; those behind it in the answer do not wait as long again.
 	late bool
+
+	// rack is the zone that the client says it is in, where it does; see redirect.
+	rack string
+	who  audience
 }
 
 func (s *Server) fetch(ctx context.Context, r *request, req *kmsg.FetchRequest) (reply, error) {
 	plan, code := s.sessions.begin(req, time.Now())
 	f := &fetching{s: s, req: req, plan: plan, visitor: r.conn.visitor}
+	if req.Version >= 11 && req.Rack != "" {
+		f.rack, f.who = req.Rack, r.audience()
+	}
 	if code != codeNone {
 		s.cfg.Metrics.failed(keyFetch, code)
 		return reply{built: f.appendEnvelope(s.startAnswer(r, 0), code, nil)}, nil
@@ -68,6 +75,7 @@ func (s *Server) fetch(ctx context.Context, r *request, req *kmsg.FetchRequest) 
 		if ctx.Err() != nil {
 			return reply{}, context.Cause(ctx)
 		}
+		failed = f.redirect(r.conn) || failed
 		if last || failed || readable {
 			a, size, err := f.answer(ctx, r, last || failed)
 			if err != nil || a.built != nil {
@@ -161,6 +169,7 @@ func (f *fetching) view() (doubtful bool) {
 	f.s.meta.View(func(st *state.State) {
 		for i := range f.plan.parts {
 			p := &f.plan.parts[i]
+			p.elsewhere = -1
 			p.now = told{topic: p.id, highWatermark: -1, lastStable: -1, logStart: -1}
 			var t *state.Topic
 			if f.req.Version >= 13 {
@@ -231,7 +240,7 @@ func (f *fetching) included() []int {
 	list := make([]int, 0, len(f.plan.parts))
 	for i := range f.plan.parts {
 		p := &f.plan.parts[i]
-		if !f.plan.incremental || p.fresh || p.ready || p.now.code != codeNone || p.now.diverging || p.now != p.was {
+		if !f.plan.incremental || p.fresh || p.ready || p.now.code != codeNone || p.now.diverging || p.elsewhere >= 0 || p.now != p.was {
 			list = append(list, i)
 		}
 	}
@@ -265,7 +274,7 @@ func (f *fetching) answer(ctx context.Context, r *request, final bool) (reply, i
 	for _, i := range included {
 		p := &f.plan.parts[i]
 		size += p.bytes
-		final = final || p.now.code != codeNone || p.now.diverging || p.cut
+		final = final || p.now.code != codeNone || p.now.diverging || p.elsewhere >= 0 || p.cut
 	}
 	if ctx.Err() != nil || !final && size < min(int(f.req.MinBytes), f.most) {
 		s.pool.put(dst)
@@ -472,7 +481,7 @@ func (f *fetching) appendStanding(dst []byte, p *planPart) []byte {
 	}
 	dst = f.appendLen(dst, 0) // aborted transactions
 	if f.req.Version >= 11 {
-		dst = kbin.AppendInt32(dst, -1) // preferred read replica
+		dst = kbin.AppendInt32(dst, p.elsewhere) // preferred read replica
 	}
 	return dst
 }

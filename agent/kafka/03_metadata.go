@@ -78,7 +78,7 @@ func (s *Server) metadata(ctx context.Context, who audience, req *kmsg.MetadataR
 	}
 	res.Topics = make([]kmsg.MetadataResponseTopic, 0, len(topics))
 	for i := range topics {
-		rt := s.metadataTopic(&topics[i], nodes)
+		rt := s.metadataTopic(&topics[i], nodes, who.zone)
 		rt.AuthorizedOperations = operations(req.IncludeTopicAuthorizedOperations && rt.ErrorCode == 0, topicOperations)
 		res.Topics = append(res.Topics, rt)
 	}
@@ -206,7 +206,7 @@ func newTopicID() entry.UUID {
 	}
 }
 
-func (s *Server) metadataTopic(m *metadataTopic, nodes []node) kmsg.MetadataResponseTopic {
+func (s *Server) metadataTopic(m *metadataTopic, nodes []node, zone string) kmsg.MetadataResponseTopic {
 	rt := kmsg.NewMetadataResponseTopic()
 	rt.ErrorCode, rt.TopicID = int16(m.code), m.id
 	if m.name != "" || !m.byID {
@@ -220,7 +220,7 @@ func (s *Server) metadataTopic(m *metadataTopic, nodes []node) kmsg.MetadataResp
 	for p := range m.view.partitions {
 		rp := kmsg.NewMetadataResponseTopicPartition()
 		rp.Partition, rp.LeaderEpoch = p, m.view.leaderEpoch(p)
-		rp.Leader, rp.Replicas = m.view.replicas(p, nodes)
+		rp.Leader, rp.Replicas = m.view.replicas(p, nodes, zone)
 		rp.ISR = rp.Replicas
 		if rp.Leader < 0 {
 			rp.ErrorCode = int16(codeLeaderNotAvailable)

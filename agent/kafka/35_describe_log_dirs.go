@@ -30,6 +30,10 @@ func (s *Server) describeLogDirs(ctx context.Context, who audience, req *kmsg.De
 	return res
 }
 
+// everywhere is the zone of whoever adds up what all agents say: it may ask them from different places, and must be told of each
+// partition once.
+const everywhere = ""
+
 // partitionSizes lists what this agent reports of the topics asked for; null asks for all, and what is not there is left
 // out. A name that comes twice is answered once.
 func (s *Server) partitionSizes(
@@ -41,7 +45,7 @@ func (s *Server) partitionSizes(
 		rt := kmsg.NewDescribeLogDirsResponseDirTopic()
 		rt.Topic = t.Name
 		for i := range view.partitions {
-			if !wanted(i) || view.leader(i, nodes) != self {
+			if !wanted(i) || view.leader(i, nodes, everywhere) != self {
 				continue
 			}
 			rp := kmsg.NewDescribeLogDirsResponseDirTopicPartition()

@@ -81,7 +81,7 @@ func (s *Server) describeTopicPartitions(
 			rt.AuthorizedOperations = topicOperations
 			end := min(first+min(room, m.view.partitions-first), m.view.partitions)
 			for p := first; p < end; p++ {
-				rt.Partitions = append(rt.Partitions, s.describedPartition(m, p, nodes))
+				rt.Partitions = append(rt.Partitions, s.describedPartition(m, p, nodes, who.zone))
 			}
 			room -= end - first
 			if end < m.view.partitions {
@@ -105,11 +105,11 @@ func cursorAt(topic string, partition int32) *kmsg.DescribeTopicPartitionsRespon
 }
 
 func (s *Server) describedPartition(
-	m *metadataTopic, p int32, nodes []node,
+	m *metadataTopic, p int32, nodes []node, zone string,
 ) kmsg.DescribeTopicPartitionsResponseTopicPartition {
 	rp := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
 	rp.Partition, rp.LeaderEpoch = p, m.view.leaderEpoch(p)
-	rp.LeaderID, rp.Replicas = m.view.replicas(p, nodes)
+	rp.LeaderID, rp.Replicas = m.view.replicas(p, nodes, zone)
 	rp.ISR = rp.Replicas
 	// There is no replica that lags behind: none is eligible beyond those in sync. Empty, as Kafka has it, not null.
 	rp.EligibleLeaderReplicas, rp.LastKnownELR = []int32{}, []int32{}

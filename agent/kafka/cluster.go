@@ -23,13 +23,14 @@ type node struct {
 // audience is whom an answer is for, as far as that makes a difference to it.
 type audience struct {
 	listener string // that its connection came by
+	zone     string // where it is; "" where that is not known
 	// balancer is the one broker that clients behind a load balancer see; nil where they see the agents.
 	balancer *node
 }
 
 // audience is who sent the request.
 func (r *request) audience() audience {
-	return audience{listener: r.conn.listener, balancer: r.conn.s.balancers[r.conn.listener]}
+	return audience{listener: r.conn.listener, zone: r.zone(), balancer: r.conn.s.balancers[r.conn.listener]}
 }
 
 // balancerID is the node id of a load balancer. No agent has it.
@@ -98,12 +99,12 @@ func partitionKey(topic entry.UUID, partition int32) uint64 {
 func weight(key uint64, id int32) uint64 { return mix(key ^ mix(uint64(uint32(id))+1)) }
 
 // rendezvous returns the node chosen for key among those that ok accepts.
-func rendezvous(key uint64, nodes []node, ok func(id int32) bool) (node, bool) {
+func rendezvous(key uint64, nodes []node, ok func(node) bool) (node, bool) {
 	var best node
 	var bestWeight uint64
 	found := false
 	for _, n := range nodes {
-		if !ok(n.id) {
+		if !ok(n) {
 			continue
 		}
 		if w := weight(key, n.id); !found || w > bestWeight {
@@ -113,7 +114,7 @@ func rendezvous(key uint64, nodes []node, ok func(id int32) bool) (node, bool) {
 	return best, found
 }
 
-func anyNode(int32) bool { return true }
+func anyNode(node) bool { return true }
 
 // assigned are the ids that a partition was given by hand.
 func (t *topicView) assigned(partition int32) []int32 {
@@ -123,34 +124,40 @@ func (t *topicView) assigned(partition int32) []int32 {
 	return nil
 }
 
-// leader is the id of the partition's leader, -1 where no agent is live; the package doc says how it is chosen.
-func (t *topicView) leader(partition int32, nodes []node) int32 {
+// leader is the id of the partition's leader for clients of a zone, -1 where no agent is live; the package doc says how it is
+// chosen.
+func (t *topicView) leader(partition int32, nodes []node, zone string) int32 {
 	if len(nodes) == 0 {
 		return -1
 	}
 	key, assigned := partitionKey(t.id, partition), t.assigned(partition)
-	leader, ok := rendezvous(key, nodes, func(id int32) bool { return slices.Contains(assigned, id) })
-	if !ok {
-		leader, _ = rendezvous(key, nodes, anyNode)
+	byHand := func(n node) bool { return slices.Contains(assigned, n.id) }
+	for _, ok := range [...]func(node) bool{
+		func(n node) bool { return zone != "" && n.zone == zone && byHand(n) }, byHand,
+		func(n node) bool { return zone != "" && n.zone == zone },
+	} {
+		if leader, found := rendezvous(key, nodes, ok); found {
+			return leader.id
+		}
 	}
+	leader, _ := rendezvous(key, nodes, anyNode)
 	return leader.id
 }
 
-// replicas returns the leader of a partition and the ids reported for it; the package doc says how they are chosen. -1 and
-// none where no agent is live.
-func (t *topicView) replicas(partition int32, nodes []node) (int32, []int32) {
+// replicas returns the leader of a partition for clients of a zone and the ids reported for it; the package doc says how they
+// are chosen. -1 and none where no agent is live.
+func (t *topicView) replicas(partition int32, nodes []node, zone string) (int32, []int32) {
 	if len(nodes) == 0 {
 		return -1, nil
 	}
-	key, leader := partitionKey(t.id, partition), t.leader(partition, nodes)
+	key, leader := partitionKey(t.id, partition), t.leader(partition, nodes, zone)
 	if assigned := t.assigned(partition); len(assigned) > 0 {
 		return leader, assigned
 	}
 	want := min(max(t.replication, 1), state.MaxReplicas)
 	ids := append(make([]int32, 0, want), leader)
-	for len(ids) < min(want, len(nodes)) {
-		next, _ := rendezvous(key, nodes, func(id int32) bool { return !slices.Contains(ids, id) })
-		ids = append(ids, next.id)
+	if want > 1 {
+		ids = t.spread(key, nodes, ids, min(want, len(nodes)))
 	}
 	for id := int32(1); len(ids) < want; id++ {
 		if !slices.ContainsFunc(nodes, func(n node) bool { return n.id == id }) {
@@ -158,6 +165,32 @@ func (t *topicView) replicas(partition int32, nodes []node) (int32, []int32) {
 		}
 	}
 	return leader, ids
+}
+
+// spread adds replicas to the leader until there are want: as long as there are zones without one from these, then from all.
+// A consumer that says where it is can so be sent to one near it.
+func (t *topicView) spread(key uint64, nodes []node, ids []int32, want int) []int32 {
+	fresh := func(n node) bool { return !slices.Contains(ids, n.id) }
+	var zones []string
+	add := func(n node) {
+		if !slices.Contains(zones, n.zone) {
+			zones = append(zones, n.zone)
+		}
+	}
+	for _, n := range nodes {
+		if !fresh(n) {
+			add(n)
+		}
+	}
+	for len(ids) < want {
+		next, ok := rendezvous(key, nodes, func(n node) bool { return fresh(n) && !slices.Contains(zones, n.zone) })
+		if !ok {
+			next, _ = rendezvous(key, nodes, fresh)
+		}
+		ids = append(ids, next.id)
+		add(next)
+	}
+	return ids
 }
 
 // topicView is what handlers need of a topic, good beyond the read lock: its slices are never modified.

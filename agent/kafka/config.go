@@ -112,6 +112,8 @@ type Config struct {
 	// TrustedProxies are the load balancers' networks: they may say by the PROXY protocol whom they speak for, and where they do
 	// not, bounds of one address are not theirs.
 	TrustedProxies []netip.Prefix
+	// ClientZones are where clients are that do not say so themselves; no network twice.
+	ClientZones []ClientZone
 	// FirstRequestBytesMax bounds the first request of a connection unless it is a Produce, and FirstRequestTimeout the time
 	// until it is there. Defaults 64 KiB and 30 s.
 	FirstRequestBytesMax int
@@ -240,6 +242,10 @@ func (c *Config) Validate() error {
 	}
 	if c.PartitionsMax == 0 {
 		c.PartitionsMax = 10_000
+	}
+	var err error
+	if c.ClientZones, err = sortClientZones(c.ClientZones); err != nil {
+		errs = append(errs, fmt.Errorf("kafka: client zones: %w", err))
 	}
 	frame := max(c.ProduceBytesMax, c.RequestBytesMax)
 	for _, problem := range []struct {

@@ -32,8 +32,9 @@ type conn struct {
 
 	// slots bounds the requests that are read and not answered, and with them both queues below: while the executor is in a
 	// long poll, the reader must not be held up behind it, or it would not see the client go.
-	slots   chan struct{}
-	bounced bounced // of the executor
+	slots     chan struct{}
+	bounced   bounced   // of the executor
+	redirects redirects // of the executor
 	// unanswered is how many requests that are.
 	unanswered atomic.Int32
 	budget     *budget

@@ -48,7 +48,8 @@
 // # What clients are told about replicas
 //
 // Any agent serves any partition, so leaders are a hint: rendezvous hashing gives each partition one live agent, the same
-// on every agent, and moves only what it must when agents come and go. The leader epoch is 0 until
+// on every agent, and moves only what it must when agents come and go. A client whose zone is known is given agents of that
+// zone, see zones.go; then replicas are spread over zones too. The leader epoch is 0 until
 // the metastore's log is restored from the bucket, which alone can take offsets back; it rises then, and clients that hold the
 // old one are fenced, ask API 23, and learn where their log and ours part. Replicas are as many as were asked for when the topic was made, leader first, all of them in sync: durability is
 // the bucket's and does not change with the number of agents, and a tool that compares what it asked for with what it

@@ -51,6 +51,29 @@ func (s *Server) Sessions() int {
 	return len(s.sessions.byID)
 }
 
+// Node is an agent for Placement.
+type Node struct {
+	ID   int32
+	Zone string
+}
+
+// Placement returns the leader and the replicas of each partition of a topic for clients of a zone.
+func Placement(nodes []Node, zone string, partitions, replication int) (leaders []int32, replicas [][]int32) {
+	list := make([]node, len(nodes))
+	for i, n := range nodes {
+		list[i] = node{id: n.ID, zone: n.Zone}
+	}
+	t := topicView{id: [16]byte{1, 2, 3}, partitions: int32(partitions), replication: replication}
+	for p := range t.partitions {
+		leader, all := t.replicas(p, list, zone)
+		leaders, replicas = append(leaders, leader), append(replicas, all)
+	}
+	return leaders, replicas
+}
+
+// ZoneOfClientID is the zone that a client.id names.
+func ZoneOfClientID(id string) string { return zoneOfClientID(id) }
+
 // Life is how old the nth connection may get.
 func (s *Server) Life(n uint64) time.Duration { return s.life(n) }
 

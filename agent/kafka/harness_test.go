@@ -179,6 +179,17 @@ func (a *agent) topic(name string, partitions uint32, configs ...entry.Config) e
 	return id
 }
 
+// replicated makes a topic of one partition with that many replicas.
+func (a *agent) replicated(name string, replicas uint32) entry.UUID {
+	a.t.Helper()
+	id := entry.UUID{0x43}
+	copy(id[1:], name)
+	if res := a.commit(a.incarnation, &entry.CreateTopic{Name: name, ID: id, Partitions: 1, ReplicationFactor: replicas}); res.Code != state.OK {
+		a.t.Fatalf("create topic %s: %v", name, res.Code)
+	}
+	return id
+}
+
 // records builds a batch of these values.
 func records(t testing.TB, opts batch.BuildOptions, values ...string) []byte {
 	t.Helper()

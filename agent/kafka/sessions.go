@@ -101,13 +101,14 @@ type planPart struct {
 	was   told
 	fresh bool
 
-	now     told
-	behind  int64 // about how many bytes of records there are from offset on
-	ready   bool  // records are there
-	bytes   int   // of records in the answer
-	records int64 // how many those are
-	cut     bool  // it has more records than the answer had room for
-	late    bool  // it is a replay's, and was told to come later
+	now       told
+	behind    int64 // about how many bytes of records there are from offset on
+	ready     bool  // records are there
+	elsewhere int32 // the agent to fetch from instead, -1: none
+	bytes     int   // of records in the answer
+	records   int64 // how many those are
+	cut       bool  // it has more records than the answer had room for
+	late      bool  // it is a replay's, and was told to come later
 	// served: it had its turn, and records or an error came of it. What the deadline left out had none.
 	served bool
 }

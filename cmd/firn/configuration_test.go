@@ -76,6 +76,8 @@ func TestEverySettingHasAnEffect(t *testing.T) {
 			}
 		case x.Name == "kafka", x.Name == "http", x.Name == "internal", strings.HasPrefix(x.Name, "advertise"), x.Name == "etcd":
 			value = "host:1"
+		case x.Name == "client-zones":
+			value = "10.0.0.0/8=a"
 		case x.Name == "trusted-proxies":
 			value = "10.0.0.0/8"
 		case x.Name == "etcd-prefix":

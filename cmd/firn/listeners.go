@@ -49,6 +49,12 @@ func checkNetwork(v string) error {
 	return err
 }
 
+// checkClientZone judges network=zone.
+func checkClientZone(v string) error {
+	_, err := kafka.ParseClientZone(v)
+	return err
+}
+
 // listeners puts --kafka and --advertise together and returns every problem of the two.
 func (s *serving) listeners() (list []socket, problems []error) {
 	at := make(map[string]int)

@@ -357,3 +357,9 @@ func QueueRoom(n int) int {
 	}
 	return cap(q.items)
 }
+
+// VersionsOf are the versions of an API that are spoken.
+func VersionsOf(key int16) (low, high int16, ok bool) {
+	a, ok := lookupAPI(key)
+	return a.min, a.max, ok
+}

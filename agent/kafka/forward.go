@@ -397,7 +397,8 @@ func (s *Server) Forwarded(ctx context.Context, f peer.Forwarded) ([]byte, error
 		s.wg.Done()
 	}()
 	if len(f.Frame) >= headerBytesMin {
-		if key := int16(binary.BigEndian.Uint16(f.Frame)); ways[key] == (way{}) {
+		key := int16(binary.BigEndian.Uint16(f.Frame))
+		if _, ok := ways[key]; !ok {
 			fr.release()
 			return nil, fmt.Errorf("%s is not passed on", apiName(key))
 		}

@@ -134,6 +134,7 @@ type cluster struct {
 	bucket   *mem.Bucket
 	members  []*member
 	logger   *slog.Logger
+	tune     []func(*agent.Config)
 }
 
 type member struct {
@@ -146,9 +147,9 @@ type member struct {
 }
 
 // start brings up agents on a metastore in memory, or on the one given.
-func start(t *testing.T, agents int, open func(name string) log.Log) *cluster {
+func start(t *testing.T, agents int, open func(name string) log.Log, tune ...func(*agent.Config)) *cluster {
 	t.Helper()
-	c := &cluster{t: t, balancer: newBalancer(t), open: open, bucket: mem.New(), logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	c := &cluster{t: t, tune: tune, balancer: newBalancer(t), open: open, bucket: mem.New(), logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))}
 	if open == nil {
 		store := memlog.NewStore(memlog.Config{})
 		t.Cleanup(func() { _ = store.Close() })
@@ -179,16 +180,19 @@ func (c *cluster) begin(i int) {
 		return l
 	}
 	m := c.members[i]
-	kafka, internal := listen(), listen()
+	kafka, internal, admin := listen(), listen(), listen()
 	m.kafka, m.log = kafka.Addr().String(), c.open(m.name)
 	cfg := agent.Config{
 		Name: m.name, Version: "test", Advertise: c.balancer.address(), AdvertiseMode: agent.AdvertiseProxy, Internal: internal.Addr().String(),
 		AutoCreateTopics: true, DefaultPartitions: 6, WALBytes: 64 << 20, FlushInterval: 20 * time.Millisecond, RegistrationTTL: 2 * time.Second, DrainNotice: time.Millisecond,
 	}
+	for _, f := range c.tune {
+		f(&cfg)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	a, err := agent.Start(ctx, cfg, agent.Components{
-		Log: m.log, Bucket: c.bucket, FS: m.disk, WALDir: "/wal", Kafka: kafka, Internal: internal, Logger: c.logger.With("on", m.name),
+		Log: m.log, Bucket: c.bucket, FS: m.disk, WALDir: "/wal", Kafka: kafka, Internal: internal, HTTP: admin, Logger: c.logger.With("on", m.name),
 	})
 	if err != nil {
 		c.t.Fatalf("start %s: %v", m.name, err)

@@ -17,6 +17,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/agent/fetch"
+	"github.com/firnlog/firn/agent/group"
+	"github.com/firnlog/firn/agent/group/classic"
+	"github.com/firnlog/firn/agent/group/consumer"
 	"github.com/firnlog/firn/agent/ingest"
 	"github.com/firnlog/firn/agent/kafka"
 	"github.com/firnlog/firn/metastore"
@@ -31,6 +34,7 @@ type stack struct {
 	addr   string
 	meta   *metastore.Client
 	server *kafka.Server
+	groups *group.Coordinator
 }
 
 // stacks starts n agents of one cluster.
@@ -75,7 +79,13 @@ func startStack(t testing.TB, store *memlog.Store, bucket *mem.Bucket, name stri
 	for _, f := range tune {
 		f(&cfg)
 	}
-	s, err := kafka.New(cfg, meta, pipeline, fetch.NewReader(meta, cache), groups(t, meta))
+	coordinator, err := group.New(group.Config{
+		SettleTime: 50 * time.Millisecond, Classic: classic.Config{SessionMin: time.Second},
+		Consumer: consumer.Config{HeartbeatInterval: 50 * time.Millisecond, SessionTimeout: 5 * time.Second},
+	}, meta)
+	must(err)
+	coordinator.Start()
+	s, err := kafka.New(cfg, meta, pipeline, fetch.NewReader(meta, cache), coordinator)
 	must(err)
 	s.Poison()
 	served := make(chan error, 1)
@@ -90,12 +100,13 @@ func startStack(t testing.TB, store *memlog.Store, bucket *mem.Bucket, name stri
 		if !s.InFlight() || !s.FetchInFlight() {
 			t.Error("bytes of a budget were not given back")
 		}
+		coordinator.Close()
 		pipeline.Close()
 		cache.Close()
 		_ = meta.Close(context.Background())
 		_ = l.Close()
 	})
-	return &stack{addr: ln.Addr().String(), meta: meta, server: s}
+	return &stack{addr: ln.Addr().String(), meta: meta, server: s, groups: coordinator}
 }
 
 // kclient is a franz-go client of these agents.

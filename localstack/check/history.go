@@ -98,6 +98,9 @@ func New(cfg Config) (*History, error) {
 	}, nil
 }
 
+// Run identifies the run in every value.
+func (h *History) Run() uint64 { return h.cfg.Run }
+
 // Assign gives out the next record number; ok is false once RecordsMax numbers are out.
 func (h *History) Assign() (number uint32, ok bool) {
 	h.mu.Lock()

@@ -37,7 +37,7 @@ func (s *Server) describeGroup(id string, req *kmsg.DescribeGroupsRequest) kmsg.
 	d, code := s.groups.Describe(id)
 	switch {
 	case code == step.GroupIDNotFound && req.Version < 6:
-		g.State = stateDead
+		g.State, g.AuthorizedOperations = stateDead, operations(req.IncludeAuthorizedOperations, groupOperations)
 		return g
 	case code == step.GroupIDNotFound:
 		why := fmt.Sprintf("Group %s not found.", id)

@@ -43,6 +43,7 @@
 //	group_refused         an error of a group API that no client retries
 //	commit_lost           a group is told an offset below one whose commit was acknowledged before it asked
 //	commit_invented       a group is told an offset beyond what its members have read
+//	owned_twice           a member is given a partition that another has, whom the coordinator cannot have given up
 //	commit_back, zombie   a commit of an older generation was acknowledged after a newer one had its assignment
 //	diverged, agent_failed, wal_unusable              an agent that leaves service without a reason
 //	stuck                 minutes after the last fault a client waits, an agent does not run, or is behind

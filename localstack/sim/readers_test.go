@@ -2,6 +2,7 @@ package sim_test
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"slices"
 	"sync"
@@ -17,6 +18,8 @@ import (
 type readers struct {
 	topic *topic
 	name  string
+	// uniform: all members are of the classic protocol, so that a generation is everybody's at once.
+	uniform bool
 
 	mu sync.Mutex // guards the rest
 	// generation is the highest that any member was told.
@@ -24,6 +27,36 @@ type readers struct {
 	// read: every record below was given to a member. committed is the highest offset whose commit was acknowledged.
 	read, committed [partitionsMax]int64
 	finished        [partitionsMax]bool
+	owners          [partitionsMax]*member // who was given a partition and has not given it back
+	alive           map[*member]time.Time  // when the coordinator last answered a member that all is well
+}
+
+// lives notes a heartbeat that was answered well.
+func (g *readers) lives(m *member) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.alive[m] = time.Now()
+}
+
+// takes judges that a member was given a partition: nobody else may have it, but for one that the coordinator can have given up.
+func (g *readers) takes(m *member, partition int) {
+	g.mu.Lock()
+	other := g.owners[partition]
+	since := time.Since(g.alive[other])
+	g.owners[partition] = m
+	g.mu.Unlock()
+	if other != nil && other != m && since < memberSession {
+		g.topic.life.find("owned_twice", "%s is given partition %d, which %s has; it was answered %v ago", m.name, partition, other.name, since)
+	}
+}
+
+// givesBack notes that a member does without a partition.
+func (g *readers) givesBack(m *member, partition int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.owners[partition] == m {
+		g.owners[partition] = nil
+	}
 }
 
 // told notes a generation whose assignment a member was told.
@@ -68,17 +101,17 @@ func (g *readers) fetched(who string, partition int, floor, offset int64) {
 	}
 }
 
-// acknowledged judges an acknowledged commit. before is the newest generation that anybody knew of when it was sent.
-func (g *readers) acknowledged(who string, generation, before int32, partition int, offset int64) {
+// acknowledged judges an acknowledged commit. before is the newest generation that anybody knew of when it was sent, and floor
+// what had been acknowledged then.
+func (g *readers) acknowledged(who string, generation, before int32, partition int, floor, offset int64) {
 	g.mu.Lock()
-	committed := g.committed[partition]
-	g.committed[partition] = max(committed, offset)
+	g.committed[partition] = max(g.committed[partition], offset)
 	g.mu.Unlock()
 	if generation < before {
 		g.topic.life.find("zombie", "%s commits partition %d at generation %d, though generation %d had formed", who, partition, generation, before)
 	}
-	if offset < committed && generation < g.newest() {
-		g.topic.life.find("commit_back", "%s takes partition %d back from %d to %d", who, partition, committed, offset)
+	if offset < floor {
+		g.topic.life.find("commit_back", "%s takes partition %d back from %d to %d", who, partition, floor, offset)
 	}
 }
 
@@ -106,8 +139,10 @@ func (g *readers) done() bool {
 
 // startReaders starts a group's members; they end when the group has read and committed everything.
 func (l *life) startReaders(ctx context.Context, t *topic, others *sync.WaitGroup) {
-	g := &readers{topic: t, name: fmt.Sprintf("readers of %s", t.name)}
+	g := &readers{topic: t, name: fmt.Sprintf("readers of %s", t.name), alive: map[*member]time.Time{}}
 	r := stream(l.plan.seed, g.name)
+	modern := []float64{0, 1, 0.5}[r.IntN(3)] // share of members of the consumer protocol
+	g.uniform = modern == 0
 	var members sync.WaitGroup
 	for i := range 2 + r.IntN(3) {
 		instance := ""
@@ -115,6 +150,9 @@ func (l *life) startReaders(ctx context.Context, t *topic, others *sync.WaitGrou
 			instance = fmt.Sprintf("instance-%d", i)
 		}
 		m := l.newMember(g, fmt.Sprintf("member %d of %s", i, g.name), instance)
+		if m.classic = r.Float64() >= modern; !m.classic {
+			m.instance, m.commits, m.fetches = "", 9, 9
+		}
 		members.Go(func() { m.run(ctx) })
 	}
 	others.Go(func() {
@@ -131,16 +169,14 @@ func (m *member) audit(ctx context.Context) {
 	defer m.client.leave()
 	defer m.data.leave()
 	defer m.doing("")
-	for p := range partitionsMax {
-		m.assigned = append(m.assigned, p)
-	}
-	for !m.resume(ctx) && pause(ctx, 100*time.Millisecond) {
+	for !m.resume(ctx, []int{0, 1, 2, 3, 4}) && pause(ctx, 100*time.Millisecond) {
 		m.client.leave()
 	}
 }
 
-// member is one member of a group of the classic protocol, as clients of many kinds make it.
+// member is one member of a group, of the classic protocol or of the consumer protocol (KIP-848).
 type member struct {
+	classic bool
 	*client // to the coordinator
 	data    *consumer
 	group   *readers
@@ -156,10 +192,10 @@ type member struct {
 
 	id         string
 	generation int32
-	assigned   []int
+	assigned   []int // what it reads
 	position   [partitionsMax]int64
 	unsaved    [partitionsMax]bool
-	beaten     time.Time
+	beaten     time.Time // its last heartbeat, answered or not
 }
 
 // Time-outs of members, in the life's time.
@@ -179,6 +215,8 @@ const (
 	errRebalancing        = 27
 	errMemberIDRequired   = 79
 	errFencedInstance     = 82
+	errFencedEpoch        = 110
+	errStaleEpoch         = 113
 )
 
 func (l *life) newMember(g *readers, name, instance string) *member {
@@ -212,7 +250,7 @@ func (m *member) run(ctx context.Context) {
 			m.depart(ctx)
 		case 1: // without a word
 			m.client.leave()
-			m.id = ""
+			m.forget()
 			pause(ctx, time.Duration(m.rng.Int64N(int64(2*memberSession))))
 		}
 	}
@@ -298,19 +336,54 @@ func (m *member) judge(what string, code int16) verdict {
 	case errIllegalGeneration:
 		m.generation = -1
 		return rejoin
-	case errUnknownMember, errFencedInstance:
-		m.id, m.generation = "", -1
+	case errStaleEpoch: // the next heartbeat brings the new one
+		return again
+	case errUnknownMember, errFencedInstance, errFencedEpoch:
+		m.forget()
 		return outcast
 	}
 	m.life.find("group_refused", "%s: %s: code %d", m.name, what, code)
 	return outcast
 }
 
-// enter joins and syncs, and learns what the group has committed of what it is given.
+// forget makes the member one that the group does not know.
+func (m *member) forget() {
+	m.keep(nil)
+	m.id, m.generation = "", -1
+}
+
+// keep does without all partitions but these.
+func (m *member) keep(partitions []int) {
+	for _, p := range m.assigned {
+		if !slices.Contains(partitions, p) {
+			m.group.givesBack(m, p)
+		}
+	}
+	m.assigned = slices.DeleteFunc(m.assigned, func(p int) bool { return !slices.Contains(partitions, p) })
+}
+
+// take begins to read partitions, where the group has come to in each.
+func (m *member) take(ctx context.Context, partitions []int) bool {
+	var more []int
+	for _, p := range partitions {
+		if !slices.Contains(m.assigned, p) {
+			more = append(more, p)
+			m.group.takes(m, p)
+		}
+	}
+	m.assigned = append(m.assigned, more...)
+	return m.resume(ctx, more)
+}
+
+// enter joins, and learns what the group has committed of what it is given.
 func (m *member) enter(ctx context.Context) bool {
+	if !m.classic {
+		return m.enterModern(ctx)
+	}
+	m.keep(nil)
 	metadata := kmsg.ConsumerMemberMetadata{Topics: []string{m.group.topic.name}}
 	protocol := kmsg.NewJoinGroupRequestProtocol()
-	protocol.Name, protocol.Metadata = "roundrobin", metadata.AppendTo(nil)
+	protocol.Name, protocol.Metadata = "range", metadata.AppendTo(nil)
 	req := kmsg.NewPtrJoinGroupRequest()
 	req.SetVersion(m.join)
 	req.Group, req.MemberID, req.ProtocolType = m.group.name, m.id, "consumer"
@@ -338,7 +411,7 @@ func (m *member) enter(ctx context.Context) bool {
 	assign := kmsg.NewPtrSyncGroupRequest()
 	assign.SetVersion(m.sync)
 	assign.Group, assign.MemberID, assign.Generation = m.group.name, m.id, m.generation
-	assign.ProtocolType, assign.Protocol = kmsg.StringPtr("consumer"), kmsg.StringPtr("roundrobin")
+	assign.ProtocolType, assign.Protocol = kmsg.StringPtr("consumer"), kmsg.StringPtr("range")
 	if m.instance != "" {
 		assign.InstanceID = &m.instance
 	}
@@ -352,20 +425,89 @@ func (m *member) enter(ctx context.Context) bool {
 	if m.judge("SyncGroup", synced.ErrorCode) != fine {
 		return false
 	}
-	m.group.told(m.generation) // from here on none before it may commit
+	if m.group.uniform {
+		m.group.told(m.generation) // from here on none before it may commit
+	}
 	var given kmsg.ConsumerMemberAssignment
-	m.assigned = nil
 	if err := given.ReadFrom(synced.MemberAssignment); err != nil {
 		m.life.find("protocol", "%s: assignment: %v", m.name, err)
 		return false
 	}
+	var partitions []int
 	for _, t := range given.Topics {
 		for _, p := range t.Partitions {
-			m.assigned = append(m.assigned, int(p))
+			partitions = append(partitions, int(p))
 		}
 	}
 	m.beaten = time.Now()
-	return m.resume(ctx)
+	m.group.lives(m)
+	return m.take(ctx, partitions)
+}
+
+// enterModern joins by a first heartbeat.
+func (m *member) enterModern(ctx context.Context) bool {
+	if m.id == "" {
+		m.keep(nil)
+		var id [16]byte
+		for i := range id {
+			id[i] = byte(m.rng.IntN(256))
+		}
+		m.id, m.generation = base64.RawURLEncoding.EncodeToString(id[:]), 0
+	}
+	return m.heartbeatModern(ctx) == fine
+}
+
+// heartbeatModern says what the member has, and takes and gives back what it is told.
+func (m *member) heartbeatModern(ctx context.Context) verdict {
+	req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+	req.SetVersion(m.beat % 2)
+	req.Group, req.MemberID, req.MemberEpoch = m.group.name, m.id, m.generation
+	req.RebalanceTimeoutMillis, req.SubscribedTopicNames = int32(memberRebalance.Milliseconds()), []string{m.group.topic.name}
+	owned := kmsg.NewConsumerGroupHeartbeatRequestTopic()
+	owned.TopicID = m.group.topic.id
+	for _, p := range m.assigned {
+		owned.Partitions = append(owned.Partitions, int32(p))
+	}
+	if req.Topics = []kmsg.ConsumerGroupHeartbeatRequestTopic{}; len(m.assigned) > 0 {
+		req.Topics = append(req.Topics, owned)
+	}
+	response, ok := m.ask(ctx, req)
+	if !ok {
+		return again
+	}
+	r := response.(*kmsg.ConsumerGroupHeartbeatResponse)
+	if v := m.judge("ConsumerGroupHeartbeat", r.ErrorCode); v != fine {
+		return v
+	}
+	m.generation, m.beaten = r.MemberEpoch, time.Now()
+	m.group.lives(m)
+	if r.Assignment == nil {
+		return fine
+	}
+	var given []int
+	for _, t := range r.Assignment.Topics {
+		if t.TopicID != m.group.topic.id {
+			continue
+		}
+		for _, p := range t.Partitions {
+			given = append(given, int(p))
+		}
+	}
+	if slices.ContainsFunc(m.assigned, func(p int) bool { return !slices.Contains(given, p) }) {
+		m.commit(ctx) // while they are still its own
+		if m.id == "" {
+			return outcast
+		}
+		m.keep(given)
+		m.beaten = time.Time{} // tell at once
+		m.life.sometimes("partitions_revoked")
+	}
+	if !m.take(ctx, given) {
+		// It has them, and cannot know where to begin: what is not read is not committed.
+		m.forget()
+		return outcast
+	}
+	return fine
 }
 
 // divide gives each partition to one member.
@@ -383,13 +525,16 @@ func (m *member) divide(members []kmsg.JoinGroupResponseMember) (list []kmsg.Syn
 }
 
 // resume takes up where the group has committed.
-func (m *member) resume(ctx context.Context) bool {
+func (m *member) resume(ctx context.Context, what []int) bool {
 	floors := m.group.floors()
 	var partitions []int32
-	for _, p := range m.assigned {
+	for _, p := range what {
 		if p < m.group.topic.partitionCount() {
 			partitions = append(partitions, int32(p))
 		}
+	}
+	if len(partitions) == 0 {
+		return true
 	}
 	req := kmsg.NewPtrOffsetFetchRequest()
 	req.SetVersion(m.fetches)
@@ -401,6 +546,10 @@ func (m *member) resume(ctx context.Context) bool {
 	gt := kmsg.NewOffsetFetchRequestGroupTopic()
 	gt.Topic, gt.Partitions = rt.Topic, partitions
 	rg.Group, rg.Topics = m.group.name, append(rg.Topics, gt)
+	rg.MemberEpoch = -1
+	if m.fetches >= 9 && m.generation >= 0 && !m.classic {
+		rg.MemberID, rg.MemberEpoch = kmsg.StringPtr(m.id), m.generation
+	}
 	req.Groups = append(req.Groups, rg)
 	for ctx.Err() == nil {
 		response, ok := m.ask(ctx, req)
@@ -484,6 +633,9 @@ func (m *member) work(ctx context.Context) {
 }
 
 func (m *member) heartbeat(ctx context.Context) verdict {
+	if !m.classic {
+		return m.heartbeatModern(ctx)
+	}
 	req := kmsg.NewPtrHeartbeatRequest()
 	req.SetVersion(m.beat)
 	req.Group, req.MemberID, req.Generation = m.group.name, m.id, m.generation
@@ -497,6 +649,7 @@ func (m *member) heartbeat(ctx context.Context) verdict {
 	v := m.judge("Heartbeat", response.(*kmsg.HeartbeatResponse).ErrorCode)
 	if v == fine {
 		m.beaten = time.Now()
+		m.group.lives(m)
 	}
 	return v
 }
@@ -573,7 +726,7 @@ func (m *member) commit(ctx context.Context) verdict {
 		rt.Partitions = append(rt.Partitions, rp)
 	}
 	req.Topics = append(req.Topics, rt)
-	before := m.group.newest()
+	before, floors := m.group.newest(), m.group.floors()
 	response, ok := m.ask(ctx, req)
 	if !ok {
 		return again
@@ -585,7 +738,7 @@ func (m *member) commit(ctx context.Context) verdict {
 				result = v
 				continue
 			}
-			m.group.acknowledged(m.name, m.generation, before, int(p.Partition), m.position[p.Partition])
+			m.group.acknowledged(m.name, m.generation, before, int(p.Partition), floors[p.Partition], m.position[p.Partition])
 			m.unsaved[p.Partition] = false
 			m.life.sometimes("offsets_committed")
 		}
@@ -596,6 +749,17 @@ func (m *member) commit(ctx context.Context) verdict {
 // depart leaves the group.
 func (m *member) depart(ctx context.Context) {
 	if m.id == "" || ctx.Err() != nil {
+		return
+	}
+	defer m.forget()
+	m.keep(nil)
+	if !m.classic {
+		req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+		req.SetVersion(m.beat % 2)
+		req.Group, req.MemberID, req.MemberEpoch = m.group.name, m.id, -1
+		if response, ok := m.ask(ctx, req); ok {
+			m.judge("ConsumerGroupHeartbeat, leaving", response.(*kmsg.ConsumerGroupHeartbeatResponse).ErrorCode)
+		}
 		return
 	}
 	req := kmsg.NewPtrLeaveGroupRequest()
@@ -615,5 +779,4 @@ func (m *member) depart(ctx context.Context) {
 		}
 		m.judge("LeaveGroup", code)
 	}
-	m.id, m.generation, m.assigned = "", -1, nil
 }

@@ -69,7 +69,7 @@ func (g *Group) Join(req *classic.JoinRequest, w step.Waiter, now time.Time, top
 	g.updateClassic(m, req, c)
 	m.joinAt = time.Time{}
 	g.alive(m, now)
-	g.refresh(topics, now)
+	g.refresh(topics, now, &e)
 	g.retarget()
 	g.reconcile(m, toAssignment(c.sub.owned, topics), true, now)
 	g.arm(&m.syncAt, now.Add(m.rebalance))

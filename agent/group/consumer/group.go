@@ -154,6 +154,9 @@ type member struct {
 	sessionAt, rebalanceAt, joinAt, syncAt time.Time
 }
 
+// topicsMax bounds the topics that a member subscribes to: its record names each of those that it has.
+const topicsMax = 6000
+
 // topicSet is a subscription, shared by all members that have the same.
 type topicSet struct {
 	key     string
@@ -162,7 +165,8 @@ type topicSet struct {
 	members int
 	matched []string // by regex
 	at      uint64   // version of the topics that matched is of
-	topics  []Topic  // those of both that exist, sorted by id
+	topics  []Topic  // those of both that exist, sorted by id, and no more than topicsMax
+	beyond  int      // that exist beyond that
 }
 
 // New makes a group without members. Its epochs go on from generation.
@@ -415,7 +419,7 @@ func (m *member) subscriptionKey() string {
 }
 
 // refresh looks at what the topics are that members subscribe to, and moves the epoch where they have changed.
-func (g *Group) refresh(topics Topics, now time.Time) {
+func (g *Group) refresh(topics Topics, now time.Time, e *step.Effects) {
 	version := topics.Version()
 	if version == g.topicsVersion {
 		return
@@ -447,12 +451,20 @@ func (g *Group) refresh(topics Topics, now time.Time) {
 			for _, name := range list {
 				if t, ok := topics.ByName(name); ok {
 					set.topics = append(set.topics, t)
-					all[t.ID] = t
 				}
 			}
 		}
 		slices.SortFunc(set.topics, compareByID)
 		set.topics = slices.CompactFunc(set.topics, func(a, b Topic) bool { return a.ID == b.ID })
+		if beyond := max(len(set.topics)-topicsMax, 0); beyond != set.beyond {
+			if set.beyond = beyond; beyond > 0 {
+				e.Note(fmt.Sprintf("a subscription covers %d topics, %d more than a member may have: nobody gets those", len(set.topics), beyond))
+			}
+		}
+		set.topics = set.topics[:min(len(set.topics), topicsMax)]
+		for _, t := range set.topics {
+			all[t.ID] = t
+		}
 	}
 	g.subscribed = slices.SortedFunc(maps.Values(all), compareByID)
 	if current {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/firnlog/firn/agent/group/classic"
 	"github.com/firnlog/firn/agent/group/step"
+	"github.com/firnlog/firn/metastore/state"
 )
 
 // bench is a group on a table, with what it wrote.
@@ -390,6 +391,28 @@ func TestExpressionsAreMatchedAtMostOnceASecond(t *testing.T) {
 	b.now = b.now.Add(regexInterval)
 	if b.beat(plain("m2", 2), step.None); b.g.Generation() != 3 {
 		t.Errorf("the group is at epoch %d after a new topic, want 3", b.g.Generation())
+	}
+}
+
+// A member with as many topics as it may have fits the record that the state keeps of it.
+func TestASubscriptionToVeryManyTopics(t *testing.T) {
+	b := newBench(t, nil)
+	for i := range topicsMax + 10 {
+		b.topics.make(fmt.Sprintf("topic-%05d", i), 3)
+	}
+	h := join("m1")
+	h.Names, h.Regex = nil, ptr("topic-.*")
+	if a := b.beat(h, step.None); len(a.Assignment) != topicsMax {
+		t.Fatalf("a member has %d topics, want %d", len(a.Assignment), topicsMax)
+	}
+	if n := len(b.store.members["m1"]); n > state.MaxGroupRecord {
+		t.Errorf("its record has %d bytes, and the state takes %d", n, state.MaxGroupRecord)
+	}
+	h.MemberID = "m2"
+	b.beat(h, step.None)
+	b.beat(plain("m1", 1), step.None) // gives up a half of each: the most that a record says
+	if n := len(b.store.members["m1"]); n > state.MaxGroupRecord {
+		t.Errorf("its record has %d bytes while it gives up half, and the state takes %d", n, state.MaxGroupRecord)
 	}
 }
 

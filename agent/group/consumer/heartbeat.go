@@ -136,7 +136,7 @@ func (g *Group) heartbeat(now time.Time, h *Heartbeat, topics Topics, e *step.Ef
 	}
 	g.update(m, h)
 	g.alive(m, now)
-	g.refresh(topics, now)
+	g.refresh(topics, now, e)
 	g.retarget()
 	had, epochHad := m.assigned, m.epoch
 	g.reconcile(m, NewAssignment(h.Owned), h.Owned != nil, now)

@@ -19,8 +19,8 @@ import (
 )
 
 func newCluster(e env) *cobra.Command {
-	cmd := group(&cobra.Command{Use: "cluster", Short: "Describe the brokers of any Kafka"})
-	cmd.AddCommand(newClusterDescribe(e))
+	cmd := group(&cobra.Command{Use: "cluster", Short: "Describe the brokers of any Kafka, and how a firn cluster is"})
+	cmd.AddCommand(newClusterDescribe(e), newClusterStatus(e))
 	return cmd
 }
 

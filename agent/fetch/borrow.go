@@ -41,9 +41,9 @@ func (c *Cache) askHedged(
 ) (*item, error) {
 	both, cancel := context.WithCancel(ctx)
 	defer cancel() // whoever is still at it
-	timeout, most := c.cfg.PeerTimeout, c.cfg.HedgeMax
-	if o.cold { // the peer has it wait for its turn, as we would
-		timeout, most = coldPatience*timeout, timeout
+	timeout, least, most := c.cfg.PeerTimeout, c.cfg.HedgeMin, c.cfg.HedgeMax
+	if o.cold { // the peer has it wait for its turn, as we would: one that is slow is not overtaken, one that hangs is
+		timeout, least, most = coldPatience*timeout, timeout, timeout
 	}
 	asking, stop := context.WithTimeout(both, timeout)
 	defer stop()
@@ -57,7 +57,7 @@ func (c *Cache) askHedged(
 		it, err := ask(asking, s)
 		peer <- answer{it, err}
 	})
-	overtake := time.NewTimer(took.percentile(c.cfg.HedgeMin, most))
+	overtake := time.NewTimer(took.percentile(least, most))
 	defer overtake.Stop()
 	var bucket chan answer
 	for {

@@ -41,7 +41,7 @@ type Config struct {
 	// PeerTimeout bounds an ask. Default 2 s.
 	PeerTimeout time.Duration
 	// HedgeMin and HedgeMax bound after which time an ask is overtaken by a GET: the 95th percentile of what asks take lies between.
-	// Defaults 20 ms and 500 ms.
+	// Defaults 50 ms, about what a GET takes, and 500 ms.
 	HedgeMin, HedgeMax time.Duration
 	// ColdReads is how many GETs of replays run at once; the rest queue. Default 2.
 	ColdReads int
@@ -84,7 +84,7 @@ func (c *Config) Validate() error {
 	check("cross-zone bytes", &c.CrossZoneBytes, 32<<10)
 	check("serve bytes", &c.ServeBytes, c.Bytes/16)
 	check("peer timeout", (*int64)(&c.PeerTimeout), int64(2*time.Second))
-	check("hedge min", (*int64)(&c.HedgeMin), int64(20*time.Millisecond))
+	check("hedge min", (*int64)(&c.HedgeMin), int64(50*time.Millisecond))
 	check("hedge max", (*int64)(&c.HedgeMax), int64(500*time.Millisecond))
 	check("cold bytes", &c.ColdBytes, 8<<20)
 	count := func(name string, v *int, def int) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -32,13 +33,13 @@ type Network struct {
 	rules   map[[2]string]Rule
 	changed chan struct{} // closed and replaced whenever rules change
 	closed  bool
-	links   []net.Listener
+	links   map[string]net.Listener // by their addresses
 	conns   map[*passage]struct{}
 	wg      sync.WaitGroup
 }
 
 func newNetwork() *Network {
-	return &Network{rules: make(map[[2]string]Rule), changed: make(chan struct{}), conns: make(map[*passage]struct{})}
+	return &Network{rules: make(map[[2]string]Rule), changed: make(chan struct{}), links: make(map[string]net.Listener), conns: make(map[*passage]struct{})}
 }
 
 // Set puts a rule on what from connects to, at to: a part, or one of its listeners, as a1.http.
@@ -117,19 +118,64 @@ func (n *Network) link(to, addr, target string) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.links = append(n.links, l)
+	n.links[addr] = l
 	n.wg.Go(func() {
-		for {
-			c, err := l.Accept()
-			if errors.Is(err, net.ErrClosed) {
+		for l != nil {
+			down := make(chan struct{}, 1)
+			n.accept(l, to, target, down)
+			select {
+			case <-down:
+				l = n.reopen(addr, target)
+			default: // the network is closed
 				return
-			}
-			if err == nil {
-				n.wg.Go(func() { n.carry(c.(*net.TCPConn), to, target) })
 			}
 		}
 	})
 	return nil
+}
+
+// accept takes connections until the listener is closed; down is told where that is because nobody listens at the target.
+func (n *Network) accept(l net.Listener, to, target string, down chan<- struct{}) {
+	var once sync.Once
+	for {
+		c, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			continue
+		}
+		n.wg.Go(func() {
+			if err := n.carry(c.(*net.TCPConn), to, target); errors.Is(err, syscall.ECONNREFUSED) {
+				once.Do(func() {
+					down <- struct{}{}
+					_ = l.Close()
+				})
+			}
+		})
+	}
+}
+
+// reopen waits until somebody listens at the target again, and listens in its place; until then connections are refused, as the
+// target itself would. Nil once the network is closed.
+func (n *Network) reopen(addr, target string) net.Listener {
+	for {
+		if _, _, open := n.rule("", ""); !open {
+			return nil
+		}
+		if listens(target) {
+			if l, err := net.Listen("tcp", addr); err == nil {
+				n.mu.Lock()
+				n.links[addr] = l
+				if n.closed {
+					_ = l.Close()
+				}
+				n.mu.Unlock()
+				return l
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // Close ends every link and what it carries.
@@ -145,7 +191,6 @@ func (n *Network) Close() {
 	for _, l := range n.links {
 		_ = l.Close()
 	}
-	n.links = nil
 	n.mu.Unlock()
 	for _, p := range all {
 		p.reset()
@@ -185,7 +230,8 @@ func (p *passage) add(c *net.TCPConn) bool {
 	return !broken
 }
 
-func (n *Network) carry(in *net.TCPConn, to, target string) {
+// carry carries a connection to its end. The error says why the target cannot be reached.
+func (n *Network) carry(in *net.TCPConn, to, target string) error {
 	p := &passage{from: owner(in, n.pids()), to: to}
 	p.add(in)
 	n.mu.Lock()
@@ -199,12 +245,12 @@ func (n *Network) carry(in *net.TCPConn, to, target string) {
 	}()
 	if gone || !n.pass(p, time.Now()) {
 		p.reset()
-		return
+		return nil
 	}
 	out, err := net.Dial("tcp", target)
 	if err != nil || !p.add(out.(*net.TCPConn)) {
 		p.reset()
-		return
+		return err
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { n.pump(p, out.(*net.TCPConn), in) })
@@ -212,6 +258,7 @@ func (n *Network) carry(in *net.TCPConn, to, target string) {
 	wg.Wait()
 	_ = in.Close()
 	_ = out.Close()
+	return nil
 }
 
 // pass waits until what was sent at a moment may arrive; false where it never will.

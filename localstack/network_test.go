@@ -121,6 +121,50 @@ func TestARefusingLinkResetsWhatIsOpenAndWhatIsTried(t *testing.T) {
 	hear(t, after, "two")
 }
 
+// TestALinkToNobodyRefuses: whoever connects sees what they would see at the target itself.
+func TestALinkToNobodyRefuses(t *testing.T) {
+	n := newNetwork()
+	t.Cleanup(n.Close)
+	var p ports
+	addr, err := p.take("link")
+	if err != nil {
+		t.Fatal(err)
+	}
+	target, err := p.take("target")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.link("target", addr, target); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	until := func(what string, f func(net.Conn, error) bool) {
+		t.Helper()
+		for {
+			c, err := net.Dial("tcp", addr)
+			done := f(c, err)
+			if err == nil {
+				c.Close()
+			}
+			if done {
+				return
+			}
+			if ctx.Err() != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			pause(ctx)
+		}
+	}
+	until("it does not refuse", func(_ net.Conn, err error) bool { return errors.Is(err, syscall.ECONNREFUSED) })
+	l, err := net.Listen("tcp", target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	until("it still refuses", func(_ net.Conn, err error) bool { return err == nil })
+}
+
 // TestADelayDelaysAndDoesNotThrottle: a hundred pieces in flight at once take one delay, not a hundred.
 func TestADelayDelaysAndDoesNotThrottle(t *testing.T) {
 	n, addr := linked(t)

@@ -169,16 +169,18 @@ func (w *team) owner(id string) *mate {
 	return nil
 }
 
-// ownedBy is a group's id that this agent coordinates.
-func (w *team) ownedBy(m *mate) string {
+// ownedBy is a group's id that this agent coordinates, and knows that it does.
+func (w *team) ownedBy(m *mate) (id string) {
 	w.t.Helper()
-	for i := range 10_000 {
-		if id := fmt.Sprint("group-", i); w.owner(id) == m {
-			return id
+	w.until(m.name+" coordinates something", func() bool {
+		for i := range 1000 {
+			if id = fmt.Sprint("group-", i); w.owner(id) == m {
+				return true
+			}
 		}
-	}
-	w.t.Fatalf("%s coordinates nothing", m.name)
-	return ""
+		return false
+	})
+	return id
 }
 
 // person is a member as a client library would be one: it looks for the coordinator until it finds it.
@@ -382,7 +384,7 @@ func TestADrainHandsOverAndGetsNothingBack(t *testing.T) {
 	withTeam(t, func(t *testing.T, w *team) {
 		a, b, c := w.join("a"), w.join("b"), w.join("c")
 		w.settled(a, b, c)
-		id, other := w.ownedBy(a), "waiting-"
+		id, other := w.ownedBy(a), "waiting-0"
 		for i := 0; w.owner(other) != a; i++ {
 			other = fmt.Sprint("waiting-", i)
 		}

@@ -235,7 +235,6 @@ func (c *Coordinator) Propose(ctx context.Context, id string, fn func(g *Group, 
 		case o.lost:
 			return o.res, step.NotAvailable, nil
 		case o.res.Code == state.StaleCoordinator:
-			c.wakeManage()
 			return o.res, step.NotCoordinator, nil
 		}
 		return o.res, step.None, nil
@@ -292,7 +291,6 @@ func (c *Coordinator) own(at int) (epoch uint64, code Code) {
 		c.adopt(at, s.Epoch)
 		return s.Epoch, step.None
 	case live:
-		c.wakeManage()
 		return 0, step.NotCoordinator
 	default:
 		return 0, step.NotAvailable

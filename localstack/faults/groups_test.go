@@ -40,6 +40,9 @@ type watched struct {
 	// next is told of the first acknowledgement of a commit that was sent after since.
 	since time.Time
 	next  chan time.Time
+	// stall is the longest time between two acknowledged commits since mark was called, last the time of the last one.
+	stall time.Duration
+	last  time.Time
 	wrong []string
 }
 
@@ -143,6 +146,9 @@ func (g *watched) commit(ctx context.Context, cl *kgo.Client, offsets map[int32]
 				}
 			}
 		}
+		if acked {
+			g.stall, g.last = max(g.stall, now.Sub(g.last)), now
+		}
 		if acked && !g.since.IsZero() && sent.After(g.since) {
 			g.since = time.Time{}
 			g.next <- now
@@ -197,6 +203,7 @@ func (g *watched) mark() mark {
 	default:
 	}
 	g.since = time.Now()
+	g.stall, g.last = 0, g.since
 	return mark{g.since, g.next}
 }
 
@@ -256,7 +263,7 @@ func groupsUnderFaults(t *testing.T, proxy bool) {
 	}
 	settle()
 
-	took := make(map[string][]time.Duration)
+	took, stalls := make(map[string][]time.Duration), make(map[string][]time.Duration)
 	faults := []struct {
 		name string
 		do   func(a *localstack.Agent)
@@ -287,9 +294,7 @@ func groupsUnderFaults(t *testing.T, proxy bool) {
 		for i, g := range groups {
 			select {
 			case at := <-marks[i].next:
-				d := at.Sub(marks[i].at)
-				t.Logf("%s, %s %s: %s goes on after %v", f.name, whom, a.Name(), g.name, round(d))
-				took[f.name] = append(took[f.name], d)
+				took[f.name] = append(took[f.name], at.Sub(marks[i].at))
 			case <-ctx.Done():
 				t.Fatalf("%s, %s: %s makes no progress: %v", f.name, a.Name(), g.name, context.Cause(ctx))
 			}
@@ -297,11 +302,16 @@ func groupsUnderFaults(t *testing.T, proxy bool) {
 		f.mend(a, marks[0].at)
 		must(t, a.AwaitReady(ctx))
 		settle()
+		line := ""
+		for i, g := range groups {
+			stall := g.stalled()
+			stalls[f.name] = append(stalls[f.name], stall)
+			line += fmt.Sprintf("; %s goes on after %v, at most %v without progress", g.name, round(took[f.name][len(took[f.name])-len(groups)+i]), round(stall))
+		}
+		t.Logf("%s, %s %s%s", f.name, whom, a.Name(), line)
 	}
 	for _, f := range faults {
-		d := took[f.name]
-		slices.Sort(d)
-		t.Logf("%-8s %3d times; to the group's next progress p50 %v, max %v", f.name, len(d), round(d[len(d)/2]), round(d[len(d)-1]))
+		t.Logf("%-8s %3d times; to the group's next progress %s; longest without progress until all was well again %s", f.name, len(took[f.name]), spread(took[f.name]), spread(stalls[f.name]))
 	}
 
 	p.halt(ctx, t)
@@ -316,6 +326,18 @@ func groupsUnderFaults(t *testing.T, proxy bool) {
 		g.mu.Unlock()
 	}
 	p.check(t)
+}
+
+// stalled is the longest time without progress since mark.
+func (g *watched) stalled() time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.stall
+}
+
+func spread(d []time.Duration) string {
+	d = slices.Sorted(slices.Values(d))
+	return fmt.Sprintf("p50 %v, max %v", round(d[len(d)/2]), round(d[len(d)-1]))
 }
 
 func sum(all []int64) (n int64) {

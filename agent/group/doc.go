@@ -29,7 +29,9 @@
 //
 // # Who calls what
 //
-// agent/kafka calls Join, Sync, Heartbeat and Leave. Other APIs are built on two calls:
+// agent/kafka calls Join, Sync, Heartbeat and Leave for members of the classic protocol, in whichever group they are, and
+// ConsumerHeartbeat and DescribeConsumer for the consumer protocol. Where a member of the consumer protocol joins a classic
+// group, or the last one of it leaves, the group's machine is replaced by the other kind, with what it knew. Other APIs are built on two calls:
 //
 //	Ask      runs a function with the group, locked and loaded; it steps the group's machine, and Ask waits for the answer
 //	Propose  runs a function with the group that judges and names an op; it is proposed behind all others of the group, and

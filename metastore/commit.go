@@ -39,12 +39,17 @@ const commitAttempt = 3 * time.Second
 // ticket tells proposals apart by its address, so it has a size.
 type ticket struct{ _ byte }
 
+// entryPace is the least time between entries that hold nothing but ops of Offer. One entry is under way at a time, so each of them
+// may hold up the commit of an upload by its own time; thousands of small ops a second need not make thousands of them.
+const entryPace = 5 * time.Millisecond
+
 // proposal is an op on its way into an entry.
 type proposal struct {
-	ticket *ticket // by which it can be withdrawn; nil where it cannot
-	op     entry.Op
-	size   int // encoded bytes
-	at     time.Time
+	patient bool    // it does not mind waiting for entryPace
+	ticket  *ticket // by which it can be withdrawn; nil where it cannot
+	op      entry.Op
+	size    int // encoded bytes
+	at      time.Time
 	// done is called once, from the applier or, with an error, from whoever ends the client.
 	done func(state.OpResult, error)
 }
@@ -54,6 +59,8 @@ type queue struct {
 	mu     sync.Mutex // guards the rest
 	list   []proposal
 	closed error
+	taken  time.Time // when the last entry's were
+	armed  bool      // a timer will wake the loop
 	wake   chan struct{}
 }
 
@@ -66,12 +73,30 @@ func (q *queue) push(p proposal) error {
 		return err
 	}
 	q.list = append(q.list, p)
+	if p.patient {
+		if wait := time.Until(q.taken.Add(entryPace)); wait > 0 {
+			if !q.armed {
+				q.armed = true
+				time.AfterFunc(wait, q.ring)
+			}
+			q.mu.Unlock()
+			return nil
+		}
+	}
+	q.mu.Unlock()
+	q.ring()
+	return nil
+}
+
+// ring wakes the loop.
+func (q *queue) ring() {
+	q.mu.Lock()
+	q.armed = false
 	q.mu.Unlock()
 	select {
 	case q.wake <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 func (q *queue) size() int {
@@ -92,6 +117,9 @@ func (q *queue) take(limit int) []proposal {
 	taken := slices.Clone(q.list[:n])
 	clear(q.list[:n])
 	q.list = q.list[n:]
+	if n > 0 {
+		q.taken = time.Now()
+	}
 	if len(q.list) == 0 {
 		q.list = nil
 	} else {
@@ -232,9 +260,9 @@ func (c *Client) Submit(op entry.Op, done func(state.OpResult, error)) {
 }
 
 // Offer is Submit for those who may give up: withdraw takes op back unless an entry with it is under way, and done is then never
-// called. What waits while the log gives no answer is so bounded by those who still wait.
+// called. It may wait for entryPace, so that many share an entry. What waits while the log gives no answer is so bounded by those who still wait.
 func (c *Client) Offer(op entry.Op, done func(state.OpResult, error)) (withdraw func()) {
-	p := proposal{ticket: new(ticket), op: op, done: done}
+	p := proposal{patient: true, ticket: new(ticket), op: op, done: done}
 	c.submit(p)
 	return func() { c.queue.withdraw(p.ticket) }
 }

@@ -218,3 +218,46 @@ func TestWhoGivesUpTakesItsOpBack(t *testing.T) {
 		c.close(a)
 	})
 }
+
+// Ops of Offer share entries where there are many; one alone is not made to wait, and no other op waits for them.
+func TestOffersShareEntries(t *testing.T) {
+	bubble(t, 75, func(t *testing.T, c *cluster) {
+		a := c.open("a")
+		answered := make(chan struct{}, 3000)
+		offer := func(i int) {
+			a.Offer(createTopic(fmt.Sprintf("t%d", i)), func(r state.OpResult, err error) {
+				if err != nil || r.Code != state.OK {
+					t.Errorf("op %d: %v, %v", i, r.Code, err)
+				}
+				answered <- struct{}{}
+			})
+		}
+		before := a.Applied()
+		began := time.Now()
+		for i := range 1000 {
+			offer(i)
+			time.Sleep(time.Millisecond)
+		}
+		for range 1000 {
+			<-answered
+		}
+		if n := a.Applied() - before; n > 250 {
+			t.Errorf("1000 ops in %s made %d entries", time.Since(began), n)
+		}
+		time.Sleep(time.Second)
+		began = time.Now()
+		offer(1000)
+		<-answered
+		alone := time.Since(began)
+		began = time.Now()
+		offer(1001) // soon after an entry: it waits, unless another op comes
+		if _, err := a.Propose(t.Context(), createTopic("other")); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > alone+4*time.Millisecond {
+			t.Errorf("an op took %s beside an offer, an offer alone %s", took, alone)
+		}
+		<-answered
+		c.close(a)
+	})
+}

@@ -45,12 +45,13 @@ func NewClient(cfg Config, address func(node int32) (string, bool), dial func(ct
 		}
 	}
 	c := &Client{cfg: cfg, address: address, dial: dial, ranges: newRanges(cfg)}
-	transport := func(set func(*http.Protocols), idle int) *http.Transport {
+	transport := func(set func(*http.Protocols), idle, conns int) *http.Transport {
 		t := &http.Transport{
 			DialContext:           func(ctx context.Context, _, address string) (net.Conn, error) { return c.connect(ctx, address) },
 			DisableCompression:    true,
 			MaxIdleConnsPerHost:   idle,
 			MaxIdleConns:          1024,
+			MaxConnsPerHost:       conns,
 			IdleConnTimeout:       time.Minute,
 			ResponseHeaderTimeout: 0, // requests wait as long as clients do; pings find out who is gone
 			HTTP2: &http.HTTP2Config{
@@ -61,8 +62,8 @@ func NewClient(cfg Config, address func(node int32) (string, bool), dial func(ct
 		set(t.Protocols)
 		return t
 	}
-	c.many = &http.Client{Transport: transport(func(p *http.Protocols) { p.SetUnencryptedHTTP2(true) }, 4)}
-	c.bulk = &http.Client{Transport: transport(func(p *http.Protocols) { p.SetHTTP1(true) }, 8)}
+	c.many = &http.Client{Transport: transport(func(p *http.Protocols) { p.SetUnencryptedHTTP2(true) }, 4, 2)}
+	c.bulk = &http.Client{Transport: transport(func(p *http.Protocols) { p.SetHTTP1(true) }, 8, 0)}
 	return c, nil
 }
 

@@ -236,6 +236,45 @@ func TestReadRange(t *testing.T) {
 	}
 }
 
+// An agent that goes and comes back is asked again, however often.
+func TestAgentThatComesBack(t *testing.T) {
+	address := "127.0.0.1:0"
+	var c *peer.Client
+	for round := range 6 {
+		ln, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := peer.NewServer(peer.Config{Secret: secret(t, 1)}, "process")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Handle(peer.Handlers{
+			Self: func() int32 { return 7 }, Incarnation: func() string { return "" },
+			Kafka:    func(_ context.Context, f peer.Forwarded) ([]byte, error) { return f.Frame, nil },
+			Segments: func(_ context.Context, q peer.Range) ([]byte, func(), error) { return make([]byte, q.Size), func() {}, nil },
+		})
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = s.Serve(ln) })
+		if c == nil {
+			address = ln.Addr().String()
+			c = client(t, peer.Config{}, address)
+		}
+		for end := time.Now().Add(patience); ; {
+			_, kafka := c.Forward(bounded(t), 7, peer.Request{Frame: []byte("x")})
+			_, segment := c.ReadRange(bounded(t), 7, peer.Range{Key: "k", Size: 10})
+			if kafka == nil && segment == nil {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("round %d: %v, %v", round, kafka, segment)
+			}
+		}
+		s.Close()
+		wg.Wait()
+	}
+}
+
 // What is on its way to peers is bounded; who finds no room asks the bucket.
 func TestRangesBeyondTheBoundAreRefused(t *testing.T) {
 	began, goOn := make(chan struct{}), make(chan struct{})
@@ -481,4 +520,30 @@ func (l *lockedBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
+}
+
+// Thousands of members may wait at one agent.
+func TestThousandsWaitAtOnce(t *testing.T) {
+	const requests = 1200 // more than HTTP/2 servers let wait where nothing is said
+	goOn := make(chan struct{})
+	var all sync.WaitGroup
+	all.Add(requests)
+	n := serve(t, peer.Config{}, peer.Handlers{Kafka: func(_ context.Context, f peer.Forwarded) ([]byte, error) {
+		f.Release()
+		all.Done()
+		<-goOn
+		return f.Frame, nil
+	}})
+	c := client(t, peer.Config{}, n.address)
+	var wg sync.WaitGroup
+	for range requests {
+		wg.Go(func() {
+			if _, err := c.Forward(bounded(t), 7, peer.Request{Frame: []byte("x")}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	close(goOn)
+	wg.Wait()
 }

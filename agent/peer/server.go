@@ -78,6 +78,10 @@ type Server struct {
 	closed bool
 }
 
+// streamsMax is how many requests may wait on one connection: those of members that wait for their group, by the thousand. A
+// caller at the bound waits, so it is far beyond what one agent's clients can come to.
+const streamsMax = 1 << 20
+
 // NewServer makes a server; Serve starts it. process names this process in Hello. Until Handle is called it says hello and
 // refuses the rest.
 func NewServer(cfg Config, process string) (*Server, error) {
@@ -101,7 +105,7 @@ func NewServer(cfg Config, process string) (*Server, error) {
 	s.http = &http.Server{
 		Handler: mux, Protocols: &protocols, ReadHeaderTimeout: cfg.StallTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 8 << 10,
 		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: 1000, SendPingTimeout: cfg.PingInterval, PingTimeout: cfg.PingTimeout, WriteByteTimeout: cfg.StallTimeout,
+			MaxConcurrentStreams: streamsMax, SendPingTimeout: cfg.PingInterval, PingTimeout: cfg.PingTimeout, WriteByteTimeout: cfg.StallTimeout,
 		},
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug), // what peers do wrong they tell themselves
 		ConnState: func(nc net.Conn, state http.ConnState) {

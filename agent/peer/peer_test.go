@@ -251,8 +251,10 @@ func TestAgentThatComesBack(t *testing.T) {
 		}
 		s.Handle(peer.Handlers{
 			Self: func() int32 { return 7 }, Incarnation: func() string { return "" },
-			Kafka:    func(_ context.Context, f peer.Forwarded) ([]byte, error) { return f.Frame, nil },
-			Segments: func(_ context.Context, q peer.Range) ([]byte, func(), error) { return make([]byte, q.Size), func() {}, nil },
+			Kafka: func(_ context.Context, f peer.Forwarded) ([]byte, error) { return f.Frame, nil },
+			Segments: func(_ context.Context, q peer.Range) ([]byte, func(), error) {
+				return make([]byte, q.Size), func() {}, nil
+			},
 		})
 		var wg sync.WaitGroup
 		wg.Go(func() { _ = s.Serve(ln) })

@@ -31,3 +31,12 @@ func (p Pace) Woken(late bool) {
 		p.woken(time.Now(), late, i == 0)
 	}
 }
+
+// Strain makes the cache take the machine for busy, with a producer at work, until ctx ends.
+func (c *Cache) Strain(ctx context.Context) {
+	for ctx.Err() == nil {
+		c.pace.busy()
+		c.pace.woken(time.Now(), true, true)
+		time.Sleep(probeEvery)
+	}
+}

@@ -1,11 +1,16 @@
 package fetch_test
 
 import (
+	"context"
+	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/firnlog/firn/agent/fetch"
+	"github.com/firnlog/firn/objstore/batch"
+	"github.com/firnlog/firn/objstore/segment"
 )
 
 // rate is how many MiB a second a replay gets that works all the time beside an active producer.
@@ -74,6 +79,60 @@ func TestAReplayIsToldToComeLater(t *testing.T) {
 		}
 		if dst, res, err = r.Read(impatient, topic, 0, 19, 1<<20, nil, false); err != nil || res.Later || len(decode(t, dst)) != 1 {
 			t.Fatalf("the tail: %+v %v", res, err)
+		}
+	})
+}
+
+// On a busy machine a replay of all partitions, fetched as agent/kafka does, gets what it is promised, and its GETs are those of one reader.
+func TestAReplayGetsItsFloor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, bucket := newIndex(t), newStore()
+		topic := x.topic("t")
+		const segments, size, floor = 50, 250_000, 1 << 20
+		for i := range segments {
+			var parts []part
+			for k := range int32(4) {
+				parts = append(parts, of(t, batch.BuildOptions{}, topic, k, now, fmt.Sprintf("%0*d", size, i)))
+			}
+			x.add(bucket, segment.Options{}, parts...)
+		}
+		r, cache := open(t, fetch.Config{ColdBytes: floor, Bytes: 16 << 20, ReadAhead: 4}, x, bucket)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { cache.Strain(ctx) })
+		time.Sleep(time.Second) // the rate is down
+		start, read := time.Now(), 0
+		var offsets [4]int64
+		for first := 0; time.Since(start) < time.Minute && offsets[0] < segments-10; first++ {
+			reads, bytes := ctx, 0
+			for k := range offsets {
+				k = (first + k) % len(offsets)
+				if offsets[k] >= segments-10 {
+					continue
+				}
+				dst, res, err := r.Read(reads, topic, int32(k), offsets[k], 1<<20, nil, bytes == 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if res.Later {
+					reads = fetch.Impatient(reads)
+				}
+				offsets[k] = res.NextOffset
+				bytes += len(dst)
+			}
+			read += bytes
+			if bytes == 0 {
+				time.Sleep(20 * time.Millisecond)
+			}
+		}
+		took := time.Since(start).Seconds()
+		cancel()
+		wg.Wait()
+		if got := float64(read) / took; got < 0.7*floor || got > 1.3*floor {
+			t.Errorf("%.2f of the floor: %d bytes in %.1f s, at %v", got/floor, read, took, offsets)
+		}
+		if n := bucket.count(); n > segments {
+			t.Errorf("%d GETs", n)
 		}
 	})
 }

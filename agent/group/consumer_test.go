@@ -224,6 +224,44 @@ func TestAConsumerGroupOutlivesItsCoordinator(t *testing.T) {
 	})
 }
 
+// What members subscribe to is known before the first of them sends a heartbeat to a new coordinator: nothing of it is deleted.
+func TestOffsetsOfAConsumerGroupOutliveItsCoordinator(t *testing.T) {
+	const retention, interval = 2 * time.Hour, time.Hour
+	coordinated(t, group.Config{OffsetsRetention: retention, ExpireInterval: interval, Consumer: consumer.Config{SessionTimeout: 3 * interval}}, func(t *testing.T, w *coordinatedWorld) {
+		w.topic("named", 1)
+		w.topic("matched", 1)
+		time.Sleep(time.Second)
+		req := joining("m")
+		expression := "mat.*"
+		req.Names, req.Regex = []string{"named"}, &expression
+		a := w.beat(req, step.None)
+		var both []entry.GroupPartition
+		commit := group.Commit{Group: "g", Member: "m", Generation: a.MemberEpoch, Version: 9}
+		w.log.mu.Lock()
+		for _, name := range []string{"named", "matched"} {
+			id := w.log.st.TopicByName(name).ID
+			both = append(both, entry.GroupPartition{Topic: id})
+			commit.Offsets = append(commit.Offsets, at(id, 0, 1))
+		}
+		w.log.mu.Unlock()
+		if codes, code := w.c.CommitOffsets(t.Context(), &commit); code != step.None || slices.Max(codes) != step.None {
+			t.Fatal(code, codes)
+		}
+		time.Sleep(retention + interval/2)
+		w.beat(beating("m", a.MemberEpoch, nil), step.None)
+		w.failOver(2)
+		if codes, code := w.c.DeleteOffsets(t.Context(), "g", both); code != step.None || slices.Contains(codes, step.None) {
+			t.Errorf("delete: %v, %v", code, codes)
+		}
+		time.Sleep(interval + time.Minute)
+		w.log.mu.Lock()
+		defer w.log.mu.Unlock()
+		if n := w.log.st.Group("g").OffsetCount(); n != 2 {
+			t.Errorf("%d offsets are left", n)
+		}
+	})
+}
+
 func TestWhatIsNoMemberOfAConsumerGroup(t *testing.T) {
 	coordinated(t, group.Config{}, func(t *testing.T, w *coordinatedWorld) {
 		w.beat(beating("m1", 3, nil), step.UnknownMemberID)

@@ -260,31 +260,30 @@ func (g *Group) deletable() Code {
 
 // reading says which topics the members read. Members who do not say read any: NonEmptyGroup.
 func (g *Group) reading() (reads func(entry.UUID) bool, code Code) {
+	var names map[string]bool
 	switch m := g.machine.(type) {
 	case *classic.Group:
-		if m.State() == classic.Empty {
-			break
-		}
-		names, ok := subscriptions(m)
-		if !ok {
-			return nil, step.NonEmptyGroup
-		}
-		ids := make(map[entry.UUID]bool, len(names))
-		g.c.meta.View(func(st *state.State) {
-			for name := range names {
-				if t := st.TopicByName(name); t != nil {
-					ids[t.ID] = true
-				}
+		if m.State() != classic.Empty {
+			var ok bool
+			if names, ok = subscriptions(m); !ok {
+				return nil, step.NonEmptyGroup
 			}
-		})
-		return func(topic entry.UUID) bool { return ids[topic] }, step.None
+		}
 	case *consumer.Group:
 		if m.Members() > 0 {
-			return m.SubscribesTo, step.None
+			names = m.Subscriptions(topicsOf{g.c})
 		}
 	}
-	if !g.exists() {
+	if names == nil && !g.exists() {
 		return nil, step.GroupIDNotFound
 	}
-	return func(entry.UUID) bool { return false }, step.None
+	ids := make(map[entry.UUID]bool, len(names))
+	g.c.meta.View(func(st *state.State) {
+		for name := range names {
+			if t := st.TopicByName(name); t != nil {
+				ids[t.ID] = true
+			}
+		}
+	})
+	return func(topic entry.UUID) bool { return ids[topic] }, step.None
 }

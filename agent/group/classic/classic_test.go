@@ -1,6 +1,8 @@
 package classic_test
 
 import (
+	"errors"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -644,6 +646,55 @@ func TestAnIncompleteChangeIsARebalance(t *testing.T) {
 	}
 	expect(t, "state", g.State(), classic.PreparingRebalance)
 	expect(t, "leader", g.Describe().Leader, b.id)
+}
+
+// Where that was a change of protocol, a member whose part is missing is written as the other one has it. It has to join again.
+func TestAnIncompleteChangeOfProtocolIsARebalance(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.client("a"), w.client("b")
+	w.form(a, b)
+	w.members[b.id] = []byte("\x01\x00\x00\x00")
+	load := func(complete bool) error {
+		g, err := classic.Load("g", w.cfg, w.generation, w.record, complete, maps.All(w.members), w.now)
+		w.g = g
+		return err
+	}
+	if err := load(true); !errors.Is(err, classic.ErrCorrupt) {
+		t.Errorf("as a whole: %v", err)
+	}
+	if err := load(false); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "state", w.g.State(), classic.PreparingRebalance)
+	expect(t, "heartbeat of who is there", a.heartbeat(), step.RebalanceInProgress)
+	expect(t, "heartbeat of who is not", b.heartbeat(), step.UnknownMemberID)
+	if ja := a.join(); !a.took(ja) || len(a.joined.Members) != 1 || len(w.members) != 1 {
+		t.Errorf("%+v; the state has %d members", a.joined, len(w.members))
+	}
+	w.members = map[string][]byte{b.id: []byte("\x01\x00\x00\x00")}
+	if err := load(false); err != nil {
+		t.Fatal(err)
+	}
+	w.pass(0)
+	if expect(t, "state", w.g.State(), classic.Empty); len(w.members) != 0 || !w.g.Idle() {
+		t.Errorf("the state has %d members; idle: %v", len(w.members), w.g.Idle())
+	}
+}
+
+// So it does with the time that members have to join: those who were about to are not removed.
+func TestRenewStartsTheRebalanceTimeoutAnew(t *testing.T) {
+	w := newWorld(t)
+	a, b, c := w.client("a"), w.client("b"), w.client("c")
+	w.form(a, b)
+	jc := c.join()
+	ja := a.join()
+	w.now = w.now.Add(time.Hour)
+	w.g.Renew(w.now)
+	w.did(w.g.Tick(w.now))
+	expect(t, "heartbeat", b.heartbeat(), step.RebalanceInProgress)
+	if jb := b.join(); !b.took(jb) || !a.took(ja) || !c.took(jc) {
+		t.Error("the rebalance is not over")
+	}
 }
 
 // Renew forgives silence that was the coordinator's own.

@@ -155,7 +155,8 @@ func New(id string, cfg *Config) *Group {
 }
 
 // Load makes a group of what the state has. Sessions start at now. complete is false where a change is missing a part: the
-// group then rebalances. Errors wrap ErrCorrupt or ErrVersion.
+// group then rebalances, and where that was a change of protocol, members whose part is missing are of the other one yet, and
+// have to join again. Errors wrap ErrCorrupt or ErrVersion.
 func Load(id string, cfg *Config, generation int32, record []byte, complete bool, members iter.Seq2[string, []byte], now time.Time) (*Group, error) {
 	g := New(id, cfg)
 	g.generation, g.exists = generation, true
@@ -169,6 +170,10 @@ func Load(id string, cfg *Config, generation int32, record []byte, complete bool
 	g.protocolType, g.protocol, g.leader = h.protocolType, h.protocol, h.leader
 	for mid, b := range members {
 		m, err := parseMember(mid, b)
+		if !complete && errors.Is(err, ErrCorrupt) {
+			g.removed = append(g.removed, mid)
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("group %q, member %q: %w", id, mid, err)
 		}
@@ -182,10 +187,14 @@ func Load(id string, cfg *Config, generation int32, record []byte, complete bool
 	}
 	g.state = h.state
 	switch led := g.byID[g.leader] != nil; {
-	case len(g.members) == 0:
+	case len(g.members) == 0 && len(g.removed) == 0:
 		g.state, g.leader, g.protocol = Empty, "", ""
 	case !complete || !led || h.state == Empty || h.state == PreparingRebalance:
-		if !led {
+		switch {
+		case led:
+		case len(g.members) == 0: // the next generation, at once, is empty
+			g.leader = ""
+		default:
 			g.leader = g.members[0].id
 		}
 		g.state, g.changed = PreparingRebalance, true

@@ -156,5 +156,8 @@ func (g *Group) Renew(now time.Time) {
 	if !g.syncBy.IsZero() {
 		g.syncBy = now.Add(g.rebalanceTimeout())
 	}
+	if g.state == PreparingRebalance && !g.initial { // in which case those who are there have joined
+		g.joinBy = now.Add(g.rebalanceTimeout())
+	}
 	g.rearm()
 }

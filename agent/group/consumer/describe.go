@@ -56,10 +56,24 @@ func (g *Group) Describe() Description {
 	return d
 }
 
-// SubscribesTo says whether a member subscribes to a topic: its offsets are not to be deleted then.
-func (g *Group) SubscribesTo(topic entry.UUID) bool {
-	_, ok := slices.BinarySearchFunc(g.subscribed, topic, func(t Topic, id entry.UUID) int { return compareTopics(t.ID, id) })
-	return ok
+// Subscriptions are the names of topics that members subscribe to, whose offsets are not to be deleted. It does not rest on what the
+// last heartbeat saw: after a fail-over there was none.
+func (g *Group) Subscriptions(topics Topics) map[string]bool {
+	names := make(map[string]bool)
+	for _, set := range g.sets {
+		for _, name := range set.names {
+			names[name] = true
+		}
+		if set.regex == "" {
+			continue
+		}
+		if re, err := compile(set.regex); err == nil { // it was compiled before it came in
+			for _, name := range matches(re, topics.Names()) {
+				names[name] = true
+			}
+		}
+	}
+	return names
 }
 
 func (g *Group) sortedIDs() []string { return slices.Sorted(maps.Keys(g.members)) }

@@ -179,7 +179,8 @@ func New(cfg *Config, id string, generation int32) *Group {
 }
 
 // Load makes a group from what the state has. Sessions start anew. A change of which only a part was written (not complete) makes
-// it compute its target anew.
+// it compute its target anew; where that was a change of protocol, members whose part is missing are of the other one yet, and
+// have to join again.
 func Load(
 	cfg *Config, id string, generation int32, record []byte, members iter.Seq2[string, []byte], complete bool, now time.Time,
 ) (*Group, error) {
@@ -190,28 +191,47 @@ func Load(
 	g := New(cfg, id, generation)
 	g.targetEpoch, g.assignor, g.topicsHash = min(h.targetEpoch, generation), h.assignor, h.topicsHash
 	for memberID, b := range members {
-		m, err := parseMember(memberID, b)
-		if err != nil {
+		switch err := g.loadMember(memberID, b); {
+		case err == nil:
+		case !complete && errors.Is(err, ErrCorrupt):
+			g.gone[memberID] = true
+		default:
 			return nil, fmt.Errorf("group %q, member %q: %w", id, memberID, err)
 		}
-		if _, err := compile(m.regex); err != nil {
-			return nil, fmt.Errorf("group %q, member %q: %w: regular expression: %w", id, memberID, ErrCorrupt, err)
-		}
-		for _, set := range [...]owned{m.assigned, m.revoking} {
-			for topic, p := range set.all {
-				if other := g.owner(topic, p); other != nil {
-					return nil, fmt.Errorf("group %q: %w: %x-%d is owned by members %q and %q", id, ErrCorrupt, topic, p, other.id, m.id)
-				}
-				g.own(topic, p, m)
-			}
-		}
-		g.add(m)
 	}
 	if !complete {
 		g.bump()
 	}
 	g.Renew(now)
+	if len(g.gone) > 0 { // there may be nobody left whose heartbeat writes that they are
+		g.wakeBy(now)
+	}
 	return g, nil
+}
+
+// loadMember takes in a member as the state has it.
+func (g *Group) loadMember(id string, record []byte) error {
+	m, err := parseMember(id, record)
+	if err != nil {
+		return err
+	}
+	if _, err := compile(m.regex); err != nil {
+		return fmt.Errorf("%w: regular expression: %w", ErrCorrupt, err)
+	}
+	for _, set := range [...]owned{m.assigned, m.revoking} {
+		for topic, p := range set.all {
+			if other := g.owner(topic, p); other != nil {
+				return fmt.Errorf("%w: %x-%d is owned by member %q too", ErrCorrupt, topic, p, other.id)
+			}
+		}
+	}
+	for _, set := range [...]owned{m.assigned, m.revoking} {
+		for topic, p := range set.all {
+			g.own(topic, p, m)
+		}
+	}
+	g.add(m)
+	return nil
 }
 
 // Kind is that of consumer groups.

@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -425,6 +426,37 @@ func TestAPartOfAChangeIsMadeGood(t *testing.T) {
 	b.beat(plain("m1", 1), step.None)
 	if b.g.Generation() != epoch+1 || b.g.targetEpoch != epoch+1 {
 		t.Errorf("the group is at epoch %d with a target of %d, want %d", b.g.Generation(), b.g.targetEpoch, epoch+1)
+	}
+}
+
+// A group whose upgrade came only in part has members that are still written as those of a classic group, or as what they were
+// before partitions changed hands. They have to join again, and nobody's record keeps the group from being loaded.
+func TestAPartOfAChangeOfProtocolIsMadeGood(t *testing.T) {
+	b := newBench(t, map[string]int32{"a": 4})
+	b.beat(join("m1", "a"), step.None)
+	_, eff := classic.From("g", &classic.Config{}, classicGroup(b.topics), b.now)
+	for _, m := range eff.Write.Puts {
+		b.store.members[m.ID] = m.Record
+	}
+	b.store.members["m2"] = b.store.members["m1"]
+	if _, err := Load(&b.cfg, "g", b.store.generation, b.store.record, b.store.all(), true, b.now); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("as a whole: %v", err)
+	}
+	b.failOver(false)
+	b.tick(0)
+	if len(b.store.members) != 1 || b.g.Members() != 1 {
+		t.Errorf("%d members in the state, %d in memory, want the one that was written", len(b.store.members), b.g.Members())
+	}
+	for id := range b.store.members {
+		b.beat(plain(id, 1), step.None)
+	}
+
+	clear(b.store.members) // nobody is left who would send a heartbeat
+	b.store.members["c1"] = eff.Write.Puts[0].Record
+	b.failOver(false)
+	b.tick(0)
+	if len(b.store.members) != 0 || !b.g.Idle() {
+		t.Errorf("%d members are left in the state; idle: %v", len(b.store.members), b.g.Idle())
 	}
 }
 

@@ -21,9 +21,6 @@ import (
 // An op names how old a commit may be, so that one that comes in between stays. A group that is left with neither members nor
 // offsets is deleted.
 
-// expireOps bounds how many offsets go in one op.
-const expireOps = 4096
-
 // nothingToDo ends a Propose that has nothing to propose; no caller sees it.
 const nothingToDo = step.InvalidRequest
 
@@ -108,7 +105,7 @@ func (c *Coordinator) expireGroup(ctx context.Context, id string) {
 		}
 		c.cfg.Metrics.expired.Add(float64(removed))
 		c.cfg.Logger.Info("committed offsets have expired", "group", id, "partitions", removed)
-		if removed < expireOps {
+		if removed < deletedPerOp {
 			break
 		}
 	}
@@ -155,7 +152,7 @@ func (g *Group) overdue() (list []entry.GroupPartition, notAfter int64) {
 			since = x.UpdatedMs
 		}
 		for o := range x.Offsets() {
-			if len(list) == expireOps {
+			if len(list) == deletedPerOp {
 				return
 			}
 			if g.c.overdue(&o, since, st.LogTime()) && !reads(o.Topic) {

@@ -27,6 +27,9 @@ type Commit struct {
 // depend on what is committed of another.
 const commitBytesMax = 256 << 10
 
+// deletedPerOp is how many offsets one op deletes at most.
+const deletedPerOp = 4096
+
 // offsetBytes is what an offset takes in an entry at most, its metadata apart.
 const offsetBytes = 48
 
@@ -182,6 +185,20 @@ func (c *Coordinator) CheckFetch(id, member string, epoch int32) Code {
 // DeleteOffsets deletes what a group has committed for partitions, with a code for each, or one for all. Topics that members read
 // are left alone: GroupSubscribedToTopic.
 func (c *Coordinator) DeleteOffsets(ctx context.Context, id string, partitions []entry.GroupPartition) ([]Code, Code) {
+	outcomes := make([]Code, 0, len(partitions))
+	for first := true; first || len(partitions) > 0; first = false { // of none, too: whether there is the group
+		n := min(len(partitions), deletedPerOp)
+		part, code := c.deletePart(ctx, id, partitions[:n])
+		if code != step.None {
+			return nil, code
+		}
+		outcomes, partitions = append(outcomes, part...), partitions[n:]
+	}
+	return outcomes, step.None
+}
+
+// deletePart deletes so many offsets as fit an op.
+func (c *Coordinator) deletePart(ctx context.Context, id string, partitions []entry.GroupPartition) ([]Code, Code) {
 	outcomes := make([]Code, len(partitions))
 	var taken []entry.GroupPartition
 	var places []int

@@ -199,6 +199,30 @@ func TestCommitInParts(t *testing.T) {
 	})
 }
 
+// Very many offsets go into several ops, to be committed and to be deleted; the last ones of each count as the first ones do.
+func TestVeryManyOffsets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newOneLog(t)
+		const many = 9000
+		topic := l.topic("orders", many)
+		c := coordinator(t, l)
+		req := &group.Commit{Group: "g", Generation: -1}
+		var gone []entry.GroupPartition
+		for i := range uint32(many) {
+			req.Offsets = append(req.Offsets, at(topic, i, 7))
+			gone = append(gone, entry.GroupPartition{Topic: topic, Partition: i})
+		}
+		gone = append(gone, entry.GroupPartition{Topic: topic, Partition: many})
+		if codes, code := c.CommitOffsets(t.Context(), req); code != step.None || len(codes) != many || slices.Max(codes) != step.None || l.offset("g", topic, many-1) != 7 {
+			t.Errorf("commit: %v, %d codes", code, len(codes))
+		}
+		codes, code := c.DeleteOffsets(t.Context(), "g", gone)
+		if code != step.None || len(codes) != many+1 || slices.Max(codes[:many]) != step.None || codes[many] != step.UnknownTopicOrPartition || l.offset("g", topic, many-1) != -1 {
+			t.Errorf("delete: %v, %d codes", code, len(codes))
+		}
+	})
+}
+
 func TestDeleteOffsetsAndGroups(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newOneLog(t)

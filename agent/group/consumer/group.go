@@ -524,6 +524,11 @@ func (g *Group) retarget() {
 	for i, t := range g.subscribed {
 		index[t.ID] = i
 	}
+	for topic, list := range g.owners { // of topics that nobody subscribes to any more
+		if _, ok := index[topic]; !ok && !slices.ContainsFunc(list, func(m *member) bool { return m != nil }) {
+			delete(g.owners, topic)
+		}
+	}
 	places := make(map[*topicSet][]int, len(g.sets))
 	for _, set := range g.sets {
 		list := make([]int, len(set.topics))

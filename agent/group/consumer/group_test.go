@@ -395,6 +395,25 @@ func TestExpressionsAreMatchedAtMostOnceASecond(t *testing.T) {
 	}
 }
 
+func TestTopicsThatAreGoneLeaveNothing(t *testing.T) {
+	b := newBench(t, nil)
+	h := join("m1")
+	h.Names, h.Regex = nil, ptr(".*")
+	b.beat(h, step.None)
+	for i := range 20 {
+		b.topics.make(fmt.Sprint("t", i), 3)
+		for range 3 {
+			b.now = b.now.Add(regexInterval)
+			m := b.g.members["m1"]
+			b.beat(holding("m1", m.epoch, m.assigned.assignment()), step.None)
+		}
+		b.topics.delete(fmt.Sprint("t", i))
+	}
+	if n := len(b.g.owners); n > 2 {
+		t.Errorf("the group remembers the owners of %d topics, and one was there at a time", n)
+	}
+}
+
 // A member with as many topics as it may have fits the record that the state keeps of it.
 func TestASubscriptionToVeryManyTopics(t *testing.T) {
 	b := newBench(t, nil)

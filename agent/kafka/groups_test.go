@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/firnlog/firn/agent/group"
 	"github.com/firnlog/firn/agent/group/classic"
 	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/objstore/batch"
 )
 
 // grouped is a server of an agent that coordinates every group.
@@ -224,6 +226,43 @@ func TestAJoinThatWaits(t *testing.T) {
 		}
 		if took := time.Since(began); took > 11*time.Second {
 			t.Errorf("the group waited %v for who had gone", took)
+		}
+	})
+}
+
+// A join that holds up requests which hold memory ends where others wait for that.
+func TestJoinsMakeRoom(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a := newCluster(t).join("a")
+		a.topic("t", 1)
+		s, _ := grouped(t, a, func(c *kafka.Config) {
+			c.ProduceBytesMax, c.RequestBytesMax = 1<<20, 1<<20
+			c.InFlightBytes, c.ConnectionInFlightBytes, c.StrangerBytes = 1<<20, 1<<20, 1<<20
+		})
+		raw := records(t, batch.BuildOptions{}, strings.Repeat("x", 700_000))
+		dial(t, s).join(5) // whom the other waits for
+		other := visit(t, s, "10.0.0.2")
+		ask[*kmsg.ProduceResponse](other, produceRequest(9, "t", 0, raw)) // no stranger any more
+		greedy := visit(t, s, "10.0.0.1")
+		ask[*kmsg.ApiVersionsResponse](greedy, kmsg.NewPtrApiVersionsRequest())
+		res := ask[*kmsg.JoinGroupResponse](greedy, joinRequest(5, ""))
+		join := joinRequest(5, res.MemberID)
+		waits := greedy.send(join)
+		behind := produceRequest(9, "t", 0, raw)
+		held := greedy.send(behind)
+		synctest.Wait()
+		began := time.Now()
+		if p := ask[*kmsg.ProduceResponse](other, produceRequest(9, "t", 0, raw)); p.Topics[0].Partitions[0].ErrorCode != 0 {
+			t.Errorf("produce: %+v", p)
+		}
+		if took := time.Since(began); took > 9*time.Second { // less than the session of who is waited for
+			t.Errorf("a producer waited %v for a join", took)
+		}
+		if res, _ := greedy.receive(waits, join).(*kmsg.JoinGroupResponse); res.ErrorCode != 15 {
+			t.Errorf("the join: %+v", res)
+		}
+		if res, _ := greedy.receive(held, behind).(*kmsg.ProduceResponse); res.Topics[0].Partitions[0].ErrorCode != 0 {
+			t.Errorf("what was behind it: %+v", res)
 		}
 	})
 }

@@ -549,3 +549,27 @@ func TestThousandsWaitAtOnce(t *testing.T) {
 	close(goOn)
 	wg.Wait()
 }
+
+// BenchmarkForward is a small request to another agent and its answer, one after the other and many at once.
+func BenchmarkForward(b *testing.B) {
+	n := serve(b, peer.Config{}, peer.Handlers{Kafka: func(_ context.Context, f peer.Forwarded) ([]byte, error) { return f.Frame, nil }})
+	c := client(b, peer.Config{}, n.address)
+	ctx, q := b.Context(), peer.Request{Frame: make([]byte, 100), Client: "10.0.0.1:1", Listener: "kafka"}
+	b.Run("one", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := c.Forward(ctx, 7, q); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("many", func(b *testing.B) {
+		b.SetParallelism(32)
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				if _, err := c.Forward(ctx, 7, q); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	})
+}

@@ -48,14 +48,22 @@ func (r *readers) count() int {
 // A client whose connections are split over all agents produces exactly once and reads in groups, while agents are drained,
 // killed and started again.
 func TestOneClientOverAllAgents(t *testing.T) {
+	t.Run("classic", func(t *testing.T) { oneClientOverAllAgents(t, t.Context()) })
+	t.Run("consumer", func(t *testing.T) {
+		oneClientOverAllAgents(t, context.WithValue(t.Context(), "opt_in_kafka_next_gen_balancer_beta", true)) //nolint:staticcheck // the library wants a string
+	})
+}
+
+// oneClientOverAllAgents has groups of the protocol that the clients' context asks for.
+func oneClientOverAllAgents(t *testing.T, protocol context.Context) {
 	c := start(t, 3, nil)
 	const topic = "events"
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(protocol)
 	defer cancel()
 	read := &readers{seen: make(map[string]int)}
 	var members sync.WaitGroup
 	for i := range 3 {
-		cl := c.client(kgo.ConsumerGroup("readers"), kgo.ConsumeTopics(topic), kgo.DisableAutoCommit(), kgo.ClientID(fmt.Sprintf("reader-%d", i)),
+		cl := c.client(kgo.WithContext(protocol), kgo.ConsumerGroup("readers"), kgo.ConsumeTopics(topic), kgo.DisableAutoCommit(), kgo.ClientID(fmt.Sprintf("reader-%d", i)),
 			kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.SessionTimeout(10*time.Second), kgo.HeartbeatInterval(300*time.Millisecond), kgo.FetchMaxWait(200*time.Millisecond))
 		members.Go(func() { read.consume(ctx, t, cl) })
 	}

@@ -184,7 +184,7 @@ func (c *cluster) begin(i int) {
 	m.kafka, m.log = kafka.Addr().String(), c.open(m.name)
 	cfg := agent.Config{
 		Name: m.name, Version: "test", Advertise: c.balancer.address(), AdvertiseMode: agent.AdvertiseProxy, Internal: internal.Addr().String(),
-		AutoCreateTopics: true, DefaultPartitions: 6, WALBytes: 64 << 20, FlushInterval: 20 * time.Millisecond, RegistrationTTL: 2 * time.Second, DrainNotice: time.Millisecond,
+		AutoCreateTopics: true, DefaultPartitions: 6, WALBytes: 64 << 20, FlushInterval: 20 * time.Millisecond, RegistrationTTL: 2 * time.Second, DrainNotice: time.Millisecond, ConsumerHeartbeatInterval: 300 * time.Millisecond,
 	}
 	for _, f := range c.tune {
 		f(&cfg)

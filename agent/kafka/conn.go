@@ -27,6 +27,7 @@ type conn struct {
 	left     atomic.Bool     // admission has counted it out
 	at       time.Time       // when it was accepted
 	retire   time.Time       // when it is old
+	sleeps   uint64          // of this process before it was accepted, see asleep.go
 	ctx      context.Context // ends with the connection
 	cancel   context.CancelCauseFunc
 
@@ -86,6 +87,7 @@ func newConn(s *Server, nc net.Conn, listener string) *conn {
 		crowded:    make(chan struct{}, 1),
 		hungUp:     make(chan struct{}),
 	}
+	c.sleeps = s.beat.look(s.wokenUp)
 	c.retire = c.at.Add(s.life(s.came.Add(1)))
 	if _, ok := nc.(*proxied); !ok {
 		c.from = addressOf(nc.RemoteAddr())
@@ -329,6 +331,10 @@ func (c *conn) handle(f *frame) (*answer, error) {
 
 // answer has a request answered, by another agent where it is that one's to answer. It gives the frame back.
 func (s *Server) answer(ctx context.Context, a *answer, f *frame) (reply, error) {
+	if _, ok := s.wayOf(&a.request); ok && a.request.conn.slept() {
+		f.release()
+		return reply{}, errAsleep
+	}
 	elsewhere, err := s.passOn(ctx, &a.request)
 	if elsewhere != nil || err != nil {
 		f.release()

@@ -17,6 +17,9 @@ import (
 // Poison makes the server overwrite buffers as they return to the pool.
 func (s *Server) Poison() { s.pool.poison = true }
 
+// Asleep makes it look as if the process had been asleep until now.
+func (s *Server) Asleep(d time.Duration) { s.beat.last.Store(time.Now().Add(-d).UnixNano()) }
+
 // Serve1 serves one connection; it returns when the connection has ended.
 func (s *Server) Serve1(nc net.Conn) {
 	c := newConn(s, nc, "kafka")

@@ -429,7 +429,7 @@ func (c *conn) draining() bool {
 // gone reports whether err is only the client's going away.
 func gone(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
-		errors.Is(err, io.ErrClosedPipe) || errors.Is(err, errDraining) || errors.Is(err, errIdle) || errors.Is(err, errDisplaced) || errors.Is(err, errGone) || errors.Is(err, errRefused) || errors.Is(err, errAged) ||
+		errors.Is(err, io.ErrClosedPipe) || errors.Is(err, errDraining) || errors.Is(err, errIdle) || errors.Is(err, errDisplaced) || errors.Is(err, errGone) || errors.Is(err, errRefused) || errors.Is(err, errAged) || errors.Is(err, errAsleep) ||
 		errors.Is(err, ErrClosed) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) // it left with answers on their way
 }

@@ -43,7 +43,8 @@ type Server struct {
 	settings   settingsCache
 	// drained is closed when draining starts: long polls end.
 	drained chan struct{}
-	came    atomic.Uint64  // connections so far
+	came    atomic.Uint64 // connections so far
+	beat    beat
 	wg      sync.WaitGroup // one for each connection
 
 	mu        sync.Mutex // guards the rest
@@ -142,6 +143,10 @@ func (s *Server) Serve(name string, ln net.Listener) error {
 	}
 	s.listeners[ln] = struct{}{}
 	s.mu.Unlock()
+	over := make(chan struct{})
+	var beating sync.WaitGroup
+	beating.Go(func() { s.beat.keep(over, s.wokenUp) })
+	defer func() { close(over); beating.Wait() }()
 	defer func() {
 		s.mu.Lock()
 		delete(s.listeners, ln)

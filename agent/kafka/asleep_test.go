@@ -1,0 +1,84 @@
+package kafka_test
+
+import (
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/firnlog/firn/agent/kafka"
+)
+
+// What came by a connection from before the process was asleep is not passed on: its client may have committed more by another
+// agent since. Who connects again is served.
+func TestCommitsFromBeforeASleep(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t)
+		a, b := c.join("a"), c.join("b")
+		id := a.topic("t", 1)
+		c.coordinate(b)
+		passed := &tallied{others: others{}}
+		sa := server(t, a, func(c *kafka.Config) { behind(nil)(c); c.Peers = passed })
+		passed.others[b.nodeID] = server(t, b, behind(others{}))
+		commit := groupRequests(t, id, "g")[0]
+
+		old, busy := dial(t, sa), dial(t, sa)
+		old.receive(old.send(commit), commit)
+		busy.receive(busy.send(commit), commit)
+		before := passed.n.Load()
+		sa.Asleep(time.Second) // a busy machine
+		old.receive(old.send(commit), commit)
+		if n := passed.n.Load(); n != before+1 {
+			t.Fatalf("%d commits are passed on, want %d", n, before+1)
+		}
+		sa.Asleep(3 * time.Second)
+		for _, cl := range []*client{old, busy} {
+			cl.send(commit)
+			cl.closed()
+		}
+		if n := passed.n.Load(); n != before+1 {
+			t.Errorf("%d commits from before the sleep are passed on", n-before-1)
+		}
+		fresh := dial(t, sa)
+		if res, ok := fresh.receive(fresh.send(commit), commit).(*kmsg.OffsetCommitResponse); !ok || passed.n.Load() != before+2 {
+			t.Errorf("after the sleep: %+v, %d passed on", res, passed.n.Load())
+		}
+	})
+}
+
+// A server looks for sleeps by itself, from when it serves until it ends.
+func TestAServerThatIsAwake(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t)
+		s := server(t, c.join("a"))
+		ln := quiet{make(chan struct{}), new(sync.Once)}
+		served := make(chan error, 1)
+		go func() { served <- s.Serve("kafka", ln) }()
+		req := kmsg.NewPtrMetadataRequest()
+		cl := dial(t, s)
+		for range 5 {
+			cl.receive(cl.send(req), req)
+			time.Sleep(time.Minute)
+		}
+		drained := make(chan error, 1)
+		go func() { drained <- s.Drain(t.Context()) }()
+		<-served
+		time.Sleep(time.Minute) // nobody looks any more
+		cl.close()
+		if err := <-drained; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// quiet is a listener that nobody connects to.
+type quiet struct {
+	closed chan struct{}
+	once   *sync.Once
+}
+
+func (q quiet) Accept() (net.Conn, error) { <-q.closed; return nil, net.ErrClosed }
+func (q quiet) Close() error              { q.once.Do(func() { close(q.closed) }); return nil }
+func (q quiet) Addr() net.Addr            { return nil }

@@ -180,6 +180,12 @@ type GroupSummary struct {
 // Of returns the count of one kind.
 func (s GroupSummary) Of(k GroupKind) int { return s.counts[k] }
 
+// Only says that nothing is wrong but what is of this kind.
+func (s GroupSummary) Only(k GroupKind) bool {
+	s.counts[k] = 0
+	return s.Verdict() == ""
+}
+
 // Verdict says in a few words what is wrong, and "" where nothing is. A group that was shown nothing proves nothing.
 func (s GroupSummary) Verdict() string {
 	var wrong []string

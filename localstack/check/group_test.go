@@ -71,7 +71,7 @@ func TestWhatIsWrongWithAGroupIsFound(t *testing.T) {
 		}},
 	} {
 		s := groupRun(t, logOfTen(t), c.change)
-		if s.Of(c.want) != 1 {
+		if s.Of(c.want) != 1 || s.Only(check.CommitBack) != (c.want == check.CommitBack) {
 			t.Errorf("%v is not found: %q %v", c.want, s.Verdict(), s.Findings)
 		}
 	}

@@ -22,15 +22,20 @@ def assigned(consumer, partitions):
 
 
 def revoked(consumer, partitions):
-    commit(wait=True)
-    say("revoked", partitions=[p.partition for p in partitions])
+    if not under_way:
+        commit(wait=True)
+    lost(consumer, partitions)
 
 
 def lost(consumer, partitions):
+    for p in partitions:  # who gets them reads again what was not committed
+        read.pop(p.partition, None)
     say("revoked", partitions=[p.partition for p in partitions])
 
 
 def committed(error, partitions):
+    global under_way
+    under_way = False
     if error is not None:
         say("note", text=f"commit: {error}")
         return
@@ -42,17 +47,31 @@ def committed(error, partitions):
 
 
 def commit(wait=False):
-    global read
-    if not read:
+    """Commits what was read. librdkafka retries each commit by itself, without regard to later ones: two at once may swap."""
+    global read, under_way
+    if not read or under_way:
         return
     offsets, read = [TopicPartition(topic, p, o) for p, o in read.items()], {}
     try:
         if not wait:
+            under_way = True
             consumer.commit(offsets=offsets, asynchronous=True)
         else:
             committed(None, consumer.commit(offsets=offsets, asynchronous=False))
     except KafkaException as e:
+        under_way = False
         say("note", text=f"commit: {e}")
+
+
+def take(messages):
+    for m in messages:
+        if m.error() is None:
+            say("record", partition=m.partition(), offset=m.offset(), number=int(m.key()))
+            read[m.partition()] = m.offset() + 1
+        elif m.error().fatal() or m.error().code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART):
+            raise KafkaException(m.error())
+        else:
+            say("note", text=str(m.error()))
 
 
 config = {"bootstrap.servers": brokers, "group.id": group, "client.id": "librdkafka", "enable.auto.commit": False,
@@ -62,22 +81,17 @@ if protocol == "consumer":
 else:
     config["partition.assignment.strategy"] = assignor
 consumer = Consumer(config)
-read, last = {}, time.monotonic()
+read, under_way, last = {}, False, time.monotonic()
 try:
     consumer.subscribe([topic], on_assign=assigned, on_revoke=revoked, on_lost=lost)
     while not ended.is_set():
-        for m in consumer.consume(num_messages=500, timeout=0.1):
-            if m.error() is None:
-                say("record", partition=m.partition(), offset=m.offset(), number=int(m.key()))
-                read[m.partition()] = m.offset() + 1
-            elif m.error().fatal() or m.error().code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART):
-                raise KafkaException(m.error())
-            else:
-                say("note", text=str(m.error()))
+        take(consumer.consume(num_messages=500, timeout=0.1))
         if time.monotonic() - last > 0.25:
             commit()
             last = time.monotonic()
         sys.stdout.flush()
+    while under_way:
+        take(consumer.consume(num_messages=500, timeout=0.1))
     commit(wait=True)
     consumer.close()
 except Exception as e:  # whatever it is, the test wants to know

@@ -39,23 +39,25 @@ type client struct {
 	// member runs one member, tells what it sees, and returns when it has left the group after ctx ended.
 	member func(ctx context.Context, at place, say func(event)) error
 	direct bool // run where clients are told of the agents, too
-	// forgets: where it is told to leave it may have taken, and commits, a record that it does not show.
+	simple bool // run with an agent taken away in the long run only
+	// forgets: where it is told to leave it may have taken, and commits, a record that it does not show. And what it commits by itself
+	// it sends again without regard to what it has committed since, so that it may go back.
 	forgets bool
 }
 
 // clients are all of them. Each is run behind the load balancer, those with direct also where clients are told of the agents.
 var clients = []client{
-	{name: "kafka-python/range", member: script("kafkapython.py", "range")},
+	{name: "kafka-python/range", member: script("kafkapython.py", "range"), simple: true},
 	{name: "kafka-python/cooperative-sticky", member: script("kafkapython.py", "cooperative-sticky")},
-	{name: "librdkafka/range", member: script("librdkafka.py", "classic", "range")},
+	{name: "librdkafka/range", member: script("librdkafka.py", "classic", "range"), simple: true},
 	{name: "librdkafka/cooperative-sticky", member: script("librdkafka.py", "classic", "cooperative-sticky"), direct: true},
 	{name: "librdkafka/consumer", member: script("librdkafka.py", "consumer", "uniform")},
-	{name: "kcat/range", member: kcat, forgets: true},
-	{name: "java/range", member: java("classic", "range")},
+	{name: "kcat/range", member: kcat, forgets: true, simple: true},
+	{name: "java/range", member: java("classic", "range"), simple: true},
 	{name: "java/cooperative-sticky", member: java("classic", "cooperative-sticky")},
 	{name: "java/consumer", member: java("consumer", "uniform"), direct: true},
 	{name: "franz-go/cooperative-sticky", member: franz(kgo.CooperativeStickyBalancer())},
-	{name: "franz-go/range", member: franz(kgo.RangeBalancer())},
+	{name: "franz-go/range", member: franz(kgo.RangeBalancer()), simple: true},
 	{name: "sarama/range", member: program(func(at place) *exec.Cmd {
 		return exec.Command(programs["INTEROP_SARAMA"], at.brokers, at.topic, at.group, "range")
 	})},
@@ -165,10 +167,10 @@ func runMember(ctx context.Context, cmd *exec.Cmd, end func() error, stdout func
 // kcatRebalance is what kcat says where its partitions change: with range it gives up all of them before it gets others.
 var kcatRebalance = regexp.MustCompile(`^% Group \S+ rebalanced \(memberid \S+\): (assigned|revoked):(.*)$`)
 
-// kcat is kcat as it comes, which commits by itself. What it is shown and what it is assigned come on one pipe, so that they come in
+// kcat is kcat as it comes, which commits every five seconds, by itself. What it is shown and what it is assigned come on one pipe, so that they come in
 // order; librdkafka's log, which could break into a line, is off.
 func kcat(ctx context.Context, at place, say func(event)) error {
-	cmd := exec.Command("sh", "-c", `exec kcat "$@" 2>&1`, "kcat", "-b", at.brokers, "-u", "-X", "auto.commit.interval.ms=250", "-X", "auto.offset.reset=earliest",
+	cmd := exec.Command("sh", "-c", `exec kcat "$@" 2>&1`, "kcat", "-b", at.brokers, "-u", "-E", "-X", "auto.offset.reset=earliest",
 		"-X", "log_level=0", "-X", "partition.assignment.strategy=range", "-f", `{"event":"record","partition":%p,"offset":%o,"number":%k}`+"\n", "-G", at.group, at.topic)
 	return runMember(ctx, cmd, func() error { return cmd.Process.Signal(os.Interrupt) }, func(out io.Reader) error {
 		lines := bufio.NewScanner(out)

@@ -203,7 +203,7 @@ func TestCommitInParts(t *testing.T) {
 func TestVeryManyOffsets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newOneLog(t)
-		const many = 9000
+		const many = 6000
 		topic := l.topic("orders", many)
 		c := coordinator(t, l)
 		req := &group.Commit{Group: "g", Generation: -1}
@@ -342,7 +342,7 @@ func TestOffsetsExpire(t *testing.T) {
 		var alive func()
 		pass := func(d time.Duration) {
 			for end := time.Now().Add(d); time.Now().Before(end); {
-				time.Sleep(10 * time.Second)
+				time.Sleep(25 * time.Second)
 				l.tick()
 				if alive != nil {
 					alive()

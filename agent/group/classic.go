@@ -39,7 +39,9 @@ func (c *Coordinator) Join(ctx context.Context, group string, req classic.JoinRe
 		case c.alone.Load():
 			code = step.NotAvailable
 		case upgraded != nil:
-			return upgraded.Join(&req, w, now, topicsOf{c})
+			if code = c.cfg.Classic.CheckJoin(&req); code == step.None {
+				return upgraded.Join(&req, w, now, topicsOf{c})
+			}
 		case m != nil:
 			return m.Join(&req, w, now)
 		case g.Machine() != nil:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -259,6 +260,54 @@ func TestOffsetsOfAConsumerGroupOutliveItsCoordinator(t *testing.T) {
 		if n := w.log.st.Group("g").OffsetCount(); n != 2 {
 			t.Errorf("%d offsets are left", n)
 		}
+	})
+}
+
+// Whatever one member says of itself, the group is written and loaded as before, and the others notice nothing.
+func TestMembersThatSayTooMuchAreTheirOwnTrouble(t *testing.T) {
+	coordinated(t, group.Config{}, func(t *testing.T, w *coordinatedWorld) {
+		w.topic("t", 2)
+		a := w.beat(joining("m"), step.None)
+		giant := strings.Repeat("x", 300<<10)
+		for why, spoil := range map[string]func(h *consumer.Heartbeat){
+			"expression": func(h *consumer.Heartbeat) { h.Regex = &giant },
+			"instance":   func(h *consumer.Heartbeat) { h.Instance = &giant },
+			"rack":       func(h *consumer.Heartbeat) { h.Rack = &giant },
+			"member id":  func(h *consumer.Heartbeat) { h.MemberID = giant },
+			"no text":    func(h *consumer.Heartbeat) { h.MemberID = "\xff" },
+		} {
+			h := joining("loud")
+			h.Version = 1
+			spoil(&h)
+			if _, code, _ := w.c.ConsumerHeartbeat(t.Context(), "g", h); code != step.InvalidRequest {
+				t.Errorf("%s: %v", why, code)
+			}
+		}
+		h := joining("talks")
+		h.ClientID = giant
+		w.beat(h, step.None)
+		h = beating("talks", -1, nil)
+		w.beat(h, step.None)
+
+		for why, x := range map[string]struct {
+			spoil func(r *classic.JoinRequest)
+			want  step.Code
+		}{
+			"no session":            {func(r *classic.JoinRequest) { r.SessionTimeout = -1 }, step.InvalidSessionTimeout},
+			"giant metadata":        {func(r *classic.JoinRequest) { r.Protocols[0].Metadata = append(r.Protocols[0].Metadata, giant...) }, step.InvalidRequest},
+			"giant id":              {func(r *classic.JoinRequest) { r.MemberID = giant }, step.UnknownMemberID},
+			"no text":               {func(r *classic.JoinRequest) { r.MemberID = "\xff" }, step.UnknownMemberID},
+			"no time for rebalance": {func(r *classic.JoinRequest) { r.RebalanceTimeout = -time.Millisecond }, step.None},
+		} {
+			req := loner("")
+			x.spoil(&req)
+			_, code, err := w.c.Join(t.Context(), "g", req)
+			if code != x.want || err != nil {
+				t.Errorf("classic, %s: %v, %v", why, code, err)
+			}
+		}
+		w.failOver(2)
+		w.beat(beating("m", a.MemberEpoch, nil), step.None)
 	})
 }
 

@@ -54,7 +54,9 @@ type Config struct {
 const (
 	protocolsMax = 64
 	nameBytesMax = 255
-	timeoutMax   = 24 * time.Hour
+	// memberIDBytesMax is what the state takes. Nobody was ever given a longer one.
+	memberIDBytesMax = 1024
+	timeoutMax       = 24 * time.Hour
 )
 
 // Validate reports every problem and fills in defaults.

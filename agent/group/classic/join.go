@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/firnlog/firn/agent/group/step"
 )
@@ -46,7 +47,7 @@ func (g *Group) Join(req *JoinRequest, w step.Waiter, now time.Time) (eff step.E
 		eff.Answer(w, code, &Joined{Generation: -1, MemberID: req.MemberID})
 		return eff
 	}
-	if code := g.checkJoin(req); code != step.None {
+	if code := g.cfg.CheckJoin(req); code != step.None {
 		return refuse(code)
 	}
 	if !g.hasRoom(req) {
@@ -83,10 +84,12 @@ func (g *Group) Join(req *JoinRequest, w step.Waiter, now time.Time) (eff step.E
 	return eff
 }
 
-// checkJoin judges a request by itself.
-func (g *Group) checkJoin(req *JoinRequest) step.Code {
+// CheckJoin judges a request by itself, whatever the group: what it lets through fits the records of all protocols.
+func (c *Config) CheckJoin(req *JoinRequest) step.Code {
 	switch {
-	case req.SessionTimeout < g.cfg.SessionMin || req.SessionTimeout > g.cfg.SessionMax:
+	case len(req.MemberID) > memberIDBytesMax || !utf8.ValidString(req.MemberID):
+		return step.UnknownMemberID
+	case req.SessionTimeout < c.SessionMin || req.SessionTimeout > c.SessionMax:
 		return step.InvalidSessionTimeout
 	case req.RebalanceTimeout < 0 || req.RebalanceTimeout > timeoutMax:
 		req.RebalanceTimeout = min(max(req.RebalanceTimeout, 0), timeoutMax)
@@ -98,7 +101,7 @@ func (g *Group) checkJoin(req *JoinRequest) step.Code {
 			return step.InvalidRequest
 		}
 	}
-	if len(req.Protocols) > protocolsMax || bytes > g.cfg.MetadataBytes || len(req.ProtocolType) > nameBytesMax ||
+	if len(req.Protocols) > protocolsMax || bytes > c.MetadataBytes || len(req.ProtocolType) > nameBytesMax ||
 		len(req.InstanceID) > nameBytesMax {
 		return step.InvalidRequest
 	}

@@ -30,6 +30,8 @@ func (c *classicMember) supports(name string) bool {
 
 // Join serves a member of the classic protocol. It leads nobody, whoever it is, and is answered at once: its SyncGroup brings what
 // it has, and its heartbeats tell it to join again where there is more, or less, for it.
+//
+// Requires: classic.Config.CheckJoin has nothing to say.
 func (g *Group) Join(req *classic.JoinRequest, w step.Waiter, now time.Time, topics Topics) (e step.Effects) {
 	refused := func(code step.Code) step.Effects {
 		e.Answer(w, code, &classic.Joined{Generation: -1, MemberID: req.MemberID})
@@ -113,7 +115,7 @@ func (g *Group) updateClassic(m *member, req *classic.JoinRequest, c *classicMem
 		g.bump()
 	}
 	if g.touched[m.id] {
-		m.clientID, m.clientHost = req.ClientID, req.Host
+		m.clientID, m.clientHost = clip(req.ClientID), clip(req.Host)
 		g.subscribe(m)
 	}
 }
@@ -210,12 +212,13 @@ func (g *Group) knownClassic(id, instance string) (*member, step.Code) {
 	return m, step.None
 }
 
-// toAssignment turns names into ids; topics that are not there are left out.
+// toAssignment turns names into ids; topics and partitions that are not there are left out: they are what clients say.
 func toAssignment(list []namedPartitions, topics Topics) Assignment {
 	ids := make([]TopicPartitions, 0, len(list))
 	for _, np := range list {
 		if t, ok := topics.ByName(np.topic); ok {
-			ids = append(ids, TopicPartitions{Topic: t.ID, Partitions: np.partitions})
+			there := slices.DeleteFunc(slices.Clone(np.partitions), func(p int32) bool { return p < 0 || p >= t.Partitions })
+			ids = append(ids, TopicPartitions{Topic: t.ID, Partitions: there})
 		}
 	}
 	return NewAssignment(ids)

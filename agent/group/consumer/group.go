@@ -203,9 +203,6 @@ func Load(
 		g.bump()
 	}
 	g.Renew(now)
-	if len(g.gone) > 0 { // there may be nobody left whose heartbeat writes that they are
-		g.wakeBy(now)
-	}
 	return g, nil
 }
 
@@ -261,6 +258,9 @@ func (g *Group) Renew(now time.Time) {
 		if m.classic == nil && m.state == unrevoked {
 			g.arm(&m.rebalanceAt, now.Add(m.rebalance))
 		}
+	}
+	if len(g.gone) > 0 { // Load's; there may be nobody left whose heartbeat writes that they are
+		g.wakeBy(now)
 	}
 }
 

@@ -667,6 +667,25 @@ func TestAClassicGroupIsUpgradedAndComesBack(t *testing.T) {
 	}
 }
 
+// What a client names that no topic has is nothing that anybody has, however high its number.
+func TestPartitionsThatAreNotThereAreNotUpgraded(t *testing.T) {
+	b := newBench(t, map[string]int32{"a": 4})
+	d := classicGroup(b.topics)
+	d.Members[0].Assignment = appendAssignment(nil, 1, []namedPartitions{{topic: "a", partitions: []int32{-1, 0, 1, 4, 1000}}})
+	b.g = FromClassic(&b.cfg, "g", d, nil, b.topics, b.now)
+	a := b.beat(join("m1", "a"), step.None)
+	for _, m := range b.g.Describe().Members {
+		if n := m.Assigned.Len(); m.ID != a.MemberID && n != 2 {
+			t.Errorf("%s has %d partitions: %v", m.ID, n, m.Assigned)
+		}
+	}
+	for _, list := range b.g.owners {
+		if len(list) > 4 {
+			t.Errorf("%d places for the owners of 4 partitions", len(list))
+		}
+	}
+}
+
 func TestMigrationPolicy(t *testing.T) {
 	for _, c := range []struct {
 		policy   Migration

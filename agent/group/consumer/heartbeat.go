@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/firnlog/firn/agent/group/step"
 )
@@ -54,8 +55,12 @@ func refuse(code step.Code, format string, args ...any) *refusal {
 	return &refusal{code, fmt.Sprintf(format, args...)}
 }
 
-// Bounds of what a member may subscribe to by name: its record holds the names.
-const subscriptionBytesMax = 96 << 10
+// Bounds of what a member may say: its record holds all of it.
+const (
+	subscriptionBytesMax = 96 << 10 // names and expression
+	idBytesMax           = 1024     // also of what the state takes for a member's id
+	clientBytesMax       = 255      // of where it is; the rest is cut off
+)
 
 // Check says what is wrong with a heartbeat by itself, whatever the group; None where nothing is.
 func (h *Heartbeat) Check(groupID string) (step.Code, string) {
@@ -72,6 +77,10 @@ func (h *Heartbeat) check(groupID string) *refusal {
 		return refuse(step.InvalidRequest, "MemberId can't be empty.")
 	case blank(&groupID):
 		return refuse(step.InvalidRequest, "GroupId can't be empty.")
+	case len(h.MemberID) > idBytesMax || !utf8.ValidString(h.MemberID):
+		return refuse(step.InvalidRequest, "MemberId is no text of at most %d bytes.", idBytesMax)
+	case h.Instance != nil && len(*h.Instance) > idBytesMax || h.Rack != nil && len(*h.Rack) > idBytesMax:
+		return refuse(step.InvalidRequest, "InstanceId or RackId has more than %d bytes.", idBytesMax)
 	case blank(h.Instance):
 		return refuse(step.InvalidRequest, "InstanceId can't be empty.")
 	case blank(h.Rack):
@@ -93,8 +102,11 @@ func (h *Heartbeat) check(groupID string) *refusal {
 	for _, name := range h.Names {
 		size += len(name)
 	}
+	if h.Regex != nil {
+		size += len(*h.Regex)
+	}
 	if size > subscriptionBytesMax {
-		return refuse(step.InvalidRequest, "The names of subscribed topics have %d bytes, and %d at most are taken. Subscribe by a regular expression.", size, subscriptionBytesMax)
+		return refuse(step.InvalidRequest, "What is subscribed to has %d bytes, and %d at most are taken. Subscribe by a short regular expression.", size, subscriptionBytesMax)
 	}
 	if h.Regex != nil && *h.Regex != "" {
 		if _, err := compile(*h.Regex); err != nil {
@@ -270,10 +282,12 @@ func (g *Group) update(m *member, h *Heartbeat) {
 		g.bump()
 	}
 	if g.touched[m.id] {
-		m.clientID, m.clientHost = h.ClientID, h.ClientHost
+		m.clientID, m.clientHost = clip(h.ClientID), clip(h.ClientHost)
 		g.subscribe(m)
 	}
 }
+
+func clip(s string) string { return s[:min(len(s), clientBytesMax)] }
 
 func sortedNames(list []string) []string {
 	names := make([]string, len(list))

@@ -54,7 +54,7 @@ func FromClassic(cfg *Config, id string, d classic.Description, gone []string, t
 		var has ownedBuilder
 		for topic, p := range toAssignment(given, topics).all {
 			// What a faulty assignor of a client gave to two members stays with one.
-			if p >= 0 && g.owner(topic, p) == nil {
+			if g.owner(topic, p) == nil {
 				has.add(topic, p, d.Generation)
 				g.own(topic, p, m)
 			}

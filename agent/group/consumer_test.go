@@ -475,6 +475,50 @@ func TestAGroupChangesItsProtocolAndBackWhileItsMembersGoOn(t *testing.T) {
 	})
 }
 
+// Classic members that have what their group's epoch gives them go on under it when it is downgraded, as in Kafka: they may commit,
+// and hear that they are to join again rather than that they have lost everything.
+func TestAClassicMemberLosesNothingByADowngrade(t *testing.T) {
+	for why, goes := range map[string]func(w *coordinatedWorld){
+		"it left":       func(w *coordinatedWorld) { w.beat(beating("new", -1, nil), step.None) },
+		"it was silent": func(*coordinatedWorld) { time.Sleep(50 * time.Second) },
+	} {
+		coordinated(t, group.Config{}, func(t *testing.T, w *coordinatedWorld) {
+			w.topic("t", 1)
+			w.beat(joining("new"), step.None)
+			req := loner("")
+			req.SessionTimeout, req.RebalanceTimeout = time.Minute, 5*time.Minute
+			j, code, err := w.c.Join(t.Context(), "g", req)
+			if code != step.None || err != nil {
+				t.Fatal(code, err)
+			}
+			heartbeat := func() step.Code {
+				code, err := w.c.Heartbeat(t.Context(), "g", j.MemberID, "", j.Generation)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return code
+			}
+			if _, code, _ := w.c.Sync(t.Context(), "g", classic.SyncRequest{MemberID: j.MemberID, Generation: j.Generation}); code != step.None {
+				t.Fatal(code)
+			}
+			if code := heartbeat(); code != step.None {
+				t.Fatalf("before: %v", code)
+			}
+			goes(w)
+			if code := heartbeat(); code != step.RebalanceInProgress {
+				t.Errorf("%s: %v", why, code)
+			}
+			w.log.mu.Lock()
+			id := w.log.st.TopicByName("t").ID
+			w.log.mu.Unlock()
+			if codes, code := w.c.CommitOffsets(t.Context(), &group.Commit{Group: "g", Member: j.MemberID, Generation: j.Generation, Version: 8,
+				Offsets: []entry.GroupOffset{at(id, 0, 5)}}); code != step.None || codes[0] != step.None {
+				t.Errorf("%s: commit %v, %v", why, code, codes)
+			}
+		})
+	}
+}
+
 func TestUpgradesAreRefusedByPolicy(t *testing.T) {
 	cfg := group.Config{Consumer: consumer.Config{Migration: consumer.Disabled}}
 	coordinated(t, cfg, func(t *testing.T, w *coordinatedWorld) {

@@ -298,7 +298,7 @@ func (g *Group) Tick(now time.Time) (e step.Effects) {
 		}
 	}
 	if removed {
-		g.bump()
+		g.left()
 	}
 	g.flush(&e)
 	return e
@@ -329,6 +329,14 @@ func (g *Group) bump() {
 	if !g.bumped {
 		g.epoch++
 		g.changed, g.bumped = true, true
+	}
+}
+
+// left moves the epoch after members went. Where a classic group is to go on with those who are left it stays what they know: they
+// commit what they have done and join again, instead of hearing that they have lost all they had.
+func (g *Group) left() {
+	if !g.Downgrades() {
+		g.bump()
 	}
 }
 

@@ -656,7 +656,7 @@ func TestAClassicGroupIsUpgradedAndComesBack(t *testing.T) {
 		t.Fatal("only classic members are left")
 	}
 	back := b.g.Classic(b.topics)
-	if back.Generation != 9 || back.Protocol != "cooperative-sticky" || len(back.Members) != 2 || back.ProtocolType != ConsumerProtocol {
+	if back.Generation != 8 || back.Protocol != "cooperative-sticky" || len(back.Members) != 2 || back.ProtocolType != ConsumerProtocol {
 		t.Fatalf("classic again: %+v", back)
 	}
 	for _, m := range back.Members {

@@ -319,7 +319,7 @@ func (g *Group) leave(h *Heartbeat, e *step.Effects) (HeartbeatAnswer, *refusal)
 		e.Note(fmt.Sprintf("static member %s, instance %s, is away", m.id, m.instance))
 	} else {
 		g.remove(m)
-		g.bump()
+		g.left()
 		e.Note(fmt.Sprintf("member %s left", m.id))
 	}
 	return HeartbeatAnswer{MemberID: m.id, MemberEpoch: h.MemberEpoch}, nil

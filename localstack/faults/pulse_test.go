@@ -5,6 +5,7 @@ package faults
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -97,7 +98,8 @@ func (p *pulse) produce(ctx, producing context.Context) {
 			switch {
 			case ctx.Err() != nil: // the test is over
 			case err != nil:
-				p.wrong = append(p.wrong, fmt.Sprintf("partition %d record %d: %v", partition, number, err))
+				p.wrong = append(p.wrong, fmt.Sprintf("partition %d record %d, sent at %v: %v", partition, number, sent.Format(time.TimeOnly), err))
+				return
 			case r.Offset != int64(number):
 				p.wrong = append(p.wrong, fmt.Sprintf("partition %d record %d is acknowledged at offset %d", partition, number, r.Offset))
 			}
@@ -130,11 +132,17 @@ func (p *pulse) consume(ctx context.Context) {
 // halt ends the producing, and waits until all that was sent is acknowledged and read.
 func (p *pulse) halt(ctx context.Context, t *testing.T) {
 	t.Helper()
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("a minute passed"))
+	defer cancel()
 	p.halted()
 	must(t, p.producer.Flush(ctx))
+	p.check(t)
 	until(ctx, t, "everything is read", func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
+		if ctx.Err() != nil {
+			t.Logf("acknowledged %v\nread         %v\nsent         %v", p.acked, p.read, p.next)
+		}
 		return slices.Equal(p.read, p.acked)
 	})
 }
@@ -172,9 +180,14 @@ func (p *pulse) settle(ctx context.Context, t *testing.T) {
 	p.mu.Lock()
 	from := slices.Clone(p.next)
 	p.mu.Unlock()
+	ctx, cancel := context.WithTimeoutCause(ctx, 90*time.Second, errors.New("90 s passed"))
+	defer cancel()
 	until(ctx, t, "every partition is written and read again", func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
+		if ctx.Err() != nil {
+			t.Logf("acknowledged %v\nread         %v\nwanted more than %v\nwrong %q", p.acked, p.read, from, p.wrong)
+		}
 		for i, n := range from {
 			if p.acked[i] <= n || p.read[i] <= n {
 				return false

@@ -31,7 +31,9 @@ func (s *Server) offsetCommit(ctx context.Context, req *kmsg.OffsetCommitRequest
 		refs[i] = topicRef{name: req.Topics[i].Topic, id: req.Topics[i].TopicID}
 	}
 	all := codeNone
-	if err := s.findTopics(ctx, refs, byID); err != nil {
+	if s.stall.lately(time.Now()) {
+		all = codeCoordinatorNotAvailable
+	} else if err := s.findTopics(ctx, refs, byID); err != nil {
 		all = codeCoordinatorNotAvailable
 	}
 	expire := int64(-1)

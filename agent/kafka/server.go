@@ -292,6 +292,7 @@ func (s *Server) Drain(ctx context.Context) error {
 		s.Close()
 		<-done
 	}
+	s.unwatch()
 	return err
 }
 
@@ -313,6 +314,11 @@ func (s *Server) Close() {
 	}
 	s.mu.Unlock()
 	s.wg.Wait()
+	s.unwatch()
+}
+
+// unwatch ends watchStalls. Safe twice.
+func (s *Server) unwatch() {
 	s.unwatched.Do(func() { close(s.closed) })
 	s.watching.Wait()
 }

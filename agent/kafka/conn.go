@@ -335,7 +335,7 @@ func (s *Server) answer(ctx context.Context, a *answer, f *frame) (reply, error)
 		f.release()
 		return reply{}, errAsleep
 	}
-	elsewhere, err := s.passOn(ctx, &a.request)
+	elsewhere, err := s.passOn(ctx, a)
 	if elsewhere != nil || err != nil {
 		f.release()
 		return reply{raw: elsewhere}, err

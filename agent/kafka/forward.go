@@ -94,7 +94,8 @@ func firstText(r *request) (string, bool) {
 }
 
 // passOn sends a request about one group to its coordinator. Where it returns nothing this agent has to answer.
-func (s *Server) passOn(ctx context.Context, r *request) ([]byte, error) {
+func (s *Server) passOn(ctx context.Context, a *answer) ([]byte, error) {
+	r := &a.request
 	w, ok := s.wayOf(r)
 	if !ok || !w.one || w.manyFrom >= 0 && r.version >= w.manyFrom {
 		return nil, nil
@@ -116,13 +117,15 @@ func (s *Server) passOn(ctx context.Context, r *request) ([]byte, error) {
 		waiting, done = s.patient(ctx, r.conn)
 		defer done()
 	}
-	answer, err := s.ask(waiting, r.conn, node, r.frame.body)
+	answer, err := s.ask(waiting, r.conn, node, r.frame.body, func(size int64) error { return a.held.take(waiting, r.conn, size) })
+	if err == nil && answers(answer, r) {
+		return answer, nil
+	}
+	a.held.give(r.conn)
 	switch {
-	case err == nil && !answers(answer, r):
+	case err == nil:
 		s.bug("an agent answered a request that it was not asked", "api", apiName(r.key), "node_id", node)
 		return nil, nil
-	case err == nil:
-		return answer, nil
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	}
@@ -130,8 +133,9 @@ func (s *Server) passOn(ctx context.Context, r *request) ([]byte, error) {
 	return nil, nil
 }
 
-func (s *Server) ask(ctx context.Context, c *conn, node int32, frame []byte) ([]byte, error) {
-	return s.cfg.Peers.Forward(ctx, node, peer.Request{Frame: frame, Client: c.nc.RemoteAddr().String(), Listener: c.listener})
+// ask has another agent answer. room is asked for room for the answer before that is read.
+func (s *Server) ask(ctx context.Context, c *conn, node int32, frame []byte, room func(int64) error) ([]byte, error) {
+	return s.cfg.Peers.Forward(ctx, node, peer.Request{Frame: frame, Client: c.nc.RemoteAddr().String(), Listener: c.listener, Room: room})
 }
 
 // answers reports whether b starts as an answer to r does.
@@ -165,9 +169,6 @@ func (s *Server) patient(ctx context.Context, c *conn) (waiting context.Context,
 	return waiting, func() { cancel(nil); wg.Wait() }
 }
 
-// passedBytesMax bounds what agents answer together to one request that was split.
-const passedBytesMax = 32 << 20
-
 // split serves a decoded request of which other agents have a part. ok is false where this agent has all of it.
 func (s *Server) split(ctx context.Context, a *answer, msg kmsg.Request) (rep reply, ok bool, err error) {
 	r := &a.request
@@ -200,14 +201,22 @@ func (s *Server) split(ctx context.Context, a *answer, msg kmsg.Request) (rep re
 		return reply{}, false, nil
 	}
 	got := make(map[int32]kmsg.Response, len(parts))
-	var mu sync.Mutex // guards got
+	var mu sync.Mutex                // guards got, and what the request holds
+	room := func(size int64) error { // as bytes, decoded, and in the answer to all
+		mu.Lock()
+		defer mu.Unlock()
+		if !a.held.more(r.conn, 3*size) {
+			return fmt.Errorf("%w: no memory for what agents answer together", errSlow)
+		}
+		return nil
+	}
 	var wg sync.WaitGroup
 	for node, part := range parts {
 		if node == mine {
 			continue
 		}
 		wg.Go(func() {
-			res, err := s.askPart(ctx, r, node, part)
+			res, err := s.askPart(ctx, r, node, part, room)
 			if err != nil {
 				s.cfg.Logger.Debug("could not pass a part of a request on", "api", apiName(r.key), "node_id", node, "error", err)
 				return
@@ -223,7 +232,6 @@ func (s *Server) split(ctx context.Context, a *answer, msg kmsg.Request) (rep re
 	}
 	all := msg.ResponseKind()
 	all.SetVersion(r.version)
-	size := 0
 	for _, node := range slices.Sorted(keys(parts)) {
 		res := got[node]
 		if res == nil && (node == mine || !w.every) { // what another did not answer gets the code by which clients ask again
@@ -236,22 +244,15 @@ func (s *Server) split(ctx context.Context, a *answer, msg kmsg.Request) (rep re
 			s.cfg.Metrics.failed(r.key, codeCoordinatorNotAvailable)
 			continue
 		}
-		body := res.AppendTo(nil)
-		if size += len(body); size > passedBytesMax {
-			return reply{}, true, fmt.Errorf("%s: agents answered more than %d bytes together", apiName(r.key), passedBytesMax)
-		}
-		if !a.held.more(r.conn, 2*int64(len(body))) {
-			return reply{}, true, fmt.Errorf("%w: no memory for what agents answered together", errSlow)
-		}
 		merge(all, res)
 	}
 	return say(all), true, nil
 }
 
 // askPart asks another agent for its part.
-func (s *Server) askPart(ctx context.Context, r *request, node int32, part kmsg.Request) (kmsg.Response, error) {
+func (s *Server) askPart(ctx context.Context, r *request, node int32, part kmsg.Request, room func(int64) error) (kmsg.Response, error) {
 	frame := kmsg.NewRequestFormatter(kmsg.FormatterClientID(r.clientID)).AppendRequest(nil, part, r.correlation)[4:]
-	b, err := s.ask(ctx, r.conn, node, frame)
+	b, err := s.ask(ctx, r.conn, node, frame, room)
 	switch {
 	case err != nil:
 		return nil, err

@@ -99,6 +99,8 @@ func (c *Client) connect(ctx context.Context, address string) (net.Conn, error) 
 type Request struct {
 	Frame            []byte // without its size
 	Client, Listener string // see Forwarded
+	// Room, where set, is asked for room for an answer of this size before it is read; an error refuses it.
+	Room func(size int64) error
 }
 
 // Forward sends a Kafka request to an agent and returns the answer's bytes without their size. The request's frame is not
@@ -109,7 +111,7 @@ func (c *Client) Forward(ctx context.Context, node int32, q Request) (answer []b
 	header.Set(headerClient, q.Client)
 	header.Set(headerListener, q.Listener)
 	// A copy: the transport may read on after it has returned.
-	return c.ask(ctx, c.many, node, http.MethodPost, "/v1/kafka", header, bytes.Clone(q.Frame), c.cfg.AnswerBytesMax)
+	return c.ask(ctx, c.many, node, http.MethodPost, "/v1/kafka", header, bytes.Clone(q.Frame), c.cfg.AnswerBytesMax, q.Room)
 }
 
 // ReadRange reads a range of an object from an agent's memory, or by way of it from the bucket. Whatever error it returns, the
@@ -124,7 +126,7 @@ func (c *Client) ReadRange(ctx context.Context, node int32, q Range) (b []byte, 
 		return nil, err
 	}
 	defer ranges.Release(q.Size)
-	b, err = c.ask(ctx, c.bulk, node, http.MethodGet, "/v1/segment?"+q.encode(), nil, nil, int(q.Size))
+	b, err = c.ask(ctx, c.bulk, node, http.MethodGet, "/v1/segment?"+q.encode(), nil, nil, int(q.Size), nil)
 	if err == nil && int64(len(b)) != q.Size {
 		return nil, fmt.Errorf("%w: %d bytes of %d", ErrLost, len(b), q.Size)
 	}
@@ -137,7 +139,7 @@ const statusBytesMax = 1 << 20
 // Status asks an agent how it is, and decodes the answer into v.
 func (c *Client) Status(ctx context.Context, node int32, v any) (err error) {
 	defer func(began time.Time) { c.cfg.Metrics.ended(kindStatus, began, err) }(time.Now())
-	b, err := c.ask(ctx, c.many, node, http.MethodGet, "/v1/status", nil, nil, statusBytesMax)
+	b, err := c.ask(ctx, c.many, node, http.MethodGet, "/v1/status", nil, nil, statusBytesMax, nil)
 	if err != nil {
 		return err
 	}
@@ -149,7 +151,7 @@ func (c *Client) Hello(ctx context.Context, address string) (h Hello, err error)
 	defer func(began time.Time) { c.cfg.Metrics.ended(kindHello, began, err) }(time.Now())
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.HandshakeTimeout)
 	defer cancel()
-	b, err := c.askAt(ctx, c.many, address, http.MethodGet, "/v1/hello", nil, nil, statusBytesMax)
+	b, err := c.askAt(ctx, c.many, address, http.MethodGet, "/v1/hello", nil, nil, statusBytesMax, nil)
 	if err != nil {
 		return h, err
 	}
@@ -157,7 +159,7 @@ func (c *Client) Hello(ctx context.Context, address string) (h Hello, err error)
 }
 
 func (c *Client) ask(
-	ctx context.Context, via *http.Client, node int32, method, path string, header http.Header, body []byte, answerMax int,
+	ctx context.Context, via *http.Client, node int32, method, path string, header http.Header, body []byte, answerMax int, room func(int64) error,
 ) ([]byte, error) {
 	address, ok := c.address(node)
 	if !ok {
@@ -167,11 +169,11 @@ func (c *Client) ask(
 		header = http.Header{}
 	}
 	header.Set(headerTo, strconv.Itoa(int(node)))
-	return c.askAt(ctx, via, address, method, path, header, body, answerMax)
+	return c.askAt(ctx, via, address, method, path, header, body, answerMax, room)
 }
 
 func (c *Client) askAt(
-	ctx context.Context, via *http.Client, address, method, path string, header http.Header, body []byte, answerMax int,
+	ctx context.Context, via *http.Client, address, method, path string, header http.Header, body []byte, answerMax int, room func(int64) error,
 ) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://"+address+path, bytes.NewReader(body))
 	if err != nil {
@@ -198,6 +200,11 @@ func (c *Client) askAt(
 	}
 	if resp.ContentLength < 0 || resp.ContentLength > int64(answerMax) {
 		return nil, fmt.Errorf("%w: %s: an answer of %d bytes, %d allowed", ErrLost, address, resp.ContentLength, answerMax)
+	}
+	if room != nil {
+		if err := room(resp.ContentLength); err != nil {
+			return nil, fmt.Errorf("%w: %s: no room for an answer of %d bytes: %w", ErrLost, address, resp.ContentLength, err)
+		}
 	}
 	b := make([]byte, resp.ContentLength)
 	if _, err := io.ReadFull(resp.Body, b); err != nil {

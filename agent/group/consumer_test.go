@@ -475,6 +475,44 @@ func TestAGroupChangesItsProtocolAndBackWhileItsMembersGoOn(t *testing.T) {
 	})
 }
 
+// A classic member whose record of the other protocol the state would not take keeps the group from being upgraded, and from being
+// disturbed by who tries.
+func TestAMemberThatIsTooLargeForAnUpgrade(t *testing.T) {
+	coordinated(t, group.Config{}, func(t *testing.T, w *coordinatedWorld) {
+		w.topic("t", 1)
+		req := loner("")
+		names := make([]byte, 6, 128<<10)
+		for i := range 6000 {
+			names = append(names, 0, 16)
+			names = fmt.Appendf(names, "%016d", i)
+			names[4], names[5] = byte((i+1)>>8), byte(i+1)
+		}
+		req.Protocols[0].Metadata = append(names, 0, 0, 0, 0)
+		req.Protocols = append(req.Protocols, classic.Protocol{Name: "other", Metadata: []byte{1}})
+		j, code, err := w.c.Join(t.Context(), "g", req)
+		if code != step.None || err != nil {
+			t.Fatal(code, err)
+		}
+		if _, code, _ := w.c.Sync(t.Context(), "g", classic.SyncRequest{MemberID: j.MemberID, Generation: j.Generation}); code != step.None {
+			t.Fatal(code)
+		}
+		for range 3 {
+			w.beat(joining("new"), step.GroupIDNotFound)
+			if code, err := w.c.Heartbeat(t.Context(), "g", j.MemberID, "", j.Generation); code != step.None || err != nil {
+				t.Errorf("heartbeat: %v, %v", code, err)
+			}
+		}
+		if _, _, err := w.c.Leave(t.Context(), "g", []classic.LeaveRequest{{MemberID: j.MemberID}}); err != nil {
+			t.Fatal(err)
+		}
+		a := w.beat(joining("new"), step.None)
+		if _, code, _ := w.c.Join(t.Context(), "g", req); code != step.InvalidRequest {
+			t.Errorf("join: %v", code)
+		}
+		w.beat(beating("new", a.MemberEpoch, nil), step.None)
+	})
+}
+
 // Classic members that have what their group's epoch gives them go on under it when it is downgraded, as in Kafka: they may commit,
 // and hear that they are to join again rather than that they have lost everything.
 func TestAClassicMemberLosesNothingByADowngrade(t *testing.T) {

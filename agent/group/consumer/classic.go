@@ -24,6 +24,16 @@ func (c *classicMember) parse() (err error) {
 	return err
 }
 
+// classicBytesMax bounds what a member brings along in all its protocols. Its record holds that, the names in it, and what it has.
+const classicBytesMax = 64 << 10
+
+func protocolBytes(protocols []classic.Protocol) (n int) {
+	for i := range protocols {
+		n += len(protocols[i].Name) + len(protocols[i].Metadata)
+	}
+	return n
+}
+
 func (c *classicMember) supports(name string) bool {
 	return slices.ContainsFunc(c.protocols, func(p classic.Protocol) bool { return p.Name == name })
 }
@@ -43,6 +53,8 @@ func (g *Group) Join(req *classic.JoinRequest, w step.Waiter, now time.Time, top
 		return refused(step.InconsistentProtocol)
 	case req.ProtocolType != ConsumerProtocol || !g.supportsAny(req.Protocols) || c.parse() != nil:
 		return refused(step.InconsistentProtocol)
+	case protocolBytes(req.Protocols) > classicBytesMax:
+		return refused(step.InvalidRequest)
 	case g.cfg.MembersMax > 0 && len(g.members) >= g.cfg.MembersMax && g.members[req.MemberID] == nil && g.instances[req.InstanceID] == nil:
 		return refused(step.GroupMaxSizeReached)
 	case req.MemberID == "" && req.InstanceID == "" && req.KnownIDs:

@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"cmp"
+	"fmt"
 	"time"
 
 	"github.com/firnlog/firn/agent/group/classic"
@@ -19,6 +20,9 @@ func Upgrades(cfg *Config, d classic.Description) (step.Code, string) {
 		return step.GroupIDNotFound, "Cannot upgrade the classic group to a consumer group because the group size exceeds the consumer group maximum size."
 	}
 	for _, m := range d.Members {
+		if protocolBytes(m.Protocols) > classicBytesMax {
+			return step.GroupIDNotFound, fmt.Sprintf("Cannot upgrade the classic group to a consumer group because a member has more than %d bytes of metadata.", classicBytesMax)
+		}
 		if len(m.Protocols) == 0 {
 			return step.GroupIDNotFound, "Cannot upgrade the classic group to a consumer group because the embedded consumer protocol is malformed."
 		}

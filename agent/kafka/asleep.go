@@ -9,9 +9,11 @@ import (
 // A process may be stopped for a while: a machine that pages, a virtual machine that is moved, SIGSTOP. When it goes on it finds
 // requests in its sockets whose clients, or the load balancer for them, have given it up, and have since sent them to another
 // agent, and others behind them. Nothing tells such a request from one that is waited for: the connection's end lies behind it
-// and looks like that of who sends no more (see gone.go). Most may be done late. A commit of offsets may not, if it is passed on
-// to the agent that coordinates the group by now: it would take the group back behind what it has committed since. So what came
-// by connections from before a sleep is not passed on any more, and they are closed. Who is still there connects again.
+// and looks like that of who sends no more (see gone.go). Most may be done late. A commit of offsets may not: passed on to the agent
+// that coordinates the group by now, or held up here until this agent does so again, it would take the group back behind what
+// it has committed since. So what connections from before a sleep ask about groups is not looked at any more, and they are closed;
+// who is still there connects again. Other agents' connections stay, and what they pass on is refused for a moment: what lay
+// in the sockets is read at once.
 //
 // A sleep is a time in which a timer did not get its turn. Whoever looks first notices it, the timer itself or a connection's
 // executor, which may have been woken before.
@@ -20,6 +22,8 @@ const (
 	// asleepMin is what counts as a sleep: less than a load balancer takes to give an agent up, more than a busy machine costs.
 	asleepMin = 2 * time.Second
 	beatEvery = asleepMin / 4
+	// asleepAfter is for how long after a sleep nothing is taken from other agents.
+	asleepAfter = time.Second
 )
 
 // errAsleep: the connection is from before the process was asleep.
@@ -29,6 +33,7 @@ var errAsleep = errors.New("this process was asleep")
 type beat struct {
 	last   atomic.Int64  // Unix ns of the last beat; 0: it is not kept
 	sleeps atomic.Uint64 // so far
+	awoke  atomic.Int64  // Unix ns of the end of the last one
 }
 
 // keep looks for sleeps until done is closed. Any number may do so at once; where one ends, and others are late to go on, a sleep may
@@ -52,6 +57,7 @@ func (b *beat) keep(done <-chan struct{}, noticed func(time.Duration)) {
 func (b *beat) look(noticed func(time.Duration)) uint64 {
 	last, now := b.last.Load(), time.Now().UnixNano()
 	if d := time.Duration(now - last); last != 0 && d >= asleepMin && b.last.CompareAndSwap(last, now) {
+		b.awoke.Store(now)
 		b.sleeps.Add(1)
 		noticed(d)
 	}
@@ -60,6 +66,11 @@ func (b *beat) look(noticed func(time.Duration)) uint64 {
 
 // slept says whether the process has been asleep since c was accepted.
 func (c *conn) slept() bool { return c.s.beat.look(c.s.wokenUp) != c.sleeps }
+
+// drowsy says whether the process was asleep a moment ago.
+func (s *Server) drowsy() bool {
+	return s.beat.look(s.wokenUp) > 0 && time.Since(time.Unix(0, s.beat.awoke.Load())) < asleepAfter
+}
 
 // wokenUp tells of a sleep.
 func (s *Server) wokenUp(d time.Duration) {

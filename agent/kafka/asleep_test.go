@@ -48,6 +48,36 @@ func TestCommitsFromBeforeASleep(t *testing.T) {
 	})
 }
 
+// What other agents passed on before the process was asleep is not done either; what they pass on later is.
+func TestCommitsPassedOnBeforeASleep(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t)
+		a, b := c.join("a"), c.join("b")
+		id := a.topic("t", 1)
+		c.coordinate(b)
+		sb := server(t, b, behind(others{}))
+		cl := dial(t, server(t, a, behind(others{b.nodeID: sb})))
+		commit, _ := groupRequests(t, id, "g")[0].(*kmsg.OffsetCommitRequest)
+		commit.Generation, commit.Topics[0].Partitions[0].Offset = -1, 7
+		code := func() int16 {
+			res, _ := cl.receive(cl.send(commit), commit).(*kmsg.OffsetCommitResponse)
+			return res.Topics[0].Partitions[0].ErrorCode
+		}
+		if code := code(); code != 0 {
+			t.Fatalf("code %d", code)
+		}
+		sb.Asleep(3 * time.Second)
+		if code := code(); !again(code) {
+			t.Errorf("code %d", code)
+		}
+		time.Sleep(2 * time.Second)
+		sb.Asleep(0)
+		if code := code(); code != 0 {
+			t.Errorf("code %d after it woke up", code)
+		}
+	})
+}
+
 // A server looks for sleeps by itself, from when it serves until it ends.
 func TestAServerThatIsAwake(t *testing.T) {
 	bubble(t, func(t *testing.T) {

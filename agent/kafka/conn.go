@@ -331,7 +331,7 @@ func (c *conn) handle(f *frame) (*answer, error) {
 
 // answer has a request answered, by another agent where it is that one's to answer. It gives the frame back.
 func (s *Server) answer(ctx context.Context, a *answer, f *frame) (reply, error) {
-	if _, ok := s.wayOf(&a.request); ok && a.request.conn.slept() {
+	if _, group := ways[a.request.key]; group && !a.request.conn.guest && a.request.conn.slept() {
 		f.release()
 		return reply{}, errAsleep
 	}

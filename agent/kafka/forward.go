@@ -378,6 +378,10 @@ func refuse(all kmsg.Response, code errorCode) {
 
 // Forwarded answers a request that a client sent to another agent. An error says that there is no answer.
 func (s *Server) Forwarded(ctx context.Context, f peer.Forwarded) ([]byte, error) {
+	if s.drowsy() {
+		f.Release()
+		return nil, errAsleep
+	}
 	c := newConn(s, guestConn{f.Client}, f.Listener)
 	c.guest = true
 	fr := &frame{body: f.Frame, free: f.Release}

@@ -388,7 +388,7 @@ func (w *work) readBack(ctx context.Context, t *testing.T, ends []int64) {
 	cl, err := kgo.NewClient(w.clientOpts(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{w.at.topic: from}))...)
 	must(t, err)
 	defer cl.Close()
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), time.Minute, errors.New("a minute passed"))
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), 5*time.Minute, errors.New("5 minutes passed"))
 	defer cancel()
 	for reader := w.history.Reader(); !reader.Done(ends); {
 		fetches := cl.PollFetches(ctx)

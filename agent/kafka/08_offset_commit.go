@@ -17,7 +17,7 @@ import (
 // exist is found out here, after a barrier; who may commit is for the group's coordinator to say, and in the end for the
 // state machine. Offsets and epochs below zero, which Kafka stores, are OFFSET_OUT_OF_RANGE: nobody could read on from there.
 
-func (s *Server) offsetCommit(ctx context.Context, req *kmsg.OffsetCommitRequest) *kmsg.OffsetCommitResponse {
+func (s *Server) offsetCommit(ctx context.Context, r *request, req *kmsg.OffsetCommitRequest) *kmsg.OffsetCommitResponse {
 	ctx, cancel := s.detached(ctx)
 	defer cancel()
 	commit := group.Commit{Group: req.Group, Member: req.MemberID, Generation: req.Generation, Version: req.Version}
@@ -31,7 +31,7 @@ func (s *Server) offsetCommit(ctx context.Context, req *kmsg.OffsetCommitRequest
 		refs[i] = topicRef{name: req.Topics[i].Topic, id: req.Topics[i].TopicID}
 	}
 	all := codeNone
-	if s.stall.lately(time.Now()) {
+	if r.late || s.stall.lately(time.Now()) { // an older commit must not come after a newer one
 		all = codeCoordinatorNotAvailable
 	} else if err := s.findTopics(ctx, refs, byID); err != nil {
 		all = codeCoordinatorNotAvailable

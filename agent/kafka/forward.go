@@ -130,6 +130,7 @@ func (s *Server) passOn(ctx context.Context, a *answer) ([]byte, error) {
 		return nil, context.Cause(ctx)
 	}
 	s.cfg.Logger.Debug("could not pass a request on", "api", apiName(r.key), "node_id", node, "error", err)
+	r.late = true
 	return nil, nil
 }
 

@@ -20,6 +20,8 @@ type request struct {
 	clientID    string
 	body        []byte // aliases the frame
 	at          time.Time
+	// late: it could not be passed on, which may have taken so long that its client has sent the next one another way.
+	late bool
 	// held is the answer's hold, for handlers that wait long: they give it back meanwhile. nil for a Produce.
 	held *hold
 	// ready is closed when what a Produce staged has its outcome; nil where nothing was staged.

@@ -111,7 +111,7 @@ func (s *Server) serve(ctx context.Context, r *request, msg kmsg.Request) (reply
 	case *kmsg.MetadataRequest:
 		return say(s.metadata(ctx, r.audience(), req)), nil
 	case *kmsg.OffsetCommitRequest:
-		return say(s.offsetCommit(ctx, req)), nil
+		return say(s.offsetCommit(ctx, r, req)), nil
 	case *kmsg.OffsetFetchRequest:
 		return say(s.offsetFetch(ctx, req)), nil
 	case *kmsg.DescribeGroupsRequest:

@@ -71,7 +71,7 @@ interop: build ## stock clients of other languages; installs what it needs
 
 nightly: ## hours, by hand; figures go to docs/benchmarks.md
 	$(MAKE) sim SEEDS=50000
-	INTEROP_FULL=1 KILL_DURATION=10m FAULTS_GROUPS=10m $(MAKE) interop
+	INTEROP_FULL=1 KILL_DURATION=10m FAULTS_GROUPS=10m CLIENTS_DURATION=10m CLIENTS_TIMEOUT=5h $(MAKE) interop
 	$(MAKE) fuzz FUZZTIME=10m
 
 check: lint test race

@@ -12,8 +12,8 @@ import (
 // and looks like that of who sends no more (see gone.go). Most may be done late. A commit of offsets may not: passed on to the agent
 // that coordinates the group by now, or held up here until this agent does so again, it would take the group back behind what
 // it has committed since. So what connections from before a sleep ask about groups is not looked at any more, and they are closed;
-// who is still there connects again. Other agents' connections stay, and what they pass on is refused for a moment: what lay
-// in the sockets is read at once.
+// who is still there connects again. Connections that are accepted in the moment after may have waited for it all the while, and count as from
+// before. Other agents' connections stay, and what they pass on is refused for that moment: what lay in the sockets is read at once.
 //
 // A sleep is a time in which a timer did not get its turn. Whoever looks first notices it, the timer itself or a connection's
 // executor, which may have been woken before.
@@ -22,7 +22,7 @@ const (
 	// asleepMin is what counts as a sleep: less than a load balancer takes to give an agent up, more than a busy machine costs.
 	asleepMin = 2 * time.Second
 	beatEvery = asleepMin / 4
-	// asleepAfter is for how long after a sleep nothing is taken from other agents.
+	// asleepAfter is for how long after a sleep new connections count as old, and nothing is taken from other agents.
 	asleepAfter = time.Second
 )
 

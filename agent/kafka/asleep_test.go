@@ -41,6 +41,11 @@ func TestCommitsFromBeforeASleep(t *testing.T) {
 		if n := passed.n.Load(); n != before+1 {
 			t.Errorf("%d commits from before the sleep are passed on", n-before-1)
 		}
+		waited := dial(t, sa) // perhaps since before it
+		waited.send(commit)
+		waited.closed()
+		time.Sleep(1500 * time.Millisecond)
+		sa.Asleep(0)
 		fresh := dial(t, sa)
 		if res, ok := fresh.receive(fresh.send(commit), commit).(*kmsg.OffsetCommitResponse); !ok || passed.n.Load() != before+2 {
 			t.Errorf("after the sleep: %+v, %d passed on", res, passed.n.Load())

@@ -87,7 +87,9 @@ func newConn(s *Server, nc net.Conn, listener string) *conn {
 		crowded:    make(chan struct{}, 1),
 		hungUp:     make(chan struct{}),
 	}
-	c.sleeps = s.beat.look(s.wokenUp)
+	if c.sleeps = s.beat.look(s.wokenUp); s.drowsy() {
+		c.sleeps-- // it may have waited to be accepted all the while
+	}
 	c.retire = c.at.Add(s.life(s.came.Add(1)))
 	if _, ok := nc.(*proxied); !ok {
 		c.from = addressOf(nc.RemoteAddr())

@@ -20,22 +20,6 @@ func (s *Server) Poison() { s.pool.poison = true }
 // Asleep makes it look as if the process had been asleep until now.
 func (s *Server) Asleep(d time.Duration) { s.beat.last.Store(time.Now().Add(-d).UnixNano()) }
 
-// Stall is what notices that a process stood still: run is told at each tick, lately is asked.
-func Stall(now time.Time) (run func(time.Time), lately func(time.Time) bool) {
-	w := newStall(now)
-	w.begin(now)
-	return w.run, w.lately
-}
-
-// StoodStill has the server believe that it stood still until now.
-func (s *Server) StoodStill() {
-	s.stall.begin(time.Now())
-	s.stall.until.Store(s.stall.tick.Load() + int64(time.Second))
-}
-
-// Awake ends that.
-func (s *Server) Awake() { s.stall.began.Store(false) }
-
 // Serve1 serves one connection; it returns when the connection has ended.
 func (s *Server) Serve1(nc net.Conn) {
 	c := newConn(s, nc, "kafka")

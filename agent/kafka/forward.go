@@ -100,9 +100,6 @@ func (s *Server) passOn(ctx context.Context, a *answer) ([]byte, error) {
 	if !ok || !w.one || w.manyFrom >= 0 && r.version >= w.manyFrom {
 		return nil, nil
 	}
-	if r.key == keyOffsetCommit && s.stall.lately(time.Now()) {
-		return nil, nil // it may be of long ago, and is refused here
-	}
 	group, ok := firstText(r)
 	if !ok {
 		return nil, nil // decoding it says what is wrong

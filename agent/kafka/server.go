@@ -41,11 +41,8 @@ type Server struct {
 	sessions   *sessions
 	validators sync.Pool // of *batch.Validator
 	settings   settingsCache
-	stall      *stall
-	stalls     sync.Once      // starts watchStalls
-	unwatched  sync.Once      // closes closed
-	closed     chan struct{}  // ends watchStalls
-	watching   sync.WaitGroup // that
+	unwatched  sync.Once     // closes closed
+	closed     chan struct{} // ends watchStalls
 	// drained is closed when draining starts: long polls end.
 	drained chan struct{}
 	came    atomic.Uint64 // connections so far
@@ -86,7 +83,6 @@ func New(cfg Config, meta Metastore, producer Producer, log Log, groups Groups) 
 		admission:  newAdmission(cfg.ConnectionsPerAddress, cfg.AcceptsPerSecond),
 		sessions:   newSessions(cfg.FetchSessions, cfg.FetchSessionBytes, cfg.Metrics),
 		validators: sync.Pool{New: func() any { return batch.NewValidator() }},
-		stall:      newStall(time.Now()),
 		closed:     make(chan struct{}),
 		drained:    make(chan struct{}),
 		listeners:  make(map[net.Listener]struct{}),
@@ -149,10 +145,6 @@ func (s *Server) Serve(name string, ln net.Listener) error {
 		return ErrClosed
 	}
 	s.listeners[ln] = struct{}{}
-	s.stalls.Do(func() {
-		s.stall.begin(time.Now())
-		s.watching.Go(s.watchStalls)
-	})
 	s.mu.Unlock()
 	over := make(chan struct{})
 	var beating sync.WaitGroup
@@ -320,7 +312,6 @@ func (s *Server) Close() {
 // unwatch ends watchStalls. Safe twice.
 func (s *Server) unwatch() {
 	s.unwatched.Do(func() { close(s.closed) })
-	s.watching.Wait()
 }
 
 // shut closes the listeners and returns the connections.

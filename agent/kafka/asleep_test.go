@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"context"
 	"net"
 	"sync"
 	"testing"
@@ -9,6 +10,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/agent/peer"
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/state"
 )
 
 // What came by a connection from before the process was asleep is not passed on: its client may have committed more by another
@@ -79,6 +83,45 @@ func TestCommitsPassedOnBeforeASleep(t *testing.T) {
 		sb.Asleep(0)
 		if code := code(); code != 0 {
 			t.Errorf("code %d after it woke up", code)
+		}
+	})
+}
+
+// takenBack is the way to a coordinator that gives its groups to the agent that asks, and is gone.
+type takenBack func()
+
+func (f takenBack) Forward(context.Context, int32, peer.Request) ([]byte, error) {
+	f()
+	return nil, errNobody
+}
+
+// A commit that could not be passed on is not done by this agent, which has become the coordinator meanwhile: its client may have gone on
+// by way of another. It is told to look for the coordinator again.
+func TestCommitsThatCouldNotBePassedOn(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t)
+		a, b := c.join("a"), c.join("b")
+		id := a.topic("t", 1)
+		slot := uint32(state.SlotOf("g"))
+		claim := func(from, to *agent) {
+			var epoch uint64
+			a.View(func(st *state.State) { epoch = st.Slot(int(slot)).Epoch })
+			if res := c.commit(from.incarnation, &entry.ClaimSlot{Slot: slot, Epoch: epoch, Owner: to.incarnation}); res.Code != state.OK {
+				t.Errorf("claim: %v", res.Code)
+			}
+		}
+		s, _ := grouped(t, a, func(cfg *kafka.Config) {
+			behind(nil)(cfg)
+			cfg.Peers = takenBack(func() { claim(b, a) })
+		})
+		claim(a, b)
+		cl := dial(t, s)
+		commit := commitRequest(9, "t", id, 0, 7)
+		if code := cl.commit(commit); !again(code) {
+			t.Errorf("code %d of a commit that could not be passed on", code)
+		}
+		if code := cl.commit(commit); code != 0 {
+			t.Errorf("code %d of the next", code)
 		}
 	})
 }

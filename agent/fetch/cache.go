@@ -291,6 +291,14 @@ func (c *Cache) lookLocked(key itemKey) *item {
 	return it
 }
 
+// written reports whether an object is here because this agent has just written it.
+func (c *Cache) written(id entry.ObjectID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.items[itemKey{id: id, kind: kindObject}]
+	return ok && e.Value.(*item).share == hot
+}
+
 // look returns the first of the items that is kept, nil where none is.
 func (c *Cache) look(keys ...itemKey) *item {
 	c.mu.Lock()

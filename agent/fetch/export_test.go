@@ -40,3 +40,6 @@ func (c *Cache) Strain(ctx context.Context) {
 		time.Sleep(probeEvery)
 	}
 }
+
+// Watched says whether there is a producer or a tail reader whom replays could slow down.
+func (c *Cache) Watched() bool { return c.pace.disturbs(time.Now()) }

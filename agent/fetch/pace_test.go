@@ -136,3 +136,33 @@ func TestAReplayGetsItsFloor(t *testing.T) {
 		}
 	})
 }
+
+// A replay that comes to the end of the log does not slow itself down there; who has waited at the end is a tail reader.
+func TestAReplayIsNoTailReader(t *testing.T) {
+	x, bucket := newIndex(t), newStore()
+	topic := x.topic("t")
+	add := func() { x.add(bucket, segment.Options{}, of(t, batch.BuildOptions{}, topic, 0, now, "v")) }
+	for range 30 {
+		add()
+	}
+	r, cache := open(t, fetch.Config{}, x, bucket)
+	at := int64(0)
+	read := func() {
+		_, res, err := r.Read(t.Context(), topic, 0, at, 1<<20, nil, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at = res.NextOffset
+	}
+	for at < 30 {
+		read()
+		if cache.Watched() {
+			t.Fatalf("a replay that has come to %d of 30 is taken for a tail reader", at)
+		}
+	}
+	add()
+	read()
+	if at != 31 || !cache.Watched() {
+		t.Errorf("at %d of 31 nobody is taken for a tail reader", at)
+	}
+}

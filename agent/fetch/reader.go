@@ -55,6 +55,7 @@ type Reader struct {
 	plans      sync.Pool // *plan
 	walks      chan struct{}
 	recent     trails
+	ends       trails // where reads that came to the end of the log ended
 	lines      sparse.Lines
 }
 
@@ -65,7 +66,7 @@ const walksMax = 4
 func NewReader(meta Metastore, cache *Cache) *Reader {
 	r := &Reader{meta: meta, cache: cache, metrics: cache.cfg.Metrics, walks: make(chan struct{}, walksMax)}
 	r.plans.New = func() any { return new(plan) }
-	r.recent.seed = maphash.MakeSeed()
+	r.recent.seed, r.ends.seed = maphash.MakeSeed(), maphash.MakeSeed()
 	r.validators.New = func() any { return batch.NewValidator() }
 	return r
 }
@@ -110,7 +111,7 @@ func (r *Reader) Read(
 			return dst, Result{}, err
 		}
 		res = p.Result
-		w.cold = p.more
+		w.cold = p.more && !r.cache.written(p.rows[0].Object)
 		if w.cold && !r.admit(ctx, &w) {
 			res.Later = len(w.dst) == w.start
 			break
@@ -138,10 +139,14 @@ func (r *Reader) Read(
 		break
 	}
 	res.NextOffset, res.Records = w.offset, w.records
-	if w.cold {
+	switch {
+	case w.cold:
 		r.cache.pace.charge(serves, int64(len(w.dst)-w.start))
-	} else if w.batches > 0 {
+	case w.batches > 0 && r.ends.follows(topic, partition, offset): // who waited for this, and not a replay that comes to its end
 		r.cache.pace.busy()
+	}
+	if w.offset >= res.HighWatermark {
+		r.ends.leave(topic, partition, w.offset)
 	}
 	r.recent.leave(topic, partition, w.offset)
 	r.metrics.servedBytes.Add(float64(len(w.dst) - w.start))

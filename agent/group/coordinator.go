@@ -93,7 +93,8 @@ type Coordinator struct {
 	waiters  atomic.Uint64 // the last Waiter given out
 	draining atomic.Bool
 	// alone: draining, and nobody is there to take over. Nothing may wait any more.
-	alone atomic.Bool
+	alone  atomic.Bool
+	lonely chan struct{} // closed when alone is set
 	// cut: what this agent proposes does not arrive any more.
 	cut    atomic.Bool
 	kick   chan struct{} // makes manage look
@@ -129,7 +130,7 @@ func New(cfg Config, meta Meta) (*Coordinator, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	c := &Coordinator{cfg: cfg, meta: meta, kick: make(chan struct{}, 1)}
+	c := &Coordinator{cfg: cfg, meta: meta, kick: make(chan struct{}, 1), lonely: make(chan struct{})}
 	c.timers.wake, c.done.wake = make(chan struct{}, 1), make(chan struct{}, 1)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c, nil

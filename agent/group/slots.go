@@ -261,6 +261,7 @@ func (c *Coordinator) strand() {
 	if c.alone.Swap(true) {
 		return
 	}
+	defer close(c.lonely)
 	var all []*Group
 	c.mu.Lock()
 	for i := range c.slots {
@@ -309,6 +310,7 @@ func (c *Coordinator) HandOver(ctx context.Context) error {
 		c.wakeManage()
 		select {
 		case <-changed:
+		case <-c.lonely:
 		case <-again.C:
 		case <-ctx.Done():
 			c.strand()

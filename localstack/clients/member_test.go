@@ -227,7 +227,7 @@ func franz(balancer kgo.GroupBalancer) func(context.Context, place, func(event))
 			cl.CommitOffsetsSync(ctx, map[string]map[int32]kgo.EpochOffset{at.topic: offsets}, committed(at.topic, say))
 		}
 		cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(at.brokers, ",")...), kgo.ConsumerGroup(at.group), kgo.ConsumeTopics(at.topic),
-			kgo.Balancers(balancer), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit(), kgo.ClientID("franz-go"),
+			kgo.Balancers(balancer), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit(), kgo.AlwaysRetryEOF(), kgo.ClientID("franz-go"),
 			kgo.OnPartitionsAssigned(changed("assigned")), kgo.OnPartitionsLost(changed("revoked")), kgo.BlockRebalanceOnPoll(),
 			kgo.OnPartitionsRevoked(func(ctx context.Context, cl *kgo.Client, of map[string][]int32) {
 				commit(ctx, cl)

@@ -66,7 +66,7 @@ type lap struct {
 
 // clientOpts are those of the test's own clients: they must not wait longer than what they watch.
 func (w *work) clientOpts(more ...kgo.Opt) []kgo.Opt {
-	return append([]kgo.Opt{kgo.SeedBrokers(w.at.brokers), kgo.MetadataMinAge(100 * time.Millisecond), kgo.RequestTimeoutOverhead(2 * time.Second),
+	return append([]kgo.Opt{kgo.SeedBrokers(w.at.brokers), kgo.AlwaysRetryEOF(), kgo.MetadataMinAge(100 * time.Millisecond), kgo.RequestTimeoutOverhead(2 * time.Second),
 		kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }), kgo.RecordRetries(math.MaxInt), kgo.ProduceRequestTimeout(3 * time.Second)}, more...)
 }
 

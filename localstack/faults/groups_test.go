@@ -66,14 +66,14 @@ func startGroup(t *testing.T, brokers, topic string, nextGen bool) *watched {
 	running, stop := context.WithCancel(base)
 	g.stop = stop
 	for range groupMembers {
-		cl, err := kgo.NewClient(kgo.SeedBrokers(brokers), kgo.WithContext(base), kgo.ConsumerGroup(g.name), kgo.ConsumeTopics(topic), kgo.DisableAutoCommit(),
+		cl, err := kgo.NewClient(kgo.SeedBrokers(brokers), kgo.WithContext(base), kgo.ConsumerGroup(g.name), kgo.ConsumeTopics(topic), kgo.DisableAutoCommit(), kgo.AlwaysRetryEOF(),
 			kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(500*time.Millisecond), kgo.MetadataMinAge(250*time.Millisecond),
 			kgo.RequestTimeoutOverhead(5*time.Second), kgo.BlockRebalanceOnPoll(), kgo.HeartbeatInterval(time.Second), kgo.RebalanceTimeout(20*time.Second))
 		must(t, err)
 		g.members = append(g.members, cl)
 		g.wg.Go(func() { g.consume(running, cl) })
 	}
-	admin, err := kgo.NewClient(kgo.SeedBrokers(brokers), kgo.MetadataMinAge(250*time.Millisecond), kgo.RequestTimeoutOverhead(5*time.Second))
+	admin, err := kgo.NewClient(kgo.SeedBrokers(brokers), kgo.AlwaysRetryEOF(), kgo.MetadataMinAge(250*time.Millisecond), kgo.RequestTimeoutOverhead(5*time.Second))
 	must(t, err)
 	g.admin = kadm.NewClient(admin)
 	g.wg.Go(func() { g.look(running) })

@@ -44,7 +44,7 @@ const pulseEvery = 20 * time.Millisecond
 func startPulse(t *testing.T, brokers, topic string, partitions int) *pulse {
 	t.Helper()
 	p := &pulse{partitions: partitions, topic: topic, next: make([]uint64, partitions), acked: make([]uint64, partitions), read: make([]uint64, partitions)}
-	opts := []kgo.Opt{kgo.SeedBrokers(brokers), kgo.RecordRetries(math.MaxInt), kgo.MetadataMinAge(250 * time.Millisecond)}
+	opts := []kgo.Opt{kgo.SeedBrokers(brokers), kgo.RecordRetries(math.MaxInt), kgo.AlwaysRetryEOF(), kgo.MetadataMinAge(250 * time.Millisecond)}
 	var err error
 	if p.producer, err = kgo.NewClient(append(opts, kgo.DefaultProduceTopic(p.topic), kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProduceRequestTimeout(5*time.Second), kgo.MaxBufferedRecords(100_000))...); err != nil {

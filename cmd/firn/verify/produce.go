@@ -83,7 +83,7 @@ func newProducer(id int, r *runner) (*producer, error) {
 		kgo.UnknownTopicRetries(-1),
 	)
 	if r.cfg.Idempotent {
-		opts = append(opts, kgo.RecordRetries(math.MaxInt32)) // five requests in flight, the client's fixed choice
+		opts = append(opts, kgo.RecordRetries(math.MaxInt32), kgo.AlwaysRetryEOF()) // five requests in flight, the client's fixed choice
 	} else {
 		// One attempt each: a retry inside the client would not be counted.
 		opts = append(opts, kgo.DisableIdempotentWrite(), kgo.RecordRetries(0), kgo.MaxProduceRequestsInflightPerBroker(5))

@@ -67,6 +67,14 @@ func (b *beat) look(noticed func(time.Duration)) uint64 {
 // slept says whether the process has been asleep since c was accepted.
 func (c *conn) slept() bool { return c.s.beat.look(c.s.wokenUp) != c.sleeps }
 
+// awake is slept as an error: a request that was being passed on when the process fell asleep is not sent afterwards.
+func (c *conn) awake() error {
+	if c.slept() {
+		return errAsleep
+	}
+	return nil
+}
+
 // drowsy says whether the process was asleep a moment ago.
 func (s *Server) drowsy() bool {
 	return s.beat.look(s.wokenUp) > 0 && time.Since(time.Unix(0, s.beat.awoke.Load())) < asleepAfter

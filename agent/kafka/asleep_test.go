@@ -126,6 +126,37 @@ func TestCommitsThatCouldNotBePassedOn(t *testing.T) {
 	})
 }
 
+// fallsAsleep is the way to other agents on which the server falls asleep.
+type fallsAsleep struct {
+	s    *kafka.Server
+	sent bool
+}
+
+func (f *fallsAsleep) Forward(_ context.Context, _ int32, q peer.Request) ([]byte, error) {
+	f.s.Asleep(3 * time.Second)
+	err := q.Still()
+	if err == nil {
+		f.sent, err = true, errNobody
+	}
+	return nil, err
+}
+
+// A request that is being passed on when the process falls asleep does not leave when it wakes.
+func TestFallingAsleepWhilePassingOn(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t)
+		a, b := c.join("a"), c.join("b")
+		id := a.topic("t", 1)
+		c.coordinate(b)
+		var way fallsAsleep
+		way.s = server(t, a, func(cfg *kafka.Config) { behind(nil)(cfg); cfg.Peers = &way })
+		cl := dial(t, way.s)
+		if code := cl.commit(commitRequest(9, "t", id, 0, 7)); !again(code) || way.sent {
+			t.Errorf("code %d, sent: %v", code, way.sent)
+		}
+	})
+}
+
 // A server looks for sleeps by itself, from when it serves until it ends.
 func TestAServerThatIsAwake(t *testing.T) {
 	bubble(t, func(t *testing.T) {

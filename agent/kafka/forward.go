@@ -133,7 +133,7 @@ func (s *Server) passOn(ctx context.Context, a *answer) ([]byte, error) {
 
 // ask has another agent answer. room is asked for room for the answer before that is read.
 func (s *Server) ask(ctx context.Context, c *conn, node int32, frame []byte, room func(int64) error) ([]byte, error) {
-	return s.cfg.Peers.Forward(ctx, node, peer.Request{Frame: frame, Client: c.nc.RemoteAddr().String(), Listener: c.listener, Room: room})
+	return s.cfg.Peers.Forward(ctx, node, peer.Request{Frame: frame, Client: c.nc.RemoteAddr().String(), Listener: c.listener, Room: room, Still: c.awake})
 }
 
 // answers reports whether b starts as an answer to r does.

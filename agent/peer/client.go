@@ -101,6 +101,30 @@ type Request struct {
 	Client, Listener string // see Forwarded
 	// Room, where set, is asked for room for an answer of this size before it is read; an error refuses it.
 	Room func(size int64) error
+	// Still, where set, is asked as the frame goes out; with an error it does not.
+	Still func() error
+}
+
+// lateBody is a frame that is looked at once more as it goes out. It goes out once: the transport cannot begin again with it.
+type lateBody struct {
+	*bytes.Reader
+	still func() error
+}
+
+// Read implements io.Reader.
+func (b *lateBody) Read(p []byte) (int, error) {
+	if err := b.still(); err != nil {
+		return 0, err
+	}
+	return b.Reader.Read(p)
+}
+
+// WriteTo must not be found in the Reader: it would not ask.
+func (b *lateBody) WriteTo(w io.Writer) (int64, error) {
+	if err := b.still(); err != nil {
+		return 0, err
+	}
+	return b.Reader.WriteTo(w)
 }
 
 // Forward sends a Kafka request to an agent and returns the answer's bytes without their size. The request's frame is not
@@ -111,7 +135,12 @@ func (c *Client) Forward(ctx context.Context, node int32, q Request) (answer []b
 	header.Set(headerClient, q.Client)
 	header.Set(headerListener, q.Listener)
 	// A copy: the transport may read on after it has returned.
-	return c.ask(ctx, c.many, node, http.MethodPost, "/v1/kafka", header, bytes.Clone(q.Frame), c.cfg.AnswerBytesMax, q.Room)
+	frame := bytes.NewReader(bytes.Clone(q.Frame))
+	var body io.Reader = frame
+	if q.Still != nil {
+		body = &lateBody{frame, q.Still}
+	}
+	return c.ask(ctx, c.many, node, http.MethodPost, "/v1/kafka", header, body, c.cfg.AnswerBytesMax, q.Room)
 }
 
 // ReadRange reads a range of an object from an agent's memory, or by way of it from the bucket. Whatever error it returns, the
@@ -159,7 +188,7 @@ func (c *Client) Hello(ctx context.Context, address string) (h Hello, err error)
 }
 
 func (c *Client) ask(
-	ctx context.Context, via *http.Client, node int32, method, path string, header http.Header, body []byte, answerMax int, room func(int64) error,
+	ctx context.Context, via *http.Client, node int32, method, path string, header http.Header, body io.Reader, answerMax int, room func(int64) error,
 ) ([]byte, error) {
 	address, ok := c.address(node)
 	if !ok {
@@ -173,11 +202,14 @@ func (c *Client) ask(
 }
 
 func (c *Client) askAt(
-	ctx context.Context, via *http.Client, address, method, path string, header http.Header, body []byte, answerMax int, room func(int64) error,
+	ctx context.Context, via *http.Client, address, method, path string, header http.Header, body io.Reader, answerMax int, room func(int64) error,
 ) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+address+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+address+path, body)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	if late, ok := body.(*lateBody); ok {
+		req.ContentLength = late.Size()
 	}
 	for k, v := range header {
 		req.Header[k] = v

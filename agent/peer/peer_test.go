@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -96,6 +97,27 @@ func TestForwardBringsRequestAndAnswer(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// A request that must not be done any more as it goes out does not go out, and one that may does once.
+func TestForwardAsksOnceMore(t *testing.T) {
+	var served, asked atomic.Int32
+	n := serve(t, peer.Config{}, peer.Handlers{Kafka: func(_ context.Context, f peer.Forwarded) ([]byte, error) {
+		served.Add(1)
+		return f.Frame, nil
+	}})
+	c := client(t, peer.Config{}, n.address)
+	late := errors.New("too late")
+	for _, err := range []error{nil, late} {
+		frame := bytes.Repeat([]byte("x"), 100_000)
+		got, refused := c.Forward(bounded(t), 7, peer.Request{Frame: frame, Still: func() error { asked.Add(1); return err }})
+		if (refused != nil) != (err != nil) || err == nil && !bytes.Equal(got, frame) {
+			t.Errorf("with %v: %d bytes, %v", err, len(got), refused)
+		}
+	}
+	if served.Load() != 1 || asked.Load() < 2 {
+		t.Errorf("%d requests were served, asked %d times", served.Load(), asked.Load())
+	}
 }
 
 func TestForwardEndsWithItsCaller(t *testing.T) {

@@ -126,6 +126,41 @@ func TestCommitsThatCouldNotBePassedOn(t *testing.T) {
 	})
 }
 
+// A commit that stood in line behind what took long is not done any more: its client may have gone on by way of another agent.
+func TestCommitsThatStoodInLine(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t)
+		a, b := c.join("a"), c.join("b")
+		id := a.topic("t", 1)
+		slot := uint32(state.SlotOf("g"))
+		claim := func(from, to *agent) {
+			var epoch uint64
+			a.View(func(st *state.State) { epoch = st.Slot(int(slot)).Epoch })
+			if res := c.commit(from.incarnation, &entry.ClaimSlot{Slot: slot, Epoch: epoch, Owner: to.incarnation}); res.Code != state.OK {
+				t.Errorf("claim: %v", res.Code)
+			}
+		}
+		s, _ := grouped(t, a, func(cfg *kafka.Config) {
+			behind(nil)(cfg)
+			cfg.Peers = takenBack(func() { time.Sleep(3 * time.Second); claim(b, a) })
+		})
+		claim(a, b)
+		cl := dial(t, s)
+		beat := kmsg.NewPtrHeartbeatRequest()
+		beat.Group, beat.MemberID = "g", "m"
+		commit := commitRequest(9, "t", id, 0, 7)
+		first, second := cl.send(beat), cl.send(commit)
+		cl.receive(first, beat)
+		res, _ := cl.receive(second, commit).(*kmsg.OffsetCommitResponse)
+		if code := res.Topics[0].Partitions[0].ErrorCode; !again(code) {
+			t.Errorf("code %d of a commit that stood in line for 3 s", code)
+		}
+		if code := cl.commit(commit); code != 0 {
+			t.Errorf("code %d of the next", code)
+		}
+	})
+}
+
 // fallsAsleep is the way to other agents on which the server falls asleep.
 type fallsAsleep struct {
 	s    *kafka.Server

@@ -337,6 +337,8 @@ func (s *Server) answer(ctx context.Context, a *answer, f *frame) (reply, error)
 		f.release()
 		return reply{}, errAsleep
 	}
+	// What stood in line behind others may be of a client that has long gone on by way of another agent.
+	a.request.late = time.Since(f.came) >= lateAfter
 	elsewhere, err := s.passOn(ctx, a)
 	if elsewhere != nil || err != nil {
 		f.release()

@@ -100,6 +100,9 @@ func (s *Server) passOn(ctx context.Context, a *answer) ([]byte, error) {
 	if !ok || !w.one || w.manyFrom >= 0 && r.version >= w.manyFrom {
 		return nil, nil
 	}
+	if r.late && r.key == keyOffsetCommit {
+		return nil, nil // it is refused here
+	}
 	group, ok := firstText(r)
 	if !ok {
 		return nil, nil // decoding it says what is wrong
@@ -382,7 +385,7 @@ func (s *Server) Forwarded(ctx context.Context, f peer.Forwarded) ([]byte, error
 	}
 	c := newConn(s, guestConn{f.Client}, f.Listener)
 	c.guest = true
-	fr := &frame{body: f.Frame, free: f.Release}
+	fr := &frame{body: f.Frame, came: time.Now(), free: f.Release}
 	fr.holders.Store(1)
 	s.mu.Lock()
 	if s.closing {

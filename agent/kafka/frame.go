@@ -361,7 +361,7 @@ func (fr *frameReader) body(size int, records bool) (*frame, error) {
 		c.settle(&held, records, true)
 	}
 	fr.proven = max(fr.proven, size)
-	f := &frame{body: b}
+	f := &frame{body: b, came: time.Now()}
 	f.holders.Store(1)
 	f.free = func() {
 		pool.put(b)

@@ -4,6 +4,7 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Buffers come in classes of a power of two from 1 KiB on, and one and a half times that. Larger ones are left to the
@@ -69,6 +70,7 @@ func classFor(size int) int {
 // frame is one request as read, without its length. It is given back by the last holder.
 type frame struct {
 	body    []byte
+	came    time.Time // when it had come whole
 	holders atomic.Int32
 	free    func()
 }

@@ -20,7 +20,8 @@ type request struct {
 	clientID    string
 	body        []byte // aliases the frame
 	at          time.Time
-	// late: it could not be passed on, which may have taken so long that its client has sent the next one another way.
+	// late: it has waited behind others, or could not be passed on, for so long perhaps that its client has sent the next one another
+	// way. A commit of offsets is then not done any more.
 	late bool
 	// held is the answer's hold, for handlers that wait long: they give it back meanwhile. nil for a Produce.
 	held *hold

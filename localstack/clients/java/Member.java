@@ -23,6 +23,7 @@ public class Member {
     private final StringBuilder out = new StringBuilder();
     private final PrintStream stdout = System.out; // the client's log goes elsewhere
     private final Map<TopicPartition, OffsetAndMetadata> read = new HashMap<>();
+    private boolean underWay;
     private KafkaConsumer<String, byte[]> consumer;
     private volatile boolean ended;
 
@@ -95,13 +96,18 @@ public class Member {
         consumer.close();
     }
 
+    // One commit is under way at a time: of several, over more than one connection, the later may be done first.
     private void commit() {
-        if (read.isEmpty()) {
+        if (read.isEmpty() || underWay) {
             return;
         }
         Map<TopicPartition, OffsetAndMetadata> offsets = new HashMap<>(read);
         read.clear();
-        consumer.commitAsync(offsets, (done, e) -> committed(offsets, e));
+        underWay = true;
+        consumer.commitAsync(offsets, (done, e) -> {
+            underWay = false;
+            committed(offsets, e);
+        });
     }
 
     private void commitAndWait() {

@@ -193,6 +193,7 @@ func TestAJoinThatWaits(t *testing.T) {
 		res := ask[*kmsg.JoinGroupResponse](second, joinRequest(5, ""))
 		req := joinRequest(5, res.MemberID)
 		waits := second.send(req)
+		synctest.Wait() // so that what comes next is the one request that needs no room
 		beat := kmsg.NewPtrHeartbeatRequest()
 		beat.Version, beat.Group, beat.MemberID, beat.Generation = 3, "g", res.MemberID, 2
 		behind := second.send(beat)

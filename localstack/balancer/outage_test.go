@@ -59,6 +59,15 @@ func TestAllAgentsStayReadyWithoutEtcd(t *testing.T) {
 	if err := producer.ProduceSync(t.Context(), kgo.StringRecord("before")).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
+	// What one agent has acknowledged the others learn from etcd: it must not go before they have.
+	var applied uint64
+	for _, m := range c.members {
+		_, h := m.readyz(t)
+		applied = max(applied, h.Applied)
+	}
+	for _, m := range c.members {
+		c.await(m.name+" has applied what was written", func() bool { _, h := m.readyz(t); return h.Applied >= applied })
+	}
 	if err := server.Close(); err != nil {
 		t.Fatal(err)
 	}

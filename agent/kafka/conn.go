@@ -27,6 +27,7 @@ type conn struct {
 	left     atomic.Bool     // admission has counted it out
 	at       time.Time       // when it was accepted
 	retire   time.Time       // when it is old
+	heldUp   time.Time       // of the executor: when a request that was passed on last came back after lateAfter or more
 	sleeps   uint64          // of this process before it was accepted, see asleep.go
 	ctx      context.Context // ends with the connection
 	cancel   context.CancelCauseFunc
@@ -338,7 +339,8 @@ func (s *Server) answer(ctx context.Context, a *answer, f *frame) (reply, error)
 		return reply{}, errAsleep
 	}
 	// What stood in line behind others may be of a client that has long gone on by way of another agent.
-	a.request.late = time.Since(f.came) >= lateAfter
+	// A long poll is no such wait: clients that use one connection for everything have commits behind it all the time.
+	a.request.late = f.came.Before(a.request.conn.heldUp) && time.Since(f.came) >= lateAfter
 	elsewhere, err := s.passOn(ctx, a)
 	if elsewhere != nil || err != nil {
 		f.release()

@@ -117,7 +117,11 @@ func (s *Server) passOn(ctx context.Context, a *answer) ([]byte, error) {
 		waiting, done = s.patient(ctx, r.conn)
 		defer done()
 	}
+	began := time.Now()
 	answer, err := s.ask(waiting, r.conn, node, r.frame.body, func(size int64) error { return a.held.take(waiting, r.conn, size) })
+	if now := time.Now(); now.Sub(began) >= lateAfter {
+		r.conn.heldUp = now
+	}
 	if err == nil && answers(answer, r) {
 		return answer, nil
 	}

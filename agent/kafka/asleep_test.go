@@ -161,6 +161,33 @@ func TestCommitsThatStoodInLine(t *testing.T) {
 	})
 }
 
+// A commit behind a long poll is done however long that takes: clients that use one connection for everything send it so.
+func TestCommitsBehindALongPoll(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a := newCluster(t).join("a")
+		id := a.topic("t", 1)
+		s, _ := grouped(t, a)
+		cl := dial(t, s)
+		poll := kmsg.NewPtrFetchRequest()
+		poll.Version, poll.MaxWaitMillis, poll.MinBytes, poll.MaxBytes, poll.SessionEpoch = 12, 5000, 1, 1<<20, -1
+		rt := kmsg.NewFetchRequestTopic()
+		rp := kmsg.NewFetchRequestTopicPartition()
+		rp.CurrentLeaderEpoch, rp.LastFetchedEpoch, rp.PartitionMaxBytes = -1, -1, 1<<20
+		rt.Topic, rt.Partitions = "t", append(rt.Partitions, rp)
+		poll.Topics = append(poll.Topics, rt)
+		commit := commitRequest(9, "t", id, 0, 7)
+		began := time.Now()
+		first, second := cl.send(poll), cl.send(commit)
+		cl.receive(first, poll)
+		if took := time.Since(began); took < 3*time.Second {
+			t.Fatalf("the poll took %v", took)
+		}
+		if res, _ := cl.receive(second, commit).(*kmsg.OffsetCommitResponse); res.Topics[0].Partitions[0].ErrorCode != 0 {
+			t.Errorf("code %d", res.Topics[0].Partitions[0].ErrorCode)
+		}
+	})
+}
+
 // fallsAsleep is the way to other agents on which the server falls asleep.
 type fallsAsleep struct {
 	s    *kafka.Server

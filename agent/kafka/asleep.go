@@ -22,7 +22,7 @@ const (
 	// asleepMin is what counts as a sleep: less than a load balancer takes to give an agent up, more than a busy machine costs.
 	asleepMin = 2 * time.Second
 	beatEvery = asleepMin / 4
-	// lateAfter is how long a commit of offsets may stand in line on its connection: less than clients wait.
+	// lateAfter is how long a commit of offsets may stand in line behind a request that was passed on: less than clients wait.
 	lateAfter = 2 * time.Second
 	// asleepAfter is for how long after a sleep new connections count as old, and nothing is taken from other agents.
 	asleepAfter = time.Second

@@ -87,6 +87,16 @@ func TestCommitsPassedOnBeforeASleep(t *testing.T) {
 	})
 }
 
+// handOver gives the coordination of a group from one agent to another.
+func (c *cluster) handOver(group string, from, to *agent) {
+	slot := state.SlotOf(group)
+	var epoch uint64
+	from.View(func(st *state.State) { epoch = st.Slot(slot).Epoch })
+	if res := c.commit(from.incarnation, &entry.ClaimSlot{Slot: uint32(slot), Epoch: epoch, Owner: to.incarnation}); res.Code != state.OK {
+		c.t.Errorf("claim: %v", res.Code)
+	}
+}
+
 // takenBack is the way to a coordinator that gives its groups to the agent that asks, and is gone.
 type takenBack func()
 
@@ -102,19 +112,11 @@ func TestCommitsThatCouldNotBePassedOn(t *testing.T) {
 		c := newCluster(t)
 		a, b := c.join("a"), c.join("b")
 		id := a.topic("t", 1)
-		slot := uint32(state.SlotOf("g"))
-		claim := func(from, to *agent) {
-			var epoch uint64
-			a.View(func(st *state.State) { epoch = st.Slot(int(slot)).Epoch })
-			if res := c.commit(from.incarnation, &entry.ClaimSlot{Slot: slot, Epoch: epoch, Owner: to.incarnation}); res.Code != state.OK {
-				t.Errorf("claim: %v", res.Code)
-			}
-		}
 		s, _ := grouped(t, a, func(cfg *kafka.Config) {
 			behind(nil)(cfg)
-			cfg.Peers = takenBack(func() { claim(b, a) })
+			cfg.Peers = takenBack(func() { c.handOver("g", b, a) })
 		})
-		claim(a, b)
+		c.handOver("g", a, b)
 		cl := dial(t, s)
 		commit := commitRequest(9, "t", id, 0, 7)
 		if code := cl.commit(commit); !again(code) {
@@ -132,19 +134,11 @@ func TestCommitsThatStoodInLine(t *testing.T) {
 		c := newCluster(t)
 		a, b := c.join("a"), c.join("b")
 		id := a.topic("t", 1)
-		slot := uint32(state.SlotOf("g"))
-		claim := func(from, to *agent) {
-			var epoch uint64
-			a.View(func(st *state.State) { epoch = st.Slot(int(slot)).Epoch })
-			if res := c.commit(from.incarnation, &entry.ClaimSlot{Slot: slot, Epoch: epoch, Owner: to.incarnation}); res.Code != state.OK {
-				t.Errorf("claim: %v", res.Code)
-			}
-		}
 		s, _ := grouped(t, a, func(cfg *kafka.Config) {
 			behind(nil)(cfg)
-			cfg.Peers = takenBack(func() { time.Sleep(3 * time.Second); claim(b, a) })
+			cfg.Peers = takenBack(func() { time.Sleep(3 * time.Second); c.handOver("g", b, a) })
 		})
-		claim(a, b)
+		c.handOver("g", a, b)
 		cl := dial(t, s)
 		beat := kmsg.NewPtrHeartbeatRequest()
 		beat.Group, beat.MemberID = "g", "m"

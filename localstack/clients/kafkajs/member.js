@@ -31,13 +31,19 @@ consumer.on(consumer.events.CRASH, ({ payload }) => {
   else say('error', { text: `${payload.error}` })
 })
 
+// commitOffsets returns as if all were well where the consumer has stopped meanwhile; this event tells of what was answered.
+consumer.on(consumer.events.COMMIT_OFFSETS, ({ payload }) => {
+  for (const t of payload.topics) {
+    for (const { partition, offset } of t.partitions) say('committed', { partition, offset: Number(offset) })
+  }
+})
+
 async function commit() {
   const offsets = [...read]
   read.clear()
   if (!offsets.length) return
   try {
     await consumer.commitOffsets(offsets.map(([partition, offset]) => ({ topic, partition, offset: String(offset) })))
-    for (const [partition, offset] of offsets) say('committed', { partition, offset })
   } catch (e) {
     say('note', { text: `commit: ${e}` })
   }

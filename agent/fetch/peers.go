@@ -2,7 +2,6 @@ package fetch
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/rendezvous"
 )
 
 // Ask is a request to a peer for bytes of a segment object.
@@ -157,7 +157,7 @@ func (s *sharing) route(o object, piece int64) (steps []step, own bool) {
 		if a.Node != r.self.Node && s.shunnedLocked(a.Node, now) {
 			continue
 		}
-		if w := weight(key, a.Node); a.Zone == r.self.Zone && (w > heaviest || heaviest == 0) {
+		if w := rendezvous.Weight(key, a.Node); a.Zone == r.self.Zone && (w > heaviest || heaviest == 0) {
 			owner, heaviest = a, w
 		}
 		if a.Incarnation == o.id.Incarnation && a.Node != r.self.Node && s.freshLocked(o) && (a.Zone == r.self.Zone || o.size <= s.cfg.CrossZoneBytes) {
@@ -181,23 +181,7 @@ func (s *sharing) freshLocked(o object) bool {
 
 // pieceKey is what rendezvous hashing spreads: a piece is a whole small object (0), or a run of a larger one (its number).
 func pieceKey(id entry.ObjectID, piece int64) uint64 {
-	k := mix(binary.BigEndian.Uint64(id.Incarnation[:8]))
-	k = mix(k ^ binary.BigEndian.Uint64(id.Incarnation[8:]))
-	k = mix(k ^ id.Seq)
-	return mix(k ^ uint64(piece))
-}
-
-// weight orders agents for a key: the highest is chosen. All agents of all versions should agree on it; where they do not, a
-// piece is fetched twice.
-func weight(key uint64, node int32) uint64 { return mix(key ^ mix(uint64(uint32(node))+1)) }
-
-// mix is the finaliser of splitmix64.
-func mix(x uint64) uint64 {
-	x ^= x >> 30
-	x *= 0xbf58476d1ce4e5b9
-	x ^= x >> 27
-	x *= 0x94d049bb133111eb
-	return x ^ x>>31
+	return rendezvous.Key(id.Incarnation, id.Seq, uint64(piece))
 }
 
 // forgotten notes that an agent has none of its objects below a sequence in memory any more.

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"github.com/firnlog/firn/metastore/rendezvous"
 )
 
 // Clients keep their connections for as long as they can, so an agent that was added gets no load from clients that are there
@@ -25,7 +27,7 @@ const (
 // restart, do not all come again together. Spread by number rather than by chance, which a simulation can repeat.
 func (s *Server) life(n uint64) time.Duration {
 	tenth := uint64(s.cfg.MaxAge / 10)
-	return s.cfg.MaxAge - time.Duration(tenth) + time.Duration(mix(n)%(2*tenth+1))
+	return s.cfg.MaxAge - time.Duration(tenth) + time.Duration(rendezvous.Mix(n)%(2*tenth+1))
 }
 
 // keepAlive lets the system ask silent clients whether they are there.

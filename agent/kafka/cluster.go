@@ -2,11 +2,11 @@ package kafka
 
 import (
 	"context"
-	"encoding/binary"
 	"slices"
 	"sync"
 
 	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/rendezvous"
 	"github.com/firnlog/firn/metastore/state"
 	"github.com/firnlog/firn/metastore/topicconfig"
 )
@@ -79,27 +79,13 @@ func (n node) rack() *string {
 	return &n.zone
 }
 
-// mix is the finaliser of splitmix64. All agents of all versions must agree on it: it places leaders.
-func mix(x uint64) uint64 {
-	x ^= x >> 30
-	x *= 0xbf58476d1ce4e5b9
-	x ^= x >> 27
-	x *= 0x94d049bb133111eb
-	return x ^ x>>31
-}
-
 // partitionKey is what rendezvous hashing spreads.
 func partitionKey(topic entry.UUID, partition int32) uint64 {
-	k := mix(binary.BigEndian.Uint64(topic[:8]))
-	k = mix(k ^ binary.BigEndian.Uint64(topic[8:]))
-	return mix(k ^ uint64(uint32(partition)))
+	return rendezvous.Key(topic, uint64(uint32(partition)))
 }
 
-// weight orders nodes for a key: the highest is chosen.
-func weight(key uint64, id int32) uint64 { return mix(key ^ mix(uint64(uint32(id))+1)) }
-
-// rendezvous returns the node chosen for key among those that ok accepts.
-func rendezvous(key uint64, nodes []node, ok func(node) bool) (node, bool) {
+// choose returns the node chosen for key among those that ok accepts.
+func choose(key uint64, nodes []node, ok func(node) bool) (node, bool) {
 	var best node
 	var bestWeight uint64
 	found := false
@@ -107,7 +93,7 @@ func rendezvous(key uint64, nodes []node, ok func(node) bool) (node, bool) {
 		if !ok(n) {
 			continue
 		}
-		if w := weight(key, n.id); !found || w > bestWeight {
+		if w := rendezvous.Weight(key, n.id); !found || w > bestWeight {
 			best, bestWeight, found = n, w, true
 		}
 	}
@@ -136,11 +122,11 @@ func (t *topicView) leader(partition int32, nodes []node, zone string) int32 {
 		func(n node) bool { return zone != "" && n.zone == zone && byHand(n) }, byHand,
 		func(n node) bool { return zone != "" && n.zone == zone },
 	} {
-		if leader, found := rendezvous(key, nodes, ok); found {
+		if leader, found := choose(key, nodes, ok); found {
 			return leader.id
 		}
 	}
-	leader, _ := rendezvous(key, nodes, anyNode)
+	leader, _ := choose(key, nodes, anyNode)
 	return leader.id
 }
 
@@ -183,9 +169,9 @@ func (t *topicView) spread(key uint64, nodes []node, ids []int32, want int) []in
 		}
 	}
 	for len(ids) < want {
-		next, ok := rendezvous(key, nodes, func(n node) bool { return fresh(n) && !slices.Contains(zones, n.zone) })
+		next, ok := choose(key, nodes, func(n node) bool { return fresh(n) && !slices.Contains(zones, n.zone) })
 		if !ok {
-			next, _ = rendezvous(key, nodes, fresh)
+			next, _ = choose(key, nodes, fresh)
 		}
 		ids = append(ids, next.id)
 		add(next)

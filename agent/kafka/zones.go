@@ -164,7 +164,7 @@ func (f *fetching) redirect(c *conn) (any bool) {
 			}
 			view := viewTopic(st, t)
 			_, replicas := view.replicas(p.partition, nodes, f.who.zone)
-			near, ok := rendezvous(partitionKey(t.ID, p.partition), nodes, func(n node) bool {
+			near, ok := choose(partitionKey(t.ID, p.partition), nodes, func(n node) bool {
 				return n.zone == f.rack && slices.Contains(replicas, n.id)
 			})
 			if ok && c.redirects.open(time.Now()) {

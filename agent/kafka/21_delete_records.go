@@ -73,7 +73,8 @@ func (s *Server) deleteRecords(ctx context.Context, req *kmsg.DeleteRecordsReque
 }
 
 // deletable looks a topic up, and says whether its policy lets records go otherwise than by compaction: Kafka refuses
-// DeleteRecords where only compact is set, because a reader counts on the last record of every key.
+// DeleteRecords where only compact is set, because a reader counts on the last record of every key. Under an object lock
+// nothing goes before its time, whoever asks.
 func (s *Server) deletable(name string) (view topicView, ok bool) {
 	s.meta.View(func(st *state.State) {
 		if t := st.TopicByName(name); t != nil {
@@ -84,5 +85,5 @@ func (s *Server) deletable(name string) (view topicView, ok bool) {
 		return view, false
 	}
 	settings := s.settings.settings(&view)
-	return view, settings.Delete || !settings.Compact
+	return view, (settings.Delete || !settings.Compact) && !settings.Locked()
 }

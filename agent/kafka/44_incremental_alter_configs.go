@@ -99,8 +99,12 @@ func (of *configured) checkWhole(after []entry.Config) *refusal {
 	if !of.isTopic {
 		return nil
 	}
-	if err := topicconfig.Parse(getter(after), getter(of.cluster)).Check(); err != nil {
+	settings := topicconfig.Parse(getter(after), getter(of.cluster))
+	if err := settings.Check(); err != nil {
 		return refused(codeInvalidConfig, "%v", err)
+	}
+	if why := topicconfig.Parse(getter(of.have), getter(of.cluster)).Loosens(settings); why != "" {
+		return refused(codePolicyViolation, "%s", why)
 	}
 	return nil
 }

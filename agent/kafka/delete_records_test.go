@@ -3,6 +3,7 @@ package kafka_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -30,11 +31,12 @@ func TestDeleteRecords(t *testing.T) {
 		a.topic("compacted", 1, policy("compact"))
 		a.topic("both", 1, policy("compact,delete"))
 		a.topic("kept", 1, policy(""))
+		a.topic("locked", 1, entry.Config{Name: "firn.object.lock.days", Value: "1"}, entry.Config{Name: "firn.object.lock.mode", Value: "governance"})
 		c := dial(t, server(t, a))
 		for i := range 5 {
 			c.produce("t", 0, fmt.Sprint(i))
 		}
-		for _, name := range []string{"compacted", "both", "kept"} {
+		for _, name := range []string{"compacted", "both", "kept", "locked"} {
 			c.produce(name, 0, "x")
 		}
 		for _, tc := range []struct {
@@ -56,6 +58,7 @@ func TestDeleteRecords(t *testing.T) {
 			{"compacted only", "compacted", 0, 1, 44, -1},
 			{"compacted and deleted", "both", 0, 1, 0, 1},
 			{"neither", "kept", 0, -1, 0, 1},
+			{"locked", "locked", 0, -1, 44, -1},
 			{"all", "t", 0, -1, 0, 5},
 			{"all of it again", "t", 0, -1, 0, 5},
 		} {
@@ -114,6 +117,46 @@ func TestDeleteRecordsWithoutTheMetastore(t *testing.T) {
 			if p := ask[*kmsg.DeleteRecordsResponse](c, deletion("t", 0, -1)).Topics[0].Partitions[0]; p.ErrorCode != 7 || p.LowWatermark != -1 {
 				t.Errorf("%+v", p)
 			}
+		}
+	})
+}
+
+// Under an object lock neither records nor the topic go before retention has taken them away, and compliance is not lifted.
+func TestALockedTopicIsKept(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a := newCluster(t).join("a")
+		id := a.topic("t", 2, entry.Config{Name: "firn.object.lock.days", Value: "9"}, entry.Config{Name: "firn.object.lock.mode", Value: "compliance"})
+		c := dial(t, server(t, a))
+		c.produce("t", 1, "x")
+		remove := func() (int16, string) {
+			req := kmsg.NewPtrDeleteTopicsRequest()
+			req.Version, req.TimeoutMillis = 6, 5000
+			req.Topics = []kmsg.DeleteTopicsRequestTopic{{TopicID: id}}
+			r := ask[*kmsg.DeleteTopicsResponse](c, req).Topics[0]
+			if r.ErrorMessage == nil {
+				return r.ErrorCode, ""
+			}
+			return r.ErrorCode, *r.ErrorMessage
+		}
+		if code, why := remove(); code != 44 || !strings.Contains(why, "1 records under an object lock (compliance, 9 days)") {
+			t.Errorf("deleted: code %d, %q", code, why)
+		}
+		for configs, code := range map[string]int16{
+			"firn.object.lock.mode=compliance firn.object.lock.days=8": 44,
+			"firn.object.lock.mode=governance firn.object.lock.days=9": 44,
+			"retention.ms=1": 44,
+			"firn.object.lock.mode=compliance firn.object.lock.days=10": 0,
+		} {
+			r := ask[*kmsg.AlterConfigsResponse](c, replacement(kmsg.ConfigResourceTypeTopic, "t", strings.Fields(configs)...)).Resources[0]
+			if r.ErrorCode != code {
+				t.Errorf("%s: code %d, %v", configs, r.ErrorCode, r.ErrorMessage)
+			}
+		}
+		if _, err := a.Propose(t.Context(), &entry.DeleteRecords{Topic: id, Partition: 1, BeforeOffset: 1}); err != nil { // as retention does
+			t.Fatal(err)
+		}
+		if code, why := remove(); code != 0 {
+			t.Errorf("empty: code %d, %q", code, why)
 		}
 	})
 }

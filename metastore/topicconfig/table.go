@@ -42,6 +42,34 @@ func digits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
+// lockDaysMax is a century: past it a number of days is a slip.
+const lockDaysMax = 36500
+
+// standardClass is the storage class that every store has.
+const standardClass = "STANDARD"
+
+// storageClass is a name of a storage class. Stores have names of their own for them, MinIO's are those that its operator gave
+// to remote tiers, so what is not known is taken.
+var storageClass = &Format{
+	Words: "a storage class of 1 to 64 of A-Z, 0-9, _ and -, whose objects can be read at once",
+	ok: func(words []string) bool {
+		w := words[0]
+		return len(w) >= 1 && len(w) <= 64 && strings.Trim(w, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == ""
+	},
+}
+
+// asleep are storage classes whose objects have to be restored before they can be read. Keys are in lower case: see Refused.
+var asleep = map[string]string{
+	"glacier":      "its objects cannot be read before they are restored; GLACIER_IR can",
+	"deep_archive": "its objects cannot be read before they are restored; GLACIER_IR can",
+}
+
+// Asleep reports whether objects of the storage class have to be restored before they can be read.
+func Asleep(class string) bool { return asleep[strings.ToLower(class)] != "" }
+
+// infrequent are the classes that AWS moves nothing to before it is thirty days old.
+func infrequent(class string) bool { return class == "STANDARD_IA" || class == "ONEZONE_IA" }
+
 // removed are configs of Kafka 3 that Kafka 4 does not know either, and what became of them.
 var removed = map[string]string{
 	"message.format.version":              "went with Kafka 4.0: record batches are of version 2; leave it out",
@@ -95,12 +123,56 @@ var specs = []Spec{
 		Doc: "Delay in ms before a local file is removed.", Effect: NoEffect,
 	},
 	{
+		Name: "firn.bucket.lifecycle", Type: String, Default: "off", Values: []string{"off", "mirror", "authoritative"},
+		Synonyms: same("firn.bucket.lifecycle"),
+		Doc: "Who else may take old data away: off, nobody but firn; mirror, firn writes lifecycle rules into the bucket that " +
+			"follow what the topic promises; authoritative, the bucket's own rule for the topic's objects says how long " +
+			"records are kept, and retention.ms follows it. Refused with cleanup.policy=compact where authoritative.",
+		Effect: NotYet,
+	},
+	{
 		Name: "firn.durability", Type: String, Default: "bucket", Values: []string{"bucket", "wal"},
 		Synonyms: same("firn.durability"),
 		Refused:  map[string]string{"wal": "this firn acknowledges from the bucket only"},
 		Doc: "What an acknowledgement promises: bucket, the records are in the bucket; wal, they are synced in the " +
 			"write-ahead logs of firn.wal.replicas agents.",
 		Effect: DefaultOnly,
+	},
+	{
+		Name: "firn.object.lock.days", Type: Int, Default: "0", Max: lockDaysMax, Synonyms: same("firn.object.lock.days"),
+		Doc: "For how many days nobody may delete or replace the topic's objects, with firn.object.lock.mode. Records are " +
+			"kept at least that long, whatever retention.ms says.",
+		Effect: NotYet,
+	},
+	{
+		Name: "firn.object.lock.mode", Type: String, Default: "none", Values: []string{"none", "governance", "compliance"},
+		Synonyms: same("firn.object.lock.mode"),
+		Doc: "The bucket's lock on the topic's objects: governance, which credentials with a permission of their own can lift; " +
+			"compliance, which nobody can. The bucket must have been made with object lock. Locked topics get objects of " +
+			"their own from the first write; DeleteRecords and their deletion are refused. Refused with " +
+			"cleanup.policy=compact and with retention.bytes.",
+		Effect: NotYet,
+	},
+	{
+		Name: "firn.storage.class", Type: String, Default: standardClass, Format: storageClass, Refused: asleep,
+		Synonyms: same("firn.storage.class"),
+		Doc: "Storage class in which the topic's merged objects are put, by the store's name for it, such as STANDARD_IA. " +
+			"STANDARD leaves it to the store.",
+		Effect: NotYet,
+	},
+	{
+		Name: "firn.storage.transition.class", Type: String, Default: "STANDARD_IA", Format: storageClass, Refused: asleep,
+		Synonyms: same("firn.storage.transition.class"),
+		Doc: "Storage class, or tier, that the bucket's rule moves the topic's merged objects to after " +
+			"firn.storage.transition.days.",
+		Effect: NotYet,
+	},
+	{
+		Name: "firn.storage.transition.days", Type: Int, Default: "-1", Min: -1, Max: lockDaysMax,
+		Synonyms: same("firn.storage.transition.days"),
+		Doc: "Age in days at which a rule of the bucket moves the topic's merged objects to firn.storage.transition.class; -1: " +
+			"never. At least 30 for STANDARD_IA and ONEZONE_IA, and less than the retention. Needs firn.bucket.lifecycle=mirror.",
+		Effect: NotYet,
 	},
 	{
 		Name: "firn.wal.abandon.ms", Type: Long, Default: "-1", Min: -1, Max: maxLong, Synonyms: same("firn.wal.abandon.ms"),

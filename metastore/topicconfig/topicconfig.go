@@ -90,7 +90,7 @@ func (e Effect) String() string {
 	return "They do what they say."
 }
 
-// Format is a form of the words of a List.
+// Format is a form of the words of a List, or of a String, which is one word.
 type Format struct {
 	Words string // the form in words
 	ok    func(words []string) bool
@@ -108,7 +108,7 @@ type Spec struct {
 	Min, Max float64
 	// Values are the accepted words of a String or List; nil accepts anything.
 	Values []string
-	// Format, where not nil, is what the words of a List look like.
+	// Format, where not nil, is what a String or the words of a List look like.
 	Format *Format
 	// Effect is what setting it does.
 	Effect Effect
@@ -197,6 +197,9 @@ func (s *Spec) Check(value string) error {
 	case String:
 		if s.Values != nil && !slices.Contains(s.Values, value) {
 			return refuse("accepted are " + s.AcceptedValues())
+		}
+		if s.Format != nil && !s.Format.ok([]string{value}) {
+			return refuse("accepted is " + s.AcceptedValues())
 		}
 	case List:
 		words := SplitList(value)

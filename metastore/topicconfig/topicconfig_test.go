@@ -215,6 +215,16 @@ func TestValidate(t *testing.T) {
 		{"firn.durability", "wal", "from the bucket only"},
 		{"firn.durability", "memory", "bucket, wal"},
 		{"leader.replication.throttled.replicas", "*", ok},
+		{"firn.storage.class", "GLACIER_IR", ok},
+		{"firn.storage.class", "ARCHIVE-TIER_1", ok},
+		{"firn.storage.class", "GLACIER", "cannot be read before they are restored"},
+		{"firn.storage.transition.class", "DEEP_ARCHIVE", "cannot be read before they are restored"},
+		{"firn.storage.class", "standard ia", "1 to 64 of A-Z"},
+		{"firn.storage.class", "", "1 to 64 of A-Z"},
+		{"firn.storage.transition.days", "-2", "-1 to 36500"},
+		{"firn.object.lock.days", "40000", "0 to 36500"},
+		{"firn.object.lock.mode", "COMPLIANCE", "none, governance, compliance"},
+		{"firn.bucket.lifecycle", "on", "off, mirror, authoritative"},
 	} {
 		err := topicconfig.Validate(tc.name, tc.value)
 		switch {
@@ -274,7 +284,7 @@ func TestSettings(t *testing.T) {
 	want := topicconfig.Settings{
 		Delete: true, MaxMessageBytes: 1048588, MaxRecordBytes: 2147483639, TimestampBeforeMax: math.MaxInt64, TimestampAfterMax: 3600000,
 		RetentionMS: 604800000, RetentionBytes: -1, DeleteRetentionMS: 86400000, MaxCompactionLagMS: math.MaxInt64,
-		MinCleanableDirtyRatio: 0.5, WALReplicas: 2, WALAbandonMS: -1,
+		MinCleanableDirtyRatio: 0.5, WALReplicas: 2, WALAbandonMS: -1, TransitionDays: -1, TransitionClass: "STANDARD_IA",
 	}
 	if got != want {
 		t.Errorf("defaults: %+v", got)
@@ -293,5 +303,91 @@ func TestSettings(t *testing.T) {
 	if !errors.Is(err, topicconfig.ErrInvalid) || !strings.Contains(err.Error(), "min.compaction.lag.ms") ||
 		!strings.Contains(err.Error(), "firn.wal.abandon.ms") {
 		t.Errorf("contradictions: %v", err)
+	}
+}
+
+func TestContradictionsBetweenTopicAndBucket(t *testing.T) {
+	const ok = ""
+	day := "86400000"
+	for _, tc := range []struct {
+		why     string
+		configs map[string]string
+	}{
+		{ok, map[string]string{"firn.bucket.lifecycle": "mirror", "cleanup.policy": "compact"}},
+		{ok, map[string]string{"firn.bucket.lifecycle": "authoritative"}},
+		{"the last record of a key", map[string]string{"firn.bucket.lifecycle": "authoritative", "cleanup.policy": "compact,delete"}},
+		{"needs cleanup.policy=delete", map[string]string{"firn.bucket.lifecycle": "authoritative", "cleanup.policy": ""}},
+		{ok, map[string]string{"firn.object.lock.mode": "governance", "firn.object.lock.days": "30"}},
+		{ok, map[string]string{"firn.object.lock.mode": "compliance", "firn.object.lock.days": "30", "retention.ms": day}},
+		{"locks for no time", map[string]string{"firn.object.lock.mode": "compliance"}},
+		{"locks nothing", map[string]string{"firn.object.lock.days": "3"}},
+		{"on a compacted topic", map[string]string{"firn.object.lock.mode": "governance", "firn.object.lock.days": "1", "cleanup.policy": "compact"}},
+		{"set retention.bytes=-1", map[string]string{"firn.object.lock.mode": "governance", "firn.object.lock.days": "1", "retention.bytes": "5"}},
+		{ok, map[string]string{"firn.bucket.lifecycle": "mirror", "firn.storage.transition.days": "30", "retention.ms": "-1"}},
+		{"needs firn.bucket.lifecycle mirror", map[string]string{"firn.storage.transition.days": "30", "retention.ms": "-1"}},
+		{"before it is 30 days old", map[string]string{"firn.bucket.lifecycle": "mirror", "firn.storage.transition.days": "29", "retention.ms": "-1"}},
+		{ok, map[string]string{"firn.bucket.lifecycle": "mirror", "firn.storage.transition.days": "1", "firn.storage.transition.class": "GLACIER_IR"}},
+		{"not below the retention", map[string]string{"firn.bucket.lifecycle": "mirror", "firn.storage.transition.days": "30"}},
+		{ok, map[string]string{ // the lock makes it longer
+			"firn.bucket.lifecycle": "mirror", "firn.storage.transition.days": "30", "firn.object.lock.mode": "governance", "firn.object.lock.days": "31",
+		}},
+		{"put in already", map[string]string{
+			"firn.bucket.lifecycle": "mirror", "firn.storage.transition.days": "30", "retention.ms": "-1", "firn.storage.class": "STANDARD_IA",
+		}},
+		{"put in already", map[string]string{
+			"firn.bucket.lifecycle": "mirror", "firn.storage.transition.days": "30", "retention.ms": "-1", "firn.storage.transition.class": "STANDARD",
+		}},
+	} {
+		err := topicconfig.Parse(of(tc.configs), topicconfig.Unset).Check()
+		switch {
+		case tc.why == ok && err != nil:
+			t.Errorf("%v: %v", tc.configs, err)
+		case tc.why != ok && (!errors.Is(err, topicconfig.ErrInvalid) || !strings.Contains(err.Error(), tc.why)):
+			t.Errorf("%v: %v, want %q", tc.configs, err, tc.why)
+		}
+	}
+}
+
+func TestEffectiveRetentionIsTheLongerOfRetentionAndLock(t *testing.T) {
+	parse := func(pairs ...string) topicconfig.Settings {
+		m := make(map[string]string)
+		for i := 0; i < len(pairs); i += 2 {
+			m[pairs[i]] = pairs[i+1]
+		}
+		return topicconfig.Parse(of(m), topicconfig.Unset)
+	}
+	for _, tc := range []struct {
+		s     topicconfig.Settings
+		ms    int64
+		bytes int64
+	}{
+		{parse(), 604800000, -1},
+		{parse("retention.ms", "-1", "retention.bytes", "7"), -1, 7},
+		{parse("cleanup.policy", "compact", "retention.bytes", "7"), -1, -1},
+		{parse("retention.ms", "5", "firn.object.lock.mode", "governance", "firn.object.lock.days", "2"), 2 * topicconfig.MSPerDay, -1},
+		{parse("retention.bytes", "5", "firn.object.lock.mode", "governance", "firn.object.lock.days", "2"), 604800000, -1}, // as a cluster-wide change may leave it
+		{parse("retention.ms", "-1", "firn.object.lock.mode", "governance", "firn.object.lock.days", "2"), -1, -1},
+	} {
+		if ms, bytes := tc.s.EffectiveRetentionMS(), tc.s.EffectiveRetentionBytes(); ms != tc.ms || bytes != tc.bytes {
+			t.Errorf("%+v: %d ms, %d bytes, want %d, %d", tc.s, ms, bytes, tc.ms, tc.bytes)
+		}
+	}
+}
+
+func TestAComplianceLockOnlyGrows(t *testing.T) {
+	lock := func(mode topicconfig.LockMode, days int32) topicconfig.Settings {
+		return topicconfig.Settings{LockMode: mode, LockDays: days}
+	}
+	have := lock(topicconfig.LockCompliance, 10)
+	for after, why := range map[topicconfig.Settings]string{
+		lock(topicconfig.LockCompliance, 10): "", lock(topicconfig.LockCompliance, 11): "", lock(topicconfig.LockCompliance, 9): "only grows",
+		lock(topicconfig.LockGovernance, 10): "cannot become governance", lock(topicconfig.LockNone, 0): "cannot become none",
+	} {
+		if got := have.Loosens(after); (got == "") != (why == "") || !strings.Contains(got, why) {
+			t.Errorf("to %v for %d: %q, want %q", after.LockMode, after.LockDays, got, why)
+		}
+	}
+	if got := lock(topicconfig.LockGovernance, 10).Loosens(lock(topicconfig.LockNone, 0)); got != "" {
+		t.Error(got)
 	}
 }

@@ -415,6 +415,17 @@ func (c *Cache) probe() {
 	}
 }
 
+// Background waits until bytes may be worked on in the background, as replays wait: at once where nobody is served, and else at the
+// pace that leaves the machine to producers and tail readers (see pace). The error is ctx's.
+func (c *Cache) Background(ctx context.Context, bytes int) error {
+	c.probe()
+	if !c.pace.wait(ctx, background, nil) {
+		return context.Cause(ctx)
+	}
+	c.pace.charge(background, int64(bytes))
+	return nil
+}
+
 // startLocked starts a load; nil where the cache is closed.
 func (c *Cache) startLocked(key itemKey, read reading) *load {
 	if c.closed {

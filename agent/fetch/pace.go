@@ -31,12 +31,13 @@ type pace struct {
 	late    float64 // share of the probe's sleeps that ended late, the last ones counting most
 }
 
-// work is what replays do.
+// work is what is slowed down: what replays do, and what goes on in the background (Cache.Background).
 type work uint8
 
 const (
 	getting work = iota
 	serves
+	background
 	works
 )
 

@@ -166,3 +166,40 @@ func TestAReplayIsNoTailReader(t *testing.T) {
 		t.Errorf("at %d of 31 nobody is taken for a tail reader", at)
 	}
 }
+
+// Work in the background has the machine while nobody else needs it, and the floor beside a producer on a busy one.
+func TestPaceOfTheBackground(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, bucket := newIndex(t), newStore()
+		_, cache := open(t, fetch.Config{ColdBytes: 1 << 20}, x, bucket)
+		ctx, end := context.WithCancel(t.Context())
+		work := func(mib int) time.Duration {
+			start := time.Now()
+			for range mib {
+				if err := cache.Background(ctx, 1<<20); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return time.Since(start)
+		}
+		if took := work(1000); took != 0 {
+			t.Errorf("%v for 1000 MiB alone", took)
+		}
+		var strain sync.WaitGroup
+		strain.Go(func() { cache.Strain(ctx) })
+		synctest.Wait()
+		work(60) // the rate falls from where it starts
+		if took := work(20); took < 19*time.Second || took > 21*time.Second {
+			t.Errorf("%v for 20 MiB beside a producer at a floor of 1 MiB/s", took)
+		}
+		end()
+		strain.Wait()
+		for cache.Watched() {
+			time.Sleep(time.Second)
+		}
+		ctx = t.Context()
+		if took := work(1000); took != 0 {
+			t.Errorf("%v for 1000 MiB once the producer had gone", took)
+		}
+	})
+}

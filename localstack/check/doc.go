@@ -25,7 +25,16 @@
 //	offset_regressions     a reader is shown an offset below its position
 //	watermark_regressions  a watermark below one known before the question was asked
 //	refused_fetches        a fetch inside the known range answered with an error that no retry mends
+//	compacted_away         an offset of a compacted topic not shown, though no later record has its key and it is no old tombstone
+//	expired_early          a log start past a record that is younger than the policy's retention
 //	unseen                 offsets below the final high watermark that no reader was shown
+//
+// # What a policy lets go
+//
+// Config.Policy says what a topic may lose. In a compacted one a reader may skip offsets, if by then a later record of the same
+// key had been sent, or if it is a tombstone old enough; tombstones have no value and say who they are in a header. Where the
+// log start moves, a reader that is told so goes on from there (Reader.Expire), and every record below must have been old
+// enough. Without a policy nothing may be missing.
 //
 // # Planted bugs
 //
@@ -50,7 +59,7 @@
 //
 // # Memory
 //
-// 32 bytes for each record sent and 16 for each offset read, in chunks, both bounded by Config.RecordsMax: ten
+// 32 bytes for each record sent (56 under a policy) and 16 for each offset read, in chunks, both bounded by Config.RecordsMax: ten
 // million records take about half a gigabyte.
 //
 // # Record value

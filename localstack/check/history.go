@@ -11,6 +11,7 @@ type Config struct {
 	Run        uint64 // identifies the run in every value
 	Partitions int    // number of partitions over all topics; partitions are named 0..Partitions-1
 	RecordsMax int    // most records that may be sent; bounds memory
+	Policy     Policy // what may go; the zero value: nothing
 }
 
 // Validate reports the first setting out of range.
@@ -20,6 +21,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("partitions %d: want 1 to %d", c.Partitions, 1<<20)
 	case c.RecordsMax < 1 || c.RecordsMax > math.MaxUint32-1:
 		return fmt.Errorf("records max %d: want 1 to %d", c.RecordsMax, math.MaxUint32-1)
+	case c.Policy.RetentionMS < 0 || c.Policy.DeleteRetentionMS < 0 || c.Policy.SlackMS < 0:
+		return fmt.Errorf("policy %+v: no time may be negative", c.Policy)
 	}
 	return nil
 }
@@ -66,6 +69,11 @@ type partitionLog struct {
 	floor int64
 	// fetched holds, by broker, the highest high watermark of a finished fetch. Invariant: each only rises.
 	fetched map[int32]int64
+	// start is the highest log start that a reader went on from. skipped holds, by offset, when a reader was first shown what
+	// lies behind an offset instead of it. Both stay empty where no policy lets anything go.
+	start   int64
+	starts  []startTold
+	skipped map[int64]int64
 }
 
 // History collects a run. All methods may be called concurrently; Finish is called last, and once.
@@ -75,6 +83,7 @@ type History struct {
 	mu         sync.Mutex // guards everything below; held for arithmetic only
 	assigned   uint32
 	sent       []*[chunkLen]sentRecord
+	kept       []*[chunkLen]keptRecord // beside sent, where there is a policy
 	parts      []partitionLog
 	chunksLeft int // slot chunks that may still be allocated
 	ops        Ops
@@ -112,6 +121,9 @@ func (h *History) Assign() (number uint32, ok bool) {
 	h.assigned++
 	if int(number/chunkLen) == len(h.sent) {
 		h.sent = append(h.sent, new([chunkLen]sentRecord))
+		if h.cfg.Policy.any() {
+			h.kept = append(h.kept, new([chunkLen]keptRecord))
+		}
 	}
 	return number, true
 }
@@ -252,12 +264,15 @@ func (h *History) findLocked(k Kind, partition int, offset int64, format string,
 func (h *History) Finish(ends []int64) Summary {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	gone := h.gonesLocked()
 	for i := range h.parts {
 		h.judgeOrderLocked(i)
-		h.judgeUnseenLocked(i, ends[i])
+		h.judgeSkippedLocked(i, &gone[i])
+		h.judgeStartsLocked(i)
+		h.judgeUnseenLocked(i, ends[i], &gone[i])
 	}
 	for n := range h.assigned {
-		h.judgeRecordLocked(n, ends)
+		h.judgeRecordLocked(n, ends, gone)
 	}
 	s := Summary{Ops: h.ops, Read: h.read, Offsets: h.offsets, Reread: h.reread, Counts: countsOf(&h.counts)}
 	for _, f := range h.findings {
@@ -293,21 +308,21 @@ func (h *History) judgeOrderLocked(partition int) {
 	}
 }
 
-func (h *History) judgeUnseenLocked(partition int, end int64) {
+func (h *History) judgeUnseenLocked(partition int, end int64, gone *gone) {
 	p := &h.parts[partition]
 	// Beyond what was read the answer is known without walking: a made-up end must not cost time.
 	for offset := range min(end, p.end) {
-		if s := p.slot(offset); s == nil || !s.known {
+		if s := p.slot(offset); (s == nil || !s.known) && !gone.allows(p, offset) {
 			h.findLocked(Unseen, partition, offset, "never read, below high watermark %d", end)
 		}
 	}
-	if missing := end - p.end; missing > 0 {
+	if missing := end - max(p.end, p.start); missing > 0 && !gone.allowsTail(p, end) {
 		h.findLocked(Unseen, partition, p.end, "the last %d offsets below high watermark %d were never read", missing, end)
 		h.counts[Unseen] += int(min(missing, math.MaxInt32)) - 1
 	}
 }
 
-func (h *History) judgeRecordLocked(number uint32, ends []int64) {
+func (h *History) judgeRecordLocked(number uint32, ends []int64, gone []gone) {
 	r := h.recordLocked(number)
 	partition := int(r.partition)
 	if extra := int(r.copies) - int(r.attempts); r.outcome != unsent && extra > 0 {
@@ -322,6 +337,7 @@ func (h *History) judgeRecordLocked(number uint32, ends []int64) {
 		read := s != nil && s.known
 		held := read && s.number == number
 		switch {
+		case !read && len(gone) > 0 && gone[partition].allows(&h.parts[partition], r.ackOffset):
 		case r.copies == 0:
 			h.findLocked(Lost, partition, r.ackOffset, "record %d of producer %d acknowledged, never read", number, r.producer)
 		case !read && r.attempts > 1 && r.ackOffset >= ends[partition]:

@@ -6,6 +6,8 @@ import "fmt"
 type Reader struct {
 	history *History
 	next    []int64 // by partition, the offset to read next. Invariant: only rises.
+	// NowMS is the time of what is read next, for whom a policy lets records go; set by whoever reads.
+	NowMS int64
 }
 
 // Reader returns a reader at offset 0 of every partition.
@@ -39,7 +41,7 @@ func (r *Reader) Read(broker int32, partition int, records []Record) {
 	h := r.history
 	views := make([]view, len(records))
 	for i, rec := range records {
-		v, err := ParseValue(rec.Value)
+		v, err := ParseValue(identity(&rec))
 		if err == nil && v.Run != h.cfg.Run {
 			err = fmt.Errorf("%w: of run %x, this is run %x", ErrValue, v.Run, h.cfg.Run)
 		}
@@ -50,6 +52,8 @@ func (r *Reader) Read(broker int32, partition int, records []Record) {
 	for _, v := range views {
 		next := r.next[partition]
 		switch {
+		case v.offset > next && h.cfg.Policy.Compact:
+			h.parts[partition].skip(next, v.offset, r.NowMS, h.cfg.RecordsMax)
 		case v.offset > next:
 			h.findLocked(Gap, partition, v.offset, "broker %d skipped from offset %d", broker, next)
 		case v.offset < next:

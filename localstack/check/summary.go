@@ -21,6 +21,8 @@ const (
 	OffsetRegression
 	WatermarkRegression
 	Refused
+	CompactedAway
+	ExpiredEarly
 	Unseen
 	kinds
 )
@@ -37,6 +39,8 @@ var kindNames = [kinds]string{
 	OffsetRegression:    "offset_regressions",
 	WatermarkRegression: "watermark_regressions",
 	Refused:             "refused_fetches",
+	CompactedAway:       "compacted_away",
+	ExpiredEarly:        "expired_early",
 	Unseen:              "unseen",
 }
 
@@ -87,6 +91,8 @@ type Counts struct {
 	OffsetRegressions    int `json:"offset_regressions"`
 	WatermarkRegressions int `json:"watermark_regressions"`
 	RefusedFetches       int `json:"refused_fetches"`
+	CompactedAway        int `json:"compacted_away"`
+	ExpiredEarly         int `json:"expired_early"`
 	Unseen               int `json:"unseen"`
 }
 
@@ -107,7 +113,7 @@ func countsOf(n *[kinds]int) Counts {
 		Lost: n[Lost], Duplicates: n[Duplicate], Reorderings: n[Reordered], Invented: n[Invented],
 		InconsistentOffsets: n[Changed], WrongAcks: n[WrongAck], FailedReads: n[FailedRead], Gaps: n[Gap],
 		OffsetRegressions: n[OffsetRegression], WatermarkRegressions: n[WatermarkRegression],
-		RefusedFetches: n[Refused], Unseen: n[Unseen],
+		RefusedFetches: n[Refused], CompactedAway: n[CompactedAway], ExpiredEarly: n[ExpiredEarly], Unseen: n[Unseen],
 	}
 }
 
@@ -115,7 +121,7 @@ func countsOf(n *[kinds]int) Counts {
 func (c Counts) Of(k Kind) int {
 	return [kinds]int{
 		c.Lost, c.Duplicates, c.Reorderings, c.Invented, c.InconsistentOffsets, c.WrongAcks, c.FailedReads, c.Gaps,
-		c.OffsetRegressions, c.WatermarkRegressions, c.RefusedFetches, c.Unseen,
+		c.OffsetRegressions, c.WatermarkRegressions, c.RefusedFetches, c.CompactedAway, c.ExpiredEarly, c.Unseen,
 	}[k]
 }
 

@@ -1,16 +1,10 @@
 package batch
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
 	"math"
-
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/s2"
-	"github.com/klauspost/compress/zstd"
-	"github.com/pierrec/lz4/v4"
 )
 
 // Producer is the idempotent identity and position of a batch.
@@ -46,6 +40,7 @@ type Builder struct {
 	count         int32
 	baseTimestamp int64
 	maxTimestamp  int64
+	encoders      encoders
 }
 
 // NewBuilder returns an empty Builder.
@@ -55,7 +50,7 @@ func NewBuilder(opts BuildOptions) *Builder {
 
 // Reset drops what was added and takes new options.
 func (b *Builder) Reset(opts BuildOptions) {
-	*b = Builder{opts: opts, records: b.records[:0], body: b.body}
+	*b = Builder{opts: opts, records: b.records[:0], body: b.body, encoders: b.encoders}
 }
 
 // Len returns the number of records added.
@@ -99,7 +94,7 @@ func (b *Builder) Build(dst []byte) ([]byte, error) {
 	}
 	start := len(dst)
 	dst = append(dst, make([]byte, HeaderSize)...)
-	dst, err := compress(dst, b.opts, b.records)
+	dst, err := b.encoders.compress(dst, b.opts.Codec, b.opts.Xerial, b.records)
 	if err != nil {
 		return nil, fmt.Errorf("build: %w", err)
 	}
@@ -145,53 +140,4 @@ func (h Header) put(b []byte) {
 	binary.BigEndian.PutUint16(b[posProducerEpoch:], uint16(h.ProducerEpoch))
 	binary.BigEndian.PutUint32(b[posBaseSequence:], uint32(h.BaseSequence))
 	binary.BigEndian.PutUint32(b[posRecordCount:], uint32(h.RecordCount))
-}
-
-// compress appends records to dst under the codec.
-func compress(dst []byte, opts BuildOptions, records []byte) ([]byte, error) {
-	switch opts.Codec {
-	case CodecNone:
-		return append(dst, records...), nil
-	case CodecGzip:
-		out := bytes.NewBuffer(dst)
-		w := gzip.NewWriter(out)
-		if _, err := w.Write(records); err != nil {
-			return nil, err
-		}
-		err := w.Close()
-		return out.Bytes(), err
-	case CodecSnappy:
-		if !opts.Xerial {
-			return append(dst, s2.EncodeSnappy(nil, records)...), nil
-		}
-		const blockSize = 32 << 10
-		dst = append(dst, xerialHeader...)
-		for len(records) > 0 {
-			n := min(blockSize, len(records))
-			block := s2.EncodeSnappy(nil, records[:n])
-			dst = binary.BigEndian.AppendUint32(dst, uint32(len(block)))
-			dst = append(dst, block...)
-			records = records[n:]
-		}
-		return dst, nil
-	case CodecLZ4:
-		out := bytes.NewBuffer(dst)
-		w := lz4.NewWriter(out)
-		if err := w.Apply(lz4.BlockSizeOption(lz4.Block64Kb)); err != nil {
-			return nil, err
-		}
-		if _, err := w.Write(records); err != nil {
-			return nil, err
-		}
-		err := w.Close()
-		return out.Bytes(), err
-	case CodecZstd:
-		w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(zstdWindowMax))
-		if err != nil {
-			return nil, err
-		}
-		defer w.Close()
-		return w.EncodeAll(records, dst), nil
-	}
-	return nil, fmt.Errorf("%s: %w", opts.Codec, ErrUnsupportedCodec)
 }

@@ -237,10 +237,15 @@ type snappyReader struct {
 
 const xerialHeader = "\x82SNAPPY\x00\x00\x00\x00\x01\x00\x00\x00\x01"
 
+func isXerial(in []byte) bool {
+	const magicSize = 8
+	return len(in) >= magicSize && string(in[:magicSize]) == xerialHeader[:magicSize]
+}
+
 func (r *snappyReader) reset(in []byte, limit int64) error {
-	const magicSize, compatible = 8, 12
+	const compatible = 12
 	r.in, r.out, r.limit = in, nil, limit
-	r.framed = len(in) >= magicSize && string(in[:magicSize]) == xerialHeader[:magicSize]
+	r.framed = isXerial(in)
 	if !r.framed {
 		return nil
 	}

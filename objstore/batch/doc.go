@@ -1,7 +1,7 @@
 // Package batch reads, checks, stamps and builds Kafka record batches, format version 2 (KIP-98), in place on byte slices.
 //
 // Callers are agent/ingest (Validator.Validate on every produced batch), agent/fetch (Split, StampBase,
-// StampLogAppendTime on the way out), compaction and list-offsets (Validator.Walk), and tools and tests (Builder). The
+// StampLogAppendTime on the way out), compaction and list-offsets (Validator.Walk), key compaction (Filter), and tools and tests (Builder). The
 // package knows nothing of requests, topics or buckets.
 //
 // A batch is stored as the producer sent it. Its base offset and leader epoch lie outside the batch's CRC and are filled
@@ -18,7 +18,7 @@
 //	      12    4 leader epoch           of the partition, -1 from producers
 //	      16    1 magic                  2
 //	      17    4 CRC32C                 of everything from position 21 to the end
-//	      21    2 attributes             bits 0-2 codec, 3 LogAppendTime, 4 transactional, 5 control, 6 delete horizon
+//	      21    2 attributes             bits 0-2 codec, 3 LogAppendTime, 4 transactional, 5 control, 6 delete horizon: the base timestamp is one
 //	      23    4 last offset delta      last offset of the batch less its base offset
 //	      27    8 base timestamp         ms since the epoch; records hold deltas to it
 //	      35    8 max timestamp          ms; of the records, or the append time where bit 3 is set

@@ -102,6 +102,12 @@ func (h Header) Control() bool { return h.Attributes&attrControl != 0 }
 // LogAppendTime reports whether MaxTimestamp is the append time and stands for the timestamp of every record.
 func (h Header) LogAppendTime() bool { return h.Attributes&attrLogAppendTime != 0 }
 
+// DeleteHorizon returns the log time (ms) from which on the batch's tombstones may go, false where no cleaner has set it. It
+// stands in the base timestamp's place, and the records' deltas count from it.
+func (h Header) DeleteHorizon() (int64, bool) {
+	return h.BaseTimestamp, h.Attributes&attrDeleteHorizon != 0
+}
+
 // Idempotent reports whether the batch names a producer id.
 func (h Header) Idempotent() bool { return h.ProducerID >= 0 }
 

@@ -14,6 +14,8 @@ type Record struct {
 	Key         []byte // nil: null
 	Value       []byte // nil: null
 	Headers     Headers
+
+	tail []byte // encoded, from the key on
 }
 
 // Headers are a record's headers, still encoded and known to be well formed.
@@ -73,6 +75,7 @@ func (r *Record) parse(body []byte, baseTimestamp int64) (why string) {
 	if r.Timestamp = baseTimestamp + delta; (r.Timestamp > baseTimestamp) != (delta > 0) {
 		return whyTimestamp
 	}
+	r.tail = body[at:]
 	if r.Key, at = field(body, at); at < 0 {
 		return whyField
 	}

@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// Decoder decodes entries into arenas that it reuses: once these have grown, an Append or Relocate of any size costs no
+// Decoder decodes entries into arenas that it reuses: once these have grown, an Append, Relocate or Rewrite of any size costs no
 // allocation. The zero value is ready. It is not safe for concurrent use.
 type Decoder struct {
 	entry     Entry
@@ -23,6 +23,10 @@ type Decoder struct {
 	offsets   []GroupOffset
 	members   []GroupMember
 	records   []byte
+	rewrites  []Rewrite
+	objects   []RewrittenObject
+	parts     []RewrittenPart
+	rewritten []RewrittenRow
 }
 
 // Parse decodes b into an entry of its own.
@@ -41,6 +45,7 @@ func (d *Decoder) Decode(b []byte) (*Entry, error) {
 	d.appends, d.relocates, d.blocks = d.appends[:0], d.relocates[:0], d.blocks[:0]
 	d.runs, d.rows, d.unsigned, d.signed = d.runs[:0], d.rows[:0], d.unsigned[:0], d.signed[:0]
 	d.commits, d.offsets, d.members, d.records = d.commits[:0], d.offsets[:0], d.members[:0], d.records[:0]
+	d.rewrites, d.objects, d.parts, d.rewritten = d.rewrites[:0], d.objects[:0], d.parts[:0], d.rewritten[:0]
 
 	e := &d.entry
 	f := fields{b: b, message: "Entry", repeated: 1 << 8}
@@ -143,6 +148,8 @@ func (d *Decoder) op(b []byte, level uint32) (Op, error) {
 		return decodeDeleteOffsets(body)
 	case kindDeleteGroup:
 		return decodeDeleteGroup(body)
+	case kindRewrite:
+		return d.rewrite(body)
 	default:
 		return nil, fmt.Errorf("%w: kind %d in an entry of feature level %d", ErrUnknownOp, kind, level)
 	}
@@ -333,6 +340,8 @@ func decodeRow(b []byte) (Row, error) {
 			r.Position = f.uint(uint64(MaxPosition))
 		case 9:
 			r.Size = f.uint(uint64(MaxPosition))
+		case 10:
+			r.Cleaned = f.flag(1) == 1
 		default:
 			f.unknown()
 		}
@@ -521,9 +530,12 @@ func (f *fields) string() string {
 	return string(b)
 }
 
-func (f *fields) object() ObjectID {
+func (f *fields) object() ObjectID { return f.objectOf(UUID{}) }
+
+// objectOf reads an id whose topic goes without saying where it is this one.
+func (f *fields) objectOf(topic UUID) ObjectID {
 	g := fields{b: f.bytes(), message: "ObjectID"}
-	var o ObjectID
+	o := ObjectID{Topic: topic}
 	for g.next() {
 		switch g.num {
 		case 1:
@@ -532,6 +544,9 @@ func (f *fields) object() ObjectID {
 			o.Seq = g.uint(maxSeq)
 		case 3:
 			o.CollectionEpoch = g.uint(math.MaxUint64)
+		case 4:
+			o.Topic = g.id()
+			g.require(o.Topic != topic, "topic that goes without saying")
 		default:
 			g.unknown()
 		}

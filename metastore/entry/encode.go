@@ -15,10 +15,7 @@ func (e *Entry) AppendTo(b []byte) []byte {
 	b = appendUint(b, 4, e.Seq)
 	b = appendUint(b, 5, uint64(e.ClockMs))
 	b = appendUint(b, 6, e.SeenN)
-	if e.SeenHash != 0 {
-		b = protowire.AppendTag(b, 7, protowire.Fixed64Type)
-		b = protowire.AppendFixed64(b, e.SeenHash)
-	}
+	b = appendFixed64(b, 7, e.SeenHash)
 	for _, op := range e.Ops {
 		b = appendOp(b, op)
 	}
@@ -127,6 +124,8 @@ func appendBody(b []byte, op Op) []byte {
 		b = appendUint(b, 3, uint64(op.BeforeOffset))
 	case *NewLogEpoch:
 		b = appendUint(b, 1, op.Epoch)
+	case *Rewrite:
+		b = appendRewrite(b, op)
 	default:
 		b = appendGroupOp(b, op)
 	}
@@ -176,7 +175,8 @@ func appendRows(b []byte, num protowire.Number, rows []Row) []byte {
 			b = appendUint(b, 6, uint64(r.MaxTimestamp))
 			b = appendBool(b, 7, r.LogAppendTime)
 			b = appendUint(b, 8, r.Position)
-			return appendUint(b, 9, r.Size)
+			b = appendUint(b, 9, r.Size)
+			return appendBool(b, 10, r.Cleaned)
 		})
 	}
 	return b
@@ -201,10 +201,19 @@ func appendReplicas(b []byte, num protowire.Number, assignment []Replicas) []byt
 }
 
 func appendObject(b []byte, num protowire.Number, o ObjectID) []byte {
+	return appendObjectOf(b, num, o, UUID{})
+}
+
+// appendObjectOf leaves the topic out where it is the one that goes without saying.
+func appendObjectOf(b []byte, num protowire.Number, o ObjectID, topic UUID) []byte {
 	return appendMessage(b, num, func(b []byte) []byte {
 		b = appendID(b, 1, o.Incarnation)
 		b = appendUint(b, 2, o.Seq)
-		return appendUint(b, 3, o.CollectionEpoch)
+		b = appendUint(b, 3, o.CollectionEpoch)
+		if o.Topic != topic {
+			b = appendID(b, 4, o.Topic)
+		}
+		return b
 	})
 }
 
@@ -244,6 +253,13 @@ func appendUint(b []byte, num protowire.Number, v uint64) []byte {
 
 func appendSint(b []byte, num protowire.Number, v int64) []byte {
 	return appendUint(b, num, protowire.EncodeZigZag(v))
+}
+
+func appendFixed64(b []byte, num protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return b
+	}
+	return protowire.AppendFixed64(protowire.AppendTag(b, num, protowire.Fixed64Type), v)
 }
 
 func appendBool(b []byte, num protowire.Number, v bool) []byte {

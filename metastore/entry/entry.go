@@ -85,6 +85,7 @@ const (
 	kindCommitOffsets
 	kindDeleteOffsets
 	kindDeleteGroup
+	kindRewrite
 )
 
 func (*Join) op() opKind                { return kindJoin }
@@ -225,6 +226,7 @@ type Row struct {
 	LogAppendTime bool   // the timestamp is the log's and replaces the producer's on fetch
 	Position      uint64 // raw byte range in the block
 	Size          uint64 // positive
+	Cleaned       bool   // key compaction has been over it
 }
 
 // ReserveProducerIDs takes Count ids for the proposer to hand out.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -92,7 +93,37 @@ func samples() map[string]entry.Op {
 			Offsets: []entry.GroupPartition{{Topic: id(3), Partition: 1}, {Topic: id(3)}, {Topic: id(4), Partition: 1}, {Topic: id(3), Partition: 9}},
 		},
 		"delete_group": &entry.DeleteGroup{Slot: 7, Epoch: 900, Group: "billing"},
+		"relocate_merged": &entry.Relocate{
+			Topic: id(3), Partition: 7, StartOffset: 100, EndOffset: 200,
+			Expected: []entry.Row{{Object: mergedObject(7, 3), ObjectSize: 1 << 20, BaseOffset: 100, EndOffset: 200, Size: 9, Cleaned: true}},
+		},
+		"rewrite": &entry.Rewrite{
+			Topic:   id(3),
+			Objects: []entry.RewrittenObject{{ID: mergedObject(7, 3), Size: 64 << 20}, {ID: mergedObject(8, 3), Size: 5}},
+			Parts: []entry.RewrittenPart{
+				{Partition: 0, Start: 0, End: 1, Rows: 1, Replacement: []entry.RewrittenRow{{End: 1, MaxTimestamp: 1_700_000_000_000, Size: 70}}},
+				{
+					Partition: 7, Start: 1 << 40, End: 1<<40 + 500, Rows: 64, Digest: 0xfedcba9876543210, Cleaned: true,
+					Replacement: []entry.RewrittenRow{
+						{Object: 1, Block: 3, Base: 1<<40 + 2, End: 1<<40 + 90, MaxTimestamp: math.MinInt64, Size: 1 << 30},
+						{Block: 4, Base: 1<<40 + 90, End: 1<<40 + 500, MaxTimestamp: math.MaxInt64, Size: 1},
+					},
+				},
+				{Partition: 7, Start: 1<<40 + 500, End: math.MaxInt64, Rows: math.MaxInt32, Digest: 1, Cleaned: true},
+				{Partition: math.MaxInt32, End: math.MaxInt64, Rows: 2, Replacement: []entry.RewrittenRow{{Object: 1, Base: math.MaxInt64 - 1, End: math.MaxInt64, MaxTimestamp: -1, Size: 2}}},
+			},
+		},
+		"rewrite_foreign": &entry.Rewrite{ // refused when applied, but said
+			Topic: id(3), Objects: []entry.RewrittenObject{{ID: mergedObject(7, 4), Size: 1}, {ID: object(5), Size: 1}},
+			Parts: []entry.RewrittenPart{{End: 1, Rows: 1, Cleaned: true}},
+		},
 	}
+}
+
+func mergedObject(b, topic byte) entry.ObjectID {
+	o := object(b)
+	o.Topic = id(topic)
+	return o
 }
 
 func envelope(ops ...entry.Op) *entry.Entry {
@@ -130,7 +161,7 @@ func TestRoundTrip(t *testing.T) {
 func TestDecoderKeepsOps(t *testing.T) {
 	e := envelope()
 	for range 50 {
-		for _, name := range []string{"append", "relocate_range", "relocate_bind", "tick", "commit_offsets", "update_group"} {
+		for _, name := range []string{"append", "relocate_range", "relocate_bind", "tick", "commit_offsets", "update_group", "rewrite"} {
 			e.Ops = append(e.Ops, samples()[name])
 		}
 	}
@@ -242,6 +273,49 @@ func TestObjectKey(t *testing.T) {
 	}
 }
 
+func TestMergedObjectKey(t *testing.T) {
+	o := entry.ObjectID{Incarnation: id(0xa0), Seq: 0x1f, CollectionEpoch: 0xbeef, Topic: id(0x30)}
+	const want = "topics/303132333435363738393a3b3c3d3e3f/000000000000beef/a0a1a2a3a4a5a6a7a8a9aaabacadaeaf-000000000000001f"
+	if o.Key() != want || !o.Merged() {
+		t.Errorf("key %s, want %s", o.Key(), want)
+	}
+	got, err := entry.ParseObjectKey(want)
+	if err != nil || got != o {
+		t.Errorf("parsed %+v, %v", got, err)
+	}
+	for _, bad := range []string{
+		"topics/", strings.ToUpper(want), "topics/" + want, want + "0", strings.Replace(want, "topics", "data", 1),
+		strings.Replace(want, "3031", "303", 1), strings.Replace(want, "3031", "303x", 1), strings.Replace(want, "3a", "3A", 1),
+		strings.Replace(want, "303132333435363738393a3b3c3d3e3f", strings.Repeat("0", 32), 1),
+	} {
+		if o, err := entry.ParseObjectKey(bad); err == nil {
+			t.Errorf("%q parsed as %+v", bad, o)
+		}
+	}
+	level0 := o
+	level0.Topic = entry.UUID{}
+	if level0.Compare(o) >= 0 || o.Compare(level0) <= 0 || o.Compare(o) != 0 {
+		t.Error("an id is not ordered by its topic")
+	}
+}
+
+func TestObjectIDOfAFooter(t *testing.T) {
+	for _, o := range []entry.ObjectID{object(5), mergedObject(5, 3)} {
+		b := entry.AppendObjectID(nil, o)
+		if want := map[bool]int{false: 32, true: 48}[o.Merged()]; len(b) != want {
+			t.Errorf("%v takes %d bytes, want %d", o, len(b), want)
+		}
+		if got, err := entry.ParseObjectID(b); err != nil || got != o {
+			t.Errorf("parsed %+v, %v", got, err)
+		}
+		for _, bad := range [][]byte{nil, b[:len(b)-1], append(slices.Clone(b), 0), append(entry.AppendObjectID(nil, object(5)), make([]byte, 16)...)} {
+			if o, err := entry.ParseObjectID(bad); !errors.Is(err, entry.ErrCorrupt) {
+				t.Errorf("%x parsed as %+v, %v", bad, o, err)
+			}
+		}
+	}
+}
+
 func TestRefused(t *testing.T) {
 	field := func(num protowire.Number, v uint64) []byte {
 		return protowire.AppendVarint(protowire.AppendTag(nil, num, protowire.VarintType), v)
@@ -274,6 +348,7 @@ func TestRefused(t *testing.T) {
 		return op(9, append([][]byte{message(3, uuid[:])}, parts...)...)
 	}
 	group := message(3, []byte("g"))
+	topicOf := func(id [16]byte) []byte { return message(4, id[:]) }
 
 	for name, c := range map[string]struct {
 		b    []byte
@@ -347,8 +422,22 @@ func TestRefused(t *testing.T) {
 		"expiry below none":       {op(18, group, message(5, topic, field(6, protowire.EncodeZigZag(-2)))), entry.ErrCorrupt},
 		"many offsets":            {op(18, group, message(5, topic), bytes.Repeat(message(5), entry.MaxOffsets)), entry.ErrCorrupt},
 		"many deletes":            {op(19, group, message(4, topic), bytes.Repeat(message(4), entry.MaxOffsets)), entry.ErrCorrupt},
-		"delete of no topic":      {op(19, group, message(4, field(2, 1))), entry.ErrCorrupt},
-		"new field of a delete":   {op(20, group, field(4, 1)), entry.ErrNewerFormat},
+		"object of topic zero":    {op(8, message(1, message(1, uuid[:]), field(2, 1), message(4, make([]byte, 16))), field(2, 1)), entry.ErrCorrupt},
+		"object with a new field": {op(8, message(1, message(1, uuid[:]), field(2, 1), field(5, 1))), entry.ErrNewerFormat},
+		"object of the op's topic": {
+			op(21, topic, message(2, message(1, message(1, uuid[:]), field(2, 1), topicOf(uuid)), field(2, 1))), entry.ErrCorrupt,
+		},
+		"rewrite with a new field":  {op(21, topic, field(4, 1)), entry.ErrNewerFormat},
+		"part with a new field":     {op(21, topic, message(3, field(8, 1))), entry.ErrNewerFormat},
+		"part with a new flag":      {op(21, topic, message(3, field(6, 2))), entry.ErrNewerFormat},
+		"replacement of the future": {op(21, topic, message(3, field(3, 1), message(7, field(7, 1)))), entry.ErrNewerFormat},
+		"part that wraps":           {op(21, topic, message(3, field(2, 1), field(3, math.MaxInt64), field(4, 1), field(6, 1))), entry.ErrCorrupt},
+		"row that wraps": {
+			op(21, topic, message(2, message(1, message(1, uuid[:]), field(2, 1)), field(2, 1)),
+				message(3, field(2, 1), field(3, 1), field(4, 1), message(7, field(3, math.MaxInt64), field(4, 1), field(6, 1)))), entry.ErrCorrupt,
+		},
+		"delete of no topic":    {op(19, group, message(4, field(2, 1))), entry.ErrCorrupt},
+		"new field of a delete": {op(20, group, field(4, 1)), entry.ErrNewerFormat},
 	} {
 		if e, err := entry.Parse(c.b); !errors.Is(err, c.want) {
 			t.Errorf("%s: got %+v, %v; want %v", name, e, err, c.want)
@@ -372,14 +461,16 @@ func steady(blocks int, idempotent bool) *entry.Entry {
 }
 
 func TestDecoderDoesNotAllocate(t *testing.T) {
-	b := steady(100, true).AppendTo(nil)
-	var d entry.Decoder
-	if allocs := testing.AllocsPerRun(100, func() {
-		if _, err := d.Decode(b); err != nil {
-			t.Fatal(err)
+	for _, e := range []*entry.Entry{steady(100, true), envelope(window(100))} {
+		b := e.AppendTo(nil)
+		var d entry.Decoder
+		if allocs := testing.AllocsPerRun(100, func() {
+			if _, err := d.Decode(b); err != nil {
+				t.Fatal(err)
+			}
+		}); allocs != 0 {
+			t.Errorf("%v allocations an entry of %T", allocs, e.Ops[0])
 		}
-	}); allocs != 0 {
-		t.Errorf("%v allocations an entry", allocs)
 	}
 }
 
@@ -417,24 +508,109 @@ func TestCheck(t *testing.T) {
 		switch op.(type) {
 		case *entry.ClaimSlot, *entry.UpdateGroup, *entry.CommitOffsets, *entry.DeleteOffsets, *entry.DeleteGroup:
 			want = 2
+		case *entry.Rewrite:
+			want = 3
+		}
+		if name == "relocate_merged" {
+			want = 3
 		}
 		if got := entry.Level(op); got != want {
 			t.Errorf("%s is of feature level %d, want %d", name, got, want)
 		}
 	}
+	cleaned := entry.Row{Object: object(5), ObjectSize: 1, EndOffset: 1, Size: 1, Cleaned: true}
+	for _, op := range []entry.Op{
+		&entry.Append{Object: mergedObject(5, 3)}, &entry.Relocate{Bind: mergedObject(5, 3), ObjectSize: 1},
+		&entry.Relocate{Topic: id(3), Expected: []entry.Row{cleaned}}, &entry.Relocate{Topic: id(3), Rows: []entry.Row{cleaned}},
+	} {
+		if got := entry.Level(op); got != 3 {
+			t.Errorf("%+v is of feature level %d", op, got)
+		}
+	}
+	part := entry.RewrittenPart{End: 2, Rows: 1, Replacement: []entry.RewrittenRow{{End: 1, Size: 1}}}
+	rewrite := func(change func(*entry.Rewrite)) *entry.Rewrite {
+		op := &entry.Rewrite{Topic: id(3), Objects: []entry.RewrittenObject{{ID: mergedObject(5, 3), Size: 1}}, Parts: []entry.RewrittenPart{part}}
+		op.Parts[0].Replacement = slices.Clone(part.Replacement)
+		change(op)
+		return op
+	}
+	if err := entry.Check(rewrite(func(*entry.Rewrite) {})); err != nil {
+		t.Errorf("the rewrite that the others are made of: %v", err)
+	}
 	for name, op := range map[string]entry.Op{
-		"no group":        &entry.DeleteGroup{},
-		"negative offset": &entry.CommitOffsets{Group: "g", Offsets: []entry.GroupOffset{{Topic: id(1), Offset: -1}}},
-		"no topic":        &entry.CommitOffsets{Group: "g", Offsets: []entry.GroupOffset{{}}},
-		"bad UTF-8":       &entry.CommitOffsets{Group: "g", Offsets: []entry.GroupOffset{{Topic: id(1), Metadata: "\xff"}}},
-		"long record":     &entry.UpdateGroup{Group: "g", Record: make([]byte, entry.MaxRecord+1)},
-		"too long":        &entry.UpdateGroup{Group: "g", Record: make([]byte, entry.MaxRecord), Puts: []entry.GroupMember{{ID: "m", Record: make([]byte, entry.MaxRecord)}}},
-		"nobody removed":  &entry.UpdateGroup{Group: "g", Removes: []string{""}},
+		"rewrite of no topic":   rewrite(func(op *entry.Rewrite) { op.Topic = entry.UUID{} }),
+		"no parts":              rewrite(func(op *entry.Rewrite) { op.Parts = nil }),
+		"object without a seq":  rewrite(func(op *entry.Rewrite) { op.Objects[0].ID.Seq = 0 }),
+		"object of no bytes":    rewrite(func(op *entry.Rewrite) { op.Objects[0].Size = 0 }),
+		"object of no uploader": rewrite(func(op *entry.Rewrite) { op.Objects[0].ID.Incarnation = [16]byte{} }),
+		"object past the list":  rewrite(func(op *entry.Rewrite) { op.Parts[0].Replacement[0].Object = 1 }),
+		"too many objects":      rewrite(func(op *entry.Rewrite) { op.Objects = slices.Repeat(op.Objects, entry.MaxRewriteObjects+1) }),
+		"too many parts":        rewrite(func(op *entry.Rewrite) { op.Parts = ascending(part, entry.MaxRewriteParts+1) }),
+		"too many rows": rewrite(func(op *entry.Rewrite) {
+			op.Parts[0].End = entry.MaxRewriteRows + 1
+			op.Parts[0].Replacement = nil
+			for i := range int64(entry.MaxRewriteRows + 1) {
+				op.Parts[0].Replacement = append(op.Parts[0].Replacement, entry.RewrittenRow{Base: i, End: i + 1, Size: 1})
+			}
+		}),
+		"part of no offsets":      rewrite(func(op *entry.Rewrite) { op.Parts[0].End = 0 }),
+		"part that runs backward": rewrite(func(op *entry.Rewrite) { op.Parts[0].Start = 9 }),
+		"nothing expected":        rewrite(func(op *entry.Rewrite) { op.Parts[0].Rows = 0 }),
+		"nothing instead":         rewrite(func(op *entry.Rewrite) { op.Parts[0].Replacement = nil }),
+		"partitions descend":      rewrite(func(op *entry.Rewrite) { op.Parts = ascending(part, 2); op.Parts[0].Partition = 3 }),
+		"parts overlap":           rewrite(func(op *entry.Rewrite) { op.Parts = ascending(part, 2); op.Parts[1].Partition = 0 }),
+		"row below the range":     rewrite(func(op *entry.Rewrite) { op.Parts[0].Start = 1 }),
+		"row above the range":     rewrite(func(op *entry.Rewrite) { op.Parts[0].Replacement[0].End = 3 }),
+		"row of no offsets":       rewrite(func(op *entry.Rewrite) { op.Parts[0].Replacement[0].End = 0 }),
+		"row of no bytes":         rewrite(func(op *entry.Rewrite) { op.Parts[0].Replacement[0].Size = 0 }),
+		"rows overlap": rewrite(func(op *entry.Rewrite) {
+			op.Parts[0].Replacement = append(op.Parts[0].Replacement, entry.RewrittenRow{End: 2, Size: 1})
+		}),
+		"row past the last offset": rewrite(func(op *entry.Rewrite) { op.Parts[0].Replacement[0].End = math.MinInt64 }),
+		"no group":                 &entry.DeleteGroup{},
+		"negative offset":          &entry.CommitOffsets{Group: "g", Offsets: []entry.GroupOffset{{Topic: id(1), Offset: -1}}},
+		"no topic":                 &entry.CommitOffsets{Group: "g", Offsets: []entry.GroupOffset{{}}},
+		"bad UTF-8":                &entry.CommitOffsets{Group: "g", Offsets: []entry.GroupOffset{{Topic: id(1), Metadata: "\xff"}}},
+		"long record":              &entry.UpdateGroup{Group: "g", Record: make([]byte, entry.MaxRecord+1)},
+		"too long":                 &entry.UpdateGroup{Group: "g", Record: make([]byte, entry.MaxRecord), Puts: []entry.GroupMember{{ID: "m", Record: make([]byte, entry.MaxRecord)}}},
+		"nobody removed":           &entry.UpdateGroup{Group: "g", Removes: []string{""}},
 	} {
 		if err := entry.Check(op); !errors.Is(err, entry.ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// ascending is n parts of partitions 0, 1, 2, ...
+func ascending(part entry.RewrittenPart, n int) []entry.RewrittenPart {
+	parts := slices.Repeat([]entry.RewrittenPart{part}, n)
+	for i := range parts {
+		parts[i].Partition = uint32(i)
+	}
+	return parts
+}
+
+// window is a Rewrite of what a window of level-0 objects held of a topic with this many partitions.
+func window(partitions int) *entry.Rewrite {
+	op := &entry.Rewrite{Topic: id(3), Objects: []entry.RewrittenObject{{ID: mergedObject(7, 3), Size: 200 << 20}}}
+	for i := range int64(partitions) {
+		first := 1<<36 + i*7919
+		op.Parts = append(op.Parts, entry.RewrittenPart{
+			Partition: uint32(i), Start: first, End: first + 6400, Rows: 64, Digest: 0xfedcba9876543210,
+			Replacement: []entry.RewrittenRow{{Block: uint32(i), Base: first, End: first + 6400, MaxTimestamp: 1_700_000_000_000 + i*31%997, Size: 200 << 10}},
+		})
+	}
+	return op
+}
+
+// TestCostOfAPart: what a merged partition takes in the log, and that RewriteBytesMax holds as many as its comment says.
+func TestCostOfAPart(t *testing.T) {
+	const partitions = 1000
+	size := entry.OpSize(window(partitions))
+	if size > partitions*48 || size > entry.RewriteBytesMax {
+		t.Errorf("a Rewrite of %d partitions takes %d bytes", partitions, size)
+	}
+	t.Logf("%.1f bytes a part", float64(size)/partitions)
 }
 
 // TestCostOfAnOffset: what a commit of a topic's partitions, one after the other, takes in the log.

@@ -57,6 +57,7 @@ func FuzzParse(f *testing.F) {
 // FuzzParseObjectKey: what is taken as a key is the key of what it is taken for.
 func FuzzParseObjectKey(f *testing.F) {
 	f.Add(entry.ObjectID{Incarnation: [16]byte{1, 2}, Seq: 3, CollectionEpoch: 4}.Key())
+	f.Add(mergedObject(1, 3).Key())
 	f.Add("data/00/0000000000000000/00000000000000000000000000000000-0000000000000000")
 	f.Fuzz(func(t *testing.T, key string) {
 		bounded(t, 1<<20+4*len(key), func() {

@@ -25,7 +25,7 @@ var rewrite = flag.Bool("rewrite", false, "rewrite the golden files that do not 
 // goldens are the entries in testdata. A file that exists is never rewritten: agents have to read it for ever.
 func goldens() map[string]*entry.Entry {
 	all := make(map[string]*entry.Entry)
-	var ops, groups []entry.Op
+	var ops, groups, merged []entry.Op
 	for name, op := range samples() {
 		all[name] = envelope(op)
 	}
@@ -39,14 +39,19 @@ func goldens() map[string]*entry.Entry {
 		if name == "new_log_epoch" { // came after the mixed file was written
 			continue
 		}
-		if all[name].FeatureLevel > 1 { // they too
+		switch all[name].FeatureLevel { // they too
+		case 2:
 			groups = append(groups, all[name].Ops[0])
+			continue
+		case 3:
+			merged = append(merged, all[name].Ops[0])
 			continue
 		}
 		ops = append(ops, all[name].Ops[0])
 	}
 	all["mixed"] = envelope(ops...)
 	all["mixed_groups"] = envelope(groups...)
+	all["mixed_merged"] = envelope(merged...)
 	all["empty"] = &entry.Entry{Format: 1, Incarnation: id(1), Seq: 1}
 	return all
 }
@@ -201,7 +206,11 @@ func compareField(path string, v reflect.Value, pv protoreflect.Value, field pro
 					differences = append(differences, fmt.Sprintf("%s: %s, by entry.proto %s", element, got, kind.Name()))
 					continue
 				}
-				differences = append(differences, compare(element, item.Elem().Elem(), op.Get(kind).Message())...)
+				m := op.Get(kind).Message()
+				if kind.Name() == "rewrite" {
+					m = absolute(m)
+				}
+				differences = append(differences, compare(element, item.Elem().Elem(), m)...)
 			case item.Kind() == reflect.Struct:
 				differences = append(differences, compare(element, item, list.Get(i).Message())...)
 			default:
@@ -241,4 +250,35 @@ func snake(name string) string {
 		b.WriteRune(c)
 	}
 	return b.String()
+}
+
+// absolute is a Rewrite with what its comments call differences added up, and with the topic that goes without saying.
+func absolute(m protoreflect.Message) protoreflect.Message {
+	m = proto.Clone(m.Interface()).ProtoReflect()
+	get := func(m protoreflect.Message, name protoreflect.Name) protoreflect.Value {
+		return m.Get(m.Descriptor().Fields().ByName(name))
+	}
+	add := func(m protoreflect.Message, name protoreflect.Name, to int64) int64 {
+		sum := to + get(m, name).Int()
+		m.Set(m.Descriptor().Fields().ByName(name), protoreflect.ValueOfInt64(sum))
+		return sum
+	}
+	for i, objects := 0, get(m, "objects").List(); i < objects.Len(); i++ {
+		id := get(objects.Get(i).Message(), "id").Message()
+		if of := id.Descriptor().Fields().ByName("topic"); !id.Has(of) {
+			id.Set(of, get(m, "topic"))
+		}
+	}
+	last := int64(0)
+	for i, parts := 0, get(m, "parts").List(); i < parts.Len(); i++ {
+		part := parts.Get(i).Message()
+		at := get(part, "start").Int()
+		add(part, "end", at)
+		for j, rows := 0, get(part, "replacement").List(); j < rows.Len(); j++ {
+			row := rows.Get(j).Message()
+			at = add(row, "end", add(row, "base", at))
+			last = add(row, "max_timestamp", last)
+		}
+	}
+	return m
 }

@@ -87,14 +87,6 @@ type DeleteGroup struct {
 	Group string
 }
 
-// Level is the feature level that an agent must understand to apply op.
-func Level(op Op) uint32 {
-	if op.op() >= kindClaimSlot {
-		return 2
-	}
-	return 1
-}
-
 // Check reports whether op is one that decodes: an entry that does not would stop every agent. It encodes and decodes, so
 // it is for ops that are built from what clients send, and not for the hot path.
 func Check(op Op) error {

@@ -5,14 +5,6 @@ import (
 	"fmt"
 )
 
-// AppendObjectID writes an id as segment footers carry it: incarnation (16 bytes), seq and collection epoch (8 each, big
-// endian).
-func AppendObjectID(b []byte, id ObjectID) []byte {
-	b = append(b, id.Incarnation[:]...)
-	b = binary.BigEndian.AppendUint64(b, id.Seq)
-	return binary.BigEndian.AppendUint64(b, id.CollectionEpoch)
-}
-
 // ParseIntended reads the ops that a segment's footer carries, in order: for each, the size of an entry (4 bytes, big
 // endian) and the entry. size is the object's, which the ops lack, for the footer is part of the object.
 func ParseIntended(b []byte, size uint64) ([]*Append, error) {

@@ -193,6 +193,24 @@ func readRange(ctx context.Context, bucket objstore.Bucket, identity log.Identit
 	return a, nil
 }
 
+// ArchivedThrough is the n up to which the bucket alone gives the log: what a restore brings back at least. An object may be
+// deleted only once the entry that retired it is at or below it, or a restore would name it again. It is 0 where nothing of this
+// log was archived yet; the log's founding by a restore counts as nothing.
+func (c *Client) ArchivedThrough(ctx context.Context) (uint64, error) {
+	cell, err := c.log.Load(ctx, archiveCell)
+	if err != nil {
+		return 0, fmt.Errorf("read the archive's head: %w", err)
+	}
+	if len(cell.Value) == 0 {
+		return 0, nil
+	}
+	head, ok := parseHistoryKey(string(cell.Value))
+	if !ok {
+		return 0, fmt.Errorf("%w: the archive's head is %q, no key of an archive object", ErrCorrupt, cell.Value)
+	}
+	return head.last, nil
+}
+
 // above returns the entries above n.
 func (a *archiveRange) above(n uint64) []log.Entry {
 	if n < a.first() {

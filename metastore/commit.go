@@ -302,7 +302,7 @@ func (c *Client) Propose(ctx context.Context, op entry.Op) (state.OpResult, erro
 	}
 	ch := make(chan answer, 1)
 	p := proposal{ticket: new(ticket), op: op, done: func(r state.OpResult, err error) {
-		r.Batches, r.Offsets = slices.Clone(r.Batches), slices.Clone(r.Offsets)
+		r.Batches, r.Offsets, r.Parts = slices.Clone(r.Batches), slices.Clone(r.Offsets), slices.Clone(r.Parts)
 		ch <- answer{r, err}
 	}}
 	c.submit(p)

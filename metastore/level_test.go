@@ -147,7 +147,7 @@ func TestAMixedClusterKeepsToTheLevelOfItsOldestAgent(t *testing.T) {
 		refused()
 		old.leave()
 		time.Sleep(2 * time.Minute) // it comes back as a newer build, or not at all
-		if level(a) != 2 || level(b) != 2 {
+		if level(a) != state.MaxFeatureLevel || level(b) != state.MaxFeatureLevel {
 			t.Fatalf("levels %d and %d", level(a), level(b))
 		}
 		if r := c.propose(b, claim(b, 3)); r.Code != state.OK {

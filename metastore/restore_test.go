@@ -372,7 +372,7 @@ func TestRestoreBringsGroupsBack(t *testing.T) {
 				t.Fatal("the group is gone")
 			}
 			member, _ := g.Member("m")
-			if g.Generation != 7 || g.Kind != entry.GroupConsumer || string(g.Record) != "record" || !g.Complete || string(member) != "member" || st.FeatureLevel() != 2 {
+			if g.Generation != 7 || g.Kind != entry.GroupConsumer || string(g.Record) != "record" || !g.Complete || string(member) != "member" || st.FeatureLevel() != state.MaxFeatureLevel {
 				t.Errorf("%+v at level %d", g, st.FeatureLevel())
 			}
 			for partition, want := range []int64{20, 5} {

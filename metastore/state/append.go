@@ -20,7 +20,10 @@ type appending struct {
 func (s *State) append(e *entry.Entry, op *entry.Append, r *Results) (Code, []BatchResult) {
 	first := len(r.batches)
 	code := s.admit(op.Object, int64(op.ObjectSize))
-	if !s.fresh(op.Object) {
+	switch {
+	case op.Object.Merged(): // its batches have their offsets
+		code = InvalidObject
+	case !s.fresh(op.Object):
 		code = StaleCollectionEpoch
 	}
 	a := appending{op: op, proposer: e.Incarnation}

@@ -23,6 +23,8 @@ func grouping(t testing.TB) *machine {
 	return m
 }
 
+func newest(name string) *entry.Join { return &entry.Join{Name: name, MaxFeatureLevel: 3} }
+
 func newer(name string) *entry.Join { return &entry.Join{Name: name, MaxFeatureLevel: 2} }
 
 func (m *machine) epoch(group string) (slot uint32, epoch uint64) {

@@ -35,9 +35,11 @@ func newMachine(t testing.TB) *machine {
 }
 
 // joined is a machine with agent 1 ("a") joined and topics "plain" (id 1, 3 partitions) and "stamped" (id 2, LogAppendTime).
-func joined(t testing.TB) *machine {
+func joined(t testing.TB) *machine { return joinedAs(t, join("a")) }
+
+func joinedAs(t testing.TB, ops ...entry.Op) *machine {
 	m := newMachine(t)
-	m.accept(1, join("a"))
+	m.accept(1, ops...)
 	m.accept(1, &entry.CreateTopic{Name: "plain", ID: topicID(1), Partitions: 3})
 	m.accept(1, &entry.CreateTopic{
 		Name: "stamped", ID: topicID(2), Partitions: 1, Configs: []entry.Config{{Name: "message.timestamp.type", Value: "LogAppendTime"}},
@@ -186,7 +188,7 @@ func (m *machine) codes(got []state.BatchResult, want ...state.Code) {
 func entryRow(r state.Row) entry.Row {
 	return entry.Row{
 		Object: r.Object, ObjectSize: uint64(r.ObjectSize), Block: r.Block, BaseOffset: r.Base, EndOffset: r.End,
-		MaxTimestamp: r.MaxTimestamp, LogAppendTime: r.LogAppendTime, Position: uint64(r.Position), Size: uint64(r.Size),
+		MaxTimestamp: r.MaxTimestamp, LogAppendTime: r.LogAppendTime, Position: uint64(r.Position), Size: uint64(r.Size), Cleaned: r.Cleaned,
 	}
 }
 

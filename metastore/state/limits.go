@@ -4,7 +4,7 @@ package state
 // an entry can reach needs a feature level.
 const (
 	// MaxFeatureLevel is the highest feature level that this build can apply.
-	MaxFeatureLevel = 2
+	MaxFeatureLevel = 3
 
 	MaxPartitionsPerTopic    = 100_000
 	MaxPartitions            = 1_000_000 // of all topics
@@ -48,4 +48,5 @@ const (
 	firstNodeID     = 1
 	firstCollection = 1
 	firstLevel      = 1
+	rewriteLevel    = 3 // of merged objects, cleaned rows and their ages
 )

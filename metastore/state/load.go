@@ -99,8 +99,10 @@ func (r *reader) id() (id [16]byte) {
 
 func (r *reader) string() string { return string(r.bytes(r.count(entry.MaxString, 1))) }
 
-func (r *reader) object() entry.ObjectID {
-	return entry.ObjectID{Incarnation: r.id(), Seq: r.positive(math.MaxUint64), CollectionEpoch: r.uint(math.MaxUint64)}
+// int reads a zigzag number, in the fewest bytes that hold it.
+func (r *reader) int() int64 {
+	v := r.uint(math.MaxUint64)
+	return int64(v>>1) ^ -int64(v&1)
 }
 
 // loader builds a state from a snapshot.
@@ -109,6 +111,25 @@ type loader struct {
 	s       *State
 	version byte
 	part    string // being read, for the error
+}
+
+// object reads an id after one of this incarnation.
+func (l *loader) object(before [16]byte) entry.ObjectID {
+	flags := uint64(objectUploader)
+	if l.version > withoutMerged {
+		flags = l.uint(objectFlags)
+	}
+	o := entry.ObjectID{Incarnation: before}
+	if flags&objectUploader != 0 {
+		o.Incarnation = l.id()
+		l.require(l.version <= withoutMerged || o.Incarnation != before)
+	}
+	o.Seq, o.CollectionEpoch = l.positive(math.MaxUint64), l.uint(math.MaxUint64)
+	if flags&objectMerged != 0 {
+		o.Topic = l.id()
+		l.require(o.Merged())
+	}
+	return o
 }
 
 func (l *loader) load() {
@@ -122,6 +143,7 @@ func (l *loader) load() {
 	s.logTime = int64(l.uint(uint64(entry.MaxClockMs)))
 	s.featureLevel = uint32(l.positive(math.MaxUint32))
 	l.require(l.version > withoutGroups == (s.featureLevel >= groupsLevel))
+	l.require(l.version > withoutMerged == (s.featureLevel >= rewriteLevel))
 	s.collectionEpoch = l.positive(math.MaxInt64)
 	s.reservedIDs = l.uint(1 << producerIDBits)
 	s.startRing()
@@ -216,13 +238,26 @@ func (l *loader) configs() []entry.Config {
 
 func (l *loader) objects() {
 	x := &l.s.objects
-	n := l.count(math.MaxInt32, 20)
+	least := 6 // bytes of an object
+	if l.version <= withoutMerged {
+		least = 20
+	}
+	n := l.count(math.MaxInt32, least)
 	x.slots = make([]object, 0, n)
 	x.byID = make(map[entry.ObjectID]uint32, n)
+	var before [16]byte
+	born := uint64(0)
 	for i := range n {
-		o := object{id: l.object(), size: int64(l.positive(uint64(entry.MaxPosition)))}
+		o := object{id: l.object(before), size: int64(l.positive(uint64(entry.MaxPosition)))}
+		before = o.id.Incarnation
+		if l.version > withoutMerged {
+			born += uint64(l.int())
+			o.born = born
+			l.require(born <= l.s.n)
+		}
 		l.require(i == 0 || x.slots[i-1].id.Compare(o.id) < 0)
 		if l.uint(1) == 1 {
+			l.require(!o.id.Merged())
 			x.pending[uint32(i)] = &pendingObject{holder: l.id()}
 		}
 		if l.bad {
@@ -232,8 +267,8 @@ func (l *loader) objects() {
 		x.byID[o.id] = uint32(i)
 	}
 	var last entry.ObjectID
-	for range l.count(MaxRetired, 21) {
-		id := l.object()
+	for range l.count(MaxRetired, least) {
+		id := l.object(last.Incarnation)
 		_, live := x.byID[id]
 		l.require(!live && last.Compare(id) < 0)
 		last = id
@@ -299,7 +334,8 @@ func (l *loader) partition(p *Partition) {
 	for range l.count(math.MaxInt32, 4) {
 		var r row
 		var ok bool
-		if l.b, ok = coder.read(l.b, &r); !ok || r.end <= p.logStart || r.end > p.next || int(r.object) >= len(x.slots) ||
+		if l.b, ok = coder.read(l.b, &r); !ok || r.end <= p.logStart || r.end > p.next ||
+			r.cleaned && l.version <= withoutMerged || int(r.object) >= len(x.slots) ||
 			p.size > math.MaxInt64-r.size {
 			l.bad = true
 			return

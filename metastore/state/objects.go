@@ -22,7 +22,17 @@ type objects struct {
 type object struct {
 	id   entry.ObjectID
 	size int64
+	// born is the n of the entry that first named it; 0 where that was below rewriteLevel, when snapshots did not tell.
+	born uint64
 	refs uint32
+}
+
+// Object is an object that rows name.
+type Object struct {
+	ID      entry.ObjectID
+	Size    int64  // bytes
+	Born    uint64 // n of the entry that first named it; 0 where that was below feature level 3
+	Pending bool   // not yet in the bucket but in a WAL
 }
 
 // pendingObject is what is known of an object that is still in a WAL.
@@ -77,6 +87,9 @@ func (s *State) acquire(id entry.ObjectID, size int64) uint32 {
 			x.slots = append(x.slots, object{})
 		}
 		x.slots[slot] = object{id: id, size: size}
+		if s.featureLevel >= rewriteLevel {
+			x.slots[slot].born = s.n
+		}
 		x.byID[id] = slot
 	}
 	x.slots[slot].refs++
@@ -153,4 +166,29 @@ func (s *State) Objects() iter.Seq[entry.ObjectID] {
 			}
 		}
 	}
+}
+
+// ObjectTable yields the objects that rows name with what is known of them, in no order that means anything.
+func (s *State) ObjectTable() iter.Seq[Object] {
+	return func(yield func(Object) bool) {
+		for slot := range s.objects.slots {
+			if s.objects.slots[slot].refs > 0 && !yield(s.object(uint32(slot))) {
+				return
+			}
+		}
+	}
+}
+
+// ObjectByID reports an object that rows name.
+func (s *State) ObjectByID(id entry.ObjectID) (Object, bool) {
+	slot, live := s.objects.byID[id]
+	if !live {
+		return Object{}, false
+	}
+	return s.object(slot), true
+}
+
+func (s *State) object(slot uint32) Object {
+	o := &s.objects.slots[slot]
+	return Object{ID: o.id, Size: o.size, Born: o.born, Pending: s.objects.pending[slot] != nil}
 }

@@ -30,6 +30,7 @@ type Row struct {
 	LogAppendTime bool  // MaxTimestamp is the log's and replaces that of every record
 	Position      int64 // raw byte range in the block
 	Size          int64
+	Cleaned       bool // key compaction has been over it. The leading rows that are cleaned are the partition's clean section.
 }
 
 // Ref names the partition.
@@ -110,7 +111,7 @@ func (p *Partition) resolve(r *row) Row {
 	o := &x.slots[r.object]
 	res := Row{
 		Object: o.id, ObjectSize: o.size, Block: r.block, Base: r.base, End: r.end,
-		MaxTimestamp: r.maxTimestamp, LogAppendTime: r.logAppendTime, Position: r.position, Size: r.size,
+		MaxTimestamp: r.maxTimestamp, LogAppendTime: r.logAppendTime, Position: r.position, Size: r.size, Cleaned: r.cleaned,
 	}
 	if pending := x.pending[r.object]; pending != nil {
 		res.InWAL, res.Holder = true, pending.holder

@@ -12,6 +12,9 @@ func (s *State) relocate(op *entry.Relocate, r *Results) Code {
 	if op.IsBind() {
 		return s.relocateBind(op, r)
 	}
+	if s.featureLevel < rewriteLevel && entry.Level(op) >= rewriteLevel {
+		return FeatureLevelNotReached
+	}
 	p, code := s.partition(op.Topic, op.Partition)
 	if code != OK {
 		return code
@@ -80,7 +83,7 @@ func (s *State) same(r *row, e *entry.Row) bool {
 	o := &s.objects.slots[r.object]
 	return o.id == e.Object && o.size == int64(e.ObjectSize) && r.block == e.Block && r.base == e.BaseOffset &&
 		r.end == e.EndOffset && r.maxTimestamp == e.MaxTimestamp && r.logAppendTime == e.LogAppendTime &&
-		r.position == int64(e.Position) && r.size == int64(e.Size)
+		r.position == int64(e.Position) && r.size == int64(e.Size) && r.cleaned == e.Cleaned
 }
 
 // checkReplacement refuses rows outside what they replace, and objects that may have been collected.
@@ -98,6 +101,9 @@ func (s *State) checkReplacement(p *Partition, op *entry.Relocate) Code {
 		e := &op.Rows[i]
 		if bytes += e.Size; bytes > math.MaxInt64 {
 			return LimitExceeded
+		}
+		if e.Object.Merged() && (e.Object.Topic != op.Topic || e.Position != 0 || e.LogAppendTime) {
+			return InvalidObject // of another topic, or not a whole block of batches that know their time
 		}
 		if size, seen := sizes[e.Object]; seen {
 			if size != e.ObjectSize {
@@ -129,6 +135,7 @@ func (s *State) appendReplacement(rows []row, p *Partition, op *entry.Relocate) 
 		rows = append(rows, row{
 			object: slot, block: e.Block, base: e.BaseOffset, end: e.EndOffset,
 			maxTimestamp: e.MaxTimestamp, position: int64(e.Position), size: int64(e.Size), logAppendTime: e.LogAppendTime,
+			cleaned: e.Cleaned,
 		})
 		p.size += int64(e.Size)
 	}

@@ -87,10 +87,14 @@ func TestBlocksOfOneObject(t *testing.T) {
 // filled has ten rows of two offsets in partition 0 of topic 1.
 func filled(t testing.TB) (*machine, []state.Row) {
 	m := joined(t)
+	m.fill()
+	return m, m.rows(topicID(1), 0)
+}
+
+func (m *machine) fill() {
 	for i := range 10 {
 		m.produce(topicID(1), batch{size: uint64(10 + i), span: 2, ts: start + int64(i), p: entry.NoProducer()})
 	}
-	return m, m.rows(topicID(1), 0)
 }
 
 func merge(m *machine, rows []state.Row, into ...entry.Row) *entry.Relocate {

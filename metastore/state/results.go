@@ -41,7 +41,7 @@ const (
 	AlreadyJoined
 	SeqRepeated
 	SeqGap
-	FeatureLevelNotReached // the entry, or an op of a group, needs a higher feature level than the cluster's
+	FeatureLevelNotReached // the entry or an op needs a higher feature level than the cluster's
 	// Of groups.
 	StaleCoordinator // the proposer does not own the slot, or not under this coordinator epoch
 	StaleGeneration
@@ -88,6 +88,7 @@ type Results struct {
 
 	batches []BatchResult
 	offsets []Code
+	parts   []Code
 	digest  []byte
 }
 
@@ -99,6 +100,7 @@ type OpResult struct {
 	LogStartOffset  int64         // of DeleteRecords, else -1
 	Batches         []BatchResult // of Append: all batches of all blocks, in order
 	Offsets         []Code        // of CommitOffsets and DeleteOffsets that were not refused: one an offset
+	Parts           []Code        // of a Rewrite that was not refused: one a part
 }
 
 // BatchResult is the result of one batch of an Append.
@@ -116,7 +118,7 @@ type PartitionRef struct {
 }
 
 func (r *Results) reset() {
-	*r = Results{Ops: r.Ops[:0], Changed: r.Changed[:0], Groups: r.Groups[:0], batches: r.batches[:0], offsets: r.offsets[:0], digest: r.digest[:0]}
+	*r = Results{Ops: r.Ops[:0], Changed: r.Changed[:0], Groups: r.Groups[:0], batches: r.batches[:0], offsets: r.offsets[:0], parts: r.parts[:0], digest: r.digest[:0]}
 }
 
 func (r *Results) add(o OpResult) {
@@ -145,6 +147,9 @@ func (r *Results) bytes() []byte {
 			b = binary.BigEndian.AppendUint64(b, uint64(batch.LogStartOffset))
 		}
 		for _, code := range o.Offsets { // as many as the op has: their count needs no hashing, and other ops' results stay as they were
+			b = append(b, byte(code))
+		}
+		for _, code := range o.Parts { // likewise
 			b = append(b, byte(code))
 		}
 	}

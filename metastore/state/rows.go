@@ -18,6 +18,7 @@ type row struct {
 	position      int64 // raw byte range in the block
 	size          int64
 	logAppendTime bool
+	cleaned       bool // key compaction has been over it
 }
 
 const maxRowBytes = 2 * entry.MaxPosition
@@ -59,6 +60,7 @@ const (
 	rowBlock                // another block number than the row before
 	rowPosition             // does not start at the start of its block
 	rowLogTime              // LogAppendTime
+	rowCleaned              // from snapshot version 4 on
 	rowFlags    = 1<<iota - 1
 )
 
@@ -86,6 +88,9 @@ func (c *rowCoder) append(b []byte, r *row) []byte {
 	}
 	if r.logAppendTime {
 		flags |= rowLogTime
+	}
+	if r.cleaned {
+		flags |= rowCleaned
 	}
 	b = binary.AppendVarint(b, r.maxTimestamp-c.maxTimestamp) // may wrap, and wraps back
 	b = binary.AppendUvarint(b, uint64(r.size))
@@ -128,6 +133,7 @@ func (c *rowCoder) read(b []byte, r *row) (rest []byte, ok bool) {
 		position:      position,
 		size:          size,
 		logAppendTime: flags&rowLogTime != 0,
+		cleaned:       flags&rowCleaned != 0,
 	}
 	c.follow(r)
 	return d.b, !d.bad && span > 0 && r.end > r.base && position+size <= maxRowBytes && block <= math.MaxInt32

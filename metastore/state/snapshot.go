@@ -13,7 +13,10 @@ import (
 
 const (
 	snapshotMagic   = "FIRNSNAP"
-	snapshotVersion = 3
+	snapshotVersion = 4
+	// withoutMerged is the version that a state below rewriteLevel has: it has neither merged objects nor cleaned rows, and knows no
+	// object's age.
+	withoutMerged = 3
 	// withoutGroups is the version that a state below groupsLevel has: agents that know no later one may have to load it.
 	withoutGroups = 2
 	// withoutEpochs is the last version whose partitions have no leader epochs.
@@ -46,8 +49,8 @@ func (e *DamageError) Is(target error) bool { return target == ErrCorrupt }
 // is in docs/formats.md; numbers are unsigned varints unless said otherwise there.
 func (s *State) AppendSnapshot(dst []byte) []byte {
 	start := len(dst)
-	w := writer{b: append(dst, snapshotMagic...)}
-	w.b = append(w.b, s.snapshotVersion())
+	w := writer{b: append(dst, snapshotMagic...), version: s.snapshotVersion()}
+	w.b = append(w.b, w.version)
 	w.b = append(w.b, s.identity.ID[:]...)
 	w.uint(s.identity.Epoch)
 	w.uint(s.identity.Base)
@@ -64,22 +67,29 @@ func (s *State) AppendSnapshot(dst []byte) []byte {
 	for _, t := range s.topics.sorted {
 		w.topic(t, numbers)
 	}
-	if s.snapshotVersion() > withoutGroups {
+	if w.version > withoutGroups {
 		w.groups(s)
 	}
 	sum := crc32.Checksum(w.b[start:], crc32.MakeTable(crc32.Castagnoli))
 	return binary.LittleEndian.AppendUint32(w.b, sum)
 }
 
+// snapshotVersion is the version that a state of this level is written in.
 func (s *State) snapshotVersion() byte {
-	if s.featureLevel < groupsLevel {
+	switch {
+	case s.featureLevel < groupsLevel:
 		return withoutGroups
+	case s.featureLevel < rewriteLevel:
+		return withoutMerged
 	}
 	return snapshotVersion
 }
 
 // writer appends the parts of a snapshot.
-type writer struct{ b []byte }
+type writer struct {
+	b       []byte
+	version byte
+}
 
 func (w *writer) uint(v uint64) { w.b = binary.AppendUvarint(w.b, v) }
 
@@ -88,10 +98,33 @@ func (w *writer) string(v string) {
 	w.b = append(w.b, v...)
 }
 
-func (w *writer) object(id entry.ObjectID) {
-	w.b = append(w.b, id.Incarnation[:]...)
+// Flags of an object, from version 4 on.
+const (
+	objectUploader = 1 << iota // another incarnation than that of the object before
+	objectMerged               // it has a topic
+	objectFlags    = 1<<iota - 1
+)
+
+// object writes an id after one of this incarnation. Until version 3 it says all of it, for then objects were few.
+func (w *writer) object(id entry.ObjectID, before [16]byte) {
+	flags := uint64(0)
+	if id.Incarnation != before || w.version <= withoutMerged {
+		flags |= objectUploader
+	}
+	if id.Merged() {
+		flags |= objectMerged
+	}
+	if w.version > withoutMerged {
+		w.uint(flags)
+	}
+	if flags&objectUploader != 0 {
+		w.b = append(w.b, id.Incarnation[:]...)
+	}
 	w.uint(id.Seq)
 	w.uint(id.CollectionEpoch)
+	if flags&objectMerged != 0 {
+		w.b = append(w.b, id.Topic[:]...)
+	}
 }
 
 func (w *writer) agents(x *agents) {
@@ -150,10 +183,17 @@ func (w *writer) objects(x *objects) []uint32 {
 	slices.SortFunc(live, func(a, b uint32) int { return x.slots[a].id.Compare(x.slots[b].id) })
 	numbers := make([]uint32, len(x.slots))
 	w.uint(uint64(len(live)))
+	var before [16]byte
+	born := uint64(0)
 	for number, slot := range live {
 		numbers[slot] = uint32(number)
-		w.object(x.slots[slot].id)
+		w.object(x.slots[slot].id, before)
+		before = x.slots[slot].id.Incarnation
 		w.uint(uint64(x.slots[slot].size))
+		if w.version > withoutMerged { // one uploader's objects, which are neighbours here, are born one after the other
+			w.b = binary.AppendVarint(w.b, int64(x.slots[slot].born-born))
+			born = x.slots[slot].born
+		}
 		if pending := x.pending[slot]; pending != nil {
 			w.uint(1)
 			w.b = append(w.b, pending.holder[:]...)
@@ -167,8 +207,10 @@ func (w *writer) objects(x *objects) []uint32 {
 	}
 	slices.SortFunc(gone, entry.ObjectID.Compare)
 	w.uint(uint64(len(gone)))
+	before = [16]byte{}
 	for _, id := range gone {
-		w.object(id)
+		w.object(id, before)
+		before = id.Incarnation
 		w.uint(uint64(x.retired[id].size))
 		w.uint(x.retired[id].n)
 		w.uint(x.retired[id].epoch)

@@ -16,11 +16,13 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write the golden files that do not exist yet")
 
-// Golden snapshots: of full, in the version without leader epochs; of restored, below the level of groups; and of grouped.
+// Golden snapshots: of full, in the version without leader epochs; of restored, below the level of groups; of grouped, below that of
+// merged objects; and of rewritten.
 const (
 	goldenWithoutEpochs = "testdata/snapshot.v1"
 	goldenWithoutGroups = "testdata/snapshot.v2"
-	goldenSnapshot      = "testdata/snapshot.v3"
+	goldenWithoutMerged = "testdata/snapshot.v3"
+	goldenSnapshot      = "testdata/snapshot.v4"
 )
 
 // full is a state with something in every part of a snapshot.
@@ -91,9 +93,40 @@ func grouped(t testing.TB) *machine {
 	return m
 }
 
+// rewritten is grouped at the level of merged objects, with some: live, retired, of a topic that is gone, and shared.
+func rewritten(t testing.TB) *machine {
+	m := grouped(t)
+	m.accept(7, newest("d"))
+	m.accept(8, newest("e"))
+	m.accept(7, &entry.SetFeatureLevel{Level: 3})
+	for i := range int32(6) { // these have an age
+		m.clock += 7
+		m.accept(8, m.append(block(topicID(1), 0, plain(2)), block(topicID(4), 0, plain(1)), block(topicID(2), 0, sent(5, 1, 24+i*3, 3))))
+	}
+	one := m.merged(topicID(1))
+	rows := m.rows(topicID(1), 0)
+	m.accept(7, rewriteTo(one, part(0, rows[:2], 0, 1), part(0, rows[3:5], 0, 2)))
+	stamped := m.rows(topicID(2), 0)
+	cleaned := part(0, stamped[:4])
+	cleaned.Cleaned = true
+	m.accept(8, rewriteTo(m.merged(topicID(2)), cleaned, part(0, stamped[4:6], 0, 0)))
+	stamped = m.rows(topicID(2), 0)
+	two := part(0, stamped[:2], 0, 5, 1, 6)
+	two.Cleaned = true
+	both := rewriteTo(m.merged(topicID(2)), two)
+	both.Objects = append(both.Objects, entry.RewrittenObject{ID: m.merged(topicID(2)), Size: 70})
+	m.accept(7, both) // retires the one before
+	m.accept(7, rewriteTo(m.merged(topicID(4)), part(0, m.rows(topicID(4), 0), 0, 0)))
+	m.accept(7, &entry.DeleteTopic{ID: topicID(4)})
+	pending := m.append(block(topicID(1), 0, plain(4)))
+	pending.Location = entry.InWAL
+	m.accept(8, pending)
+	return m
+}
+
 // TestGoldenSnapshot: every release loads what the first one wrote, and writes it the same way.
 func TestGoldenSnapshot(t *testing.T) {
-	for path, m := range map[string]*machine{goldenWithoutGroups: restored(t), goldenSnapshot: grouped(t)} {
+	for path, m := range map[string]*machine{goldenWithoutGroups: restored(t), goldenWithoutMerged: grouped(t), goldenSnapshot: rewritten(t)} {
 		t.Run(filepath.Base(path), func(t *testing.T) { testGoldenSnapshot(t, path, m) })
 	}
 }
@@ -143,7 +176,7 @@ func TestGoldenSnapshotWithoutEpochs(t *testing.T) {
 }
 
 func TestLoadRefuses(t *testing.T) {
-	b := grouped(t).s.AppendSnapshot(nil)
+	b := rewritten(t).s.AppendSnapshot(nil)
 	for i := range b { // any cut, any flipped bit
 		if _, err := state.Load(b[:i]); !errors.Is(err, state.ErrCorrupt) {
 			t.Fatalf("cut at %d: %v", i, err)
@@ -171,7 +204,7 @@ func sealed(body []byte) []byte {
 
 // TestLoadRefusesSealed: with the checksum right, a changed byte is refused or makes a state with that very snapshot.
 func TestLoadRefusesSealed(t *testing.T) {
-	b := grouped(t).s.AppendSnapshot(nil)
+	b := rewritten(t).s.AppendSnapshot(nil)
 	body := b[:len(b)-4]
 	for i := range body {
 		for _, change := range []byte{1, 0x80, 0xff} {

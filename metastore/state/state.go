@@ -47,7 +47,9 @@ type State struct {
 
 	hasher  hash.Hash
 	scratch []byte
-	rows    []row               // of Relocate
+	rows    []row               // of Relocate and Rewrite
+	old     []uint32            // objects of the rows that a Rewrite replaces
+	digest  rowDigest           // and what they hash to
 	members []entry.GroupMember // of UpdateGroup
 	own     Results             // where the caller wants none
 }
@@ -58,7 +60,7 @@ func New(id Identity) *State {
 		identity: id, n: id.Base,
 		featureLevel: firstLevel, collectionEpoch: firstCollection,
 		agents: newAgents(), topics: newTopics(), objects: newObjects(),
-		hasher: sha256.New(),
+		hasher: sha256.New(), digest: rowDigest{h: sha256.New()},
 	}
 	s.scratch = append(s.scratch[:0], "firn chain 1"...)
 	s.scratch = append(s.scratch, id.ID[:]...)
@@ -171,6 +173,8 @@ func (s *State) applyOp(e *entry.Entry, op entry.Op, r *Results) {
 		res.Code, res.Offsets = s.deleteOffsets(e, op, r)
 	case *entry.DeleteGroup:
 		res.Code = s.deleteGroup(e, op, r)
+	case *entry.Rewrite:
+		res.Code, res.Parts = s.rewrite(op, r)
 	default: // entry decodes no other
 		res.Code = InvalidRequest
 	}

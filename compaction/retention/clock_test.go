@@ -11,11 +11,10 @@ import (
 
 // clocks drives a judge: log time, the steady clock and, where there is one, the bucket's.
 type clocks struct {
-	t       *testing.T
-	judge   *retention.Judge
-	times   retention.Times
-	word    *retention.Word
-	started bool
+	t     *testing.T
+	judge *retention.Judge
+	times retention.Times
+	word  *retention.Word
 }
 
 func newClocks(t *testing.T) *clocks {

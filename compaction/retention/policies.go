@@ -8,17 +8,9 @@ import (
 
 // policies remembers what topics promise for as long as topics and configs stay as they are.
 type policies struct {
-	ageMS func(entry.UUID, *topicconfig.Settings) int64
-
-	known    bool
-	n        uint64 // of the last entry that changed them
-	settings []settled
-}
-
-// settled are a topic's settings in force.
-type settled struct {
-	id       entry.UUID
-	settings topicconfig.Settings
+	known  bool
+	n      uint64  // of the last entry that changed them
+	topics []topic // that let something go
 }
 
 // configured is a topic's own configs; the slice is never modified.
@@ -27,7 +19,7 @@ type configured struct {
 	configs []entry.Config
 }
 
-// of lists the topics that let something go.
+// of lists the topics that let something go. The slice is not modified before the next call.
 func (x *policies) of(meta Meta) []topic {
 	var all []configured
 	var cluster []entry.Config
@@ -35,7 +27,7 @@ func (x *policies) of(meta Meta) []topic {
 		if x.known && x.n == st.TopicsN() {
 			return
 		}
-		x.known, x.n, x.settings = true, st.TopicsN(), x.settings[:0]
+		x.known, x.n, x.topics = true, st.TopicsN(), nil
 		cluster = st.BrokerConfigs()
 		all = make([]configured, 0, st.TopicCount())
 		for t := range st.Topics() {
@@ -49,20 +41,12 @@ func (x *policies) of(meta Meta) []topic {
 			if len(c.configs) > 0 {
 				s = topicconfig.Parse(lookUp(c.configs), lookUp(cluster))
 			}
-			if s.Delete {
-				x.settings = append(x.settings, settled{c.id, s})
+			if policy := (Policy{AgeMS: s.EffectiveRetentionMS(), Bytes: s.EffectiveRetentionBytes()}); !policy.Keeps() {
+				x.topics = append(x.topics, topic{c.id, policy})
 			}
 		}
 	}
-	topics := make([]topic, 0, len(x.settings))
-	for i := range x.settings {
-		s := &x.settings[i]
-		policy := Policy{AgeMS: x.ageMS(s.id, &s.settings), Bytes: s.settings.EffectiveRetentionBytes()}
-		if !policy.Keeps() {
-			topics = append(topics, topic{s.id, policy})
-		}
-	}
-	return topics
+	return x.topics
 }
 
 func lookUp(list []entry.Config) topicconfig.Get {

@@ -12,7 +12,6 @@ import (
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/metastore/state"
-	"github.com/firnlog/firn/metastore/topicconfig"
 )
 
 // Interval is how often Step is worth a call where it had nothing to do: Kafka's log.retention.check.interval.ms.
@@ -68,12 +67,9 @@ type Clock interface {
 
 // Deps are the collaborators. Meta and Cells are required.
 type Deps struct {
-	Meta  Meta
-	Cells Cells
-	Clock Clock // nil: the bucket has none
-	// AgeMS is the age in ms past which a topic's records go, -1 for none. Default: its Settings' EffectiveRetentionMS. Another
-	// one lets the bucket's rule have the say.
-	AgeMS   func(topic entry.UUID, s *topicconfig.Settings) int64
+	Meta    Meta
+	Cells   Cells
+	Clock   Clock    // nil: the bucket has none
 	Metrics *Metrics // nil: none
 	// Steady is a clock that no setting of the time moves. Default: the process' own.
 	Steady func() time.Duration
@@ -101,9 +97,6 @@ func New(cfg Config, deps Deps) (*T, error) {
 	if deps.Meta == nil || deps.Cells == nil {
 		return nil, errors.New("retention: no metastore")
 	}
-	if deps.AgeMS == nil {
-		deps.AgeMS = func(_ entry.UUID, s *topicconfig.Settings) int64 { return s.EffectiveRetentionMS() }
-	}
 	if deps.Metrics == nil {
 		deps.Metrics = NewMetrics(nil)
 	}
@@ -111,7 +104,7 @@ func New(cfg Config, deps Deps) (*T, error) {
 		start := time.Now()
 		deps.Steady = func() time.Duration { return time.Since(start) }
 	}
-	return &T{cfg: cfg, deps: deps, judge: NewJudge(cfg.Bounds), word: wordCell{cells: deps.Cells}, policies: policies{ageMS: deps.AgeMS}}, nil
+	return &T{cfg: cfg, deps: deps, judge: NewJudge(cfg.Bounds), word: wordCell{cells: deps.Cells}}, nil
 }
 
 // Fault says in one phrase why nothing is deleted that should be, or "".
@@ -131,7 +124,7 @@ const (
 )
 
 // level is the feature level from which compaction acts.
-const level = 2
+const level = 3
 
 // pass is one look at everything.
 type pass struct {

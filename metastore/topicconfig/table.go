@@ -293,8 +293,7 @@ var specs = []Spec{
 	},
 	{
 		Name: "retention.bytes", Type: Long, Default: "-1", Min: -maxLong - 1, Max: maxLong, Synonyms: same("log.retention.bytes"),
-		Doc:    "Bytes kept of each partition, with cleanup.policy=delete. Negative: no bound.",
-		Effect: NotYet,
+		Doc: "Bytes kept of each partition, with cleanup.policy=delete. Negative: no bound.",
 	},
 	{
 		Name: "retention.ms", Type: Long, Default: "604800000", Min: -1, Max: maxLong,
@@ -303,8 +302,7 @@ var specs = []Spec{
 			{Name: "log.retention.minutes", Scale: msPerMinute},
 			{Name: "log.retention.hours", Scale: msPerHour},
 		},
-		Doc:    "Age in ms up to which records are kept, with cleanup.policy=delete. -1: for ever.",
-		Effect: NotYet,
+		Doc: "Age in ms up to which records are kept, with cleanup.policy=delete. -1: for ever.",
 	},
 	{
 		Name: "segment.bytes", Type: Int, Default: "1073741824", Min: 1 << 20, Max: maxInt, Synonyms: same("log.segment.bytes"),

@@ -9,7 +9,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/firnlog/firn/agent"
 	"github.com/firnlog/firn/localstack/sim/memnet"
+	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/metastore/log/memlog"
 	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/faulty"
@@ -30,6 +32,9 @@ type life struct {
 	nodes    []*node
 	observer *observer
 	watching *watching
+	// metalog and configure, where set, change what agents get.
+	metalog   func(log.Log) log.Log
+	configure func(*agent.Config, *agent.Components)
 
 	healed chan struct{} // closed when faults are over
 	ended  chan struct{} // closed when agents are to stop

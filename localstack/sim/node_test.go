@@ -187,7 +187,13 @@ func (n *node) begin() (*agent.Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	var metalog log.Log = patientTrim{way, l.observer}
+	var metalog log.Log = way
+	if l.observer != nil {
+		metalog = patientTrim{way, l.observer}
+	}
+	if l.metalog != nil {
+		metalog = l.metalog(metalog)
+	}
 	if l.plant != nil && l.plant.log != nil {
 		metalog = l.plant.log(metalog, stream(p.seed, fmt.Sprintf("plant %d %d", n.index, number)))
 	}
@@ -202,17 +208,22 @@ func (n *node) begin() (*agent.Agent, error) {
 		case <-ctx.Done():
 		}
 	}()
-	a, err := agent.Start(ctx, agent.Config{
+	cfg := agent.Config{
 		Name: n.name, Advertise: n.address, SegmentBytes: p.segmentBytes, FlushInterval: p.flushInterval,
 		UploadSlots: p.uploadSlots, StageBytes: 1 << 20, CacheBytes: 1 << 20, WALBytes: 64 << 20, RequestBytes: 1 << 20,
-	}, agent.Components{
+	}
+	parts := agent.Components{
 		Log: metalog, Bucket: l.bucket, FS: disk, WALDir: walDir, Kafka: listener,
 		Logger: n.logger(), Now: n.now, Rand: rand.NewChaCha8(seed),
 		Tune: func(c *metastore.Config) {
 			c.RegistrationTTL, c.EntryBytes, c.TickInterval = p.ttl, p.entryBytes, p.tickInterval
 			c.ArchiveInterval, c.SnapshotEntries, c.TrimMargin = p.archiveInterval, p.snapshotEntries, p.trimMargin
 		},
-	})
+	}
+	if l.configure != nil {
+		l.configure(&cfg, &parts)
+	}
+	a, err := agent.Start(ctx, cfg, parts)
 	if err != nil {
 		_ = listener.Close()
 		_ = way.Close()

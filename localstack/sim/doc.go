@@ -5,6 +5,8 @@
 //	go test ./localstack/sim -run '^TestSeeds$' -sim.seeds 3000                     many lives
 //	go test ./localstack/sim -run '^TestSeeds$' -sim.seeds 1 -sim.seed 17 -sim.v    one life, with everything that happens
 //	… -sim.seeds 1 -sim.seed 17 -sim.repeat 50                                      the same life again and again
+//	go test ./localstack/sim -run '^TestWeekOfHistory$' -v -timeout 60m \
+//	        -sim.week 2400000 -sim.week.hours 168 -sim.week.topics 200 -sim.week.every 6h      a week of history
 //
 // # A life
 //
@@ -51,6 +53,9 @@
 //	digest_mismatch       a replica, or the hash in any entry, that differs from a replay of the log at the same n; byte for byte
 //	replay                a new agent cannot boot from snapshot and archive, or from the archive alone
 //	rows, objects         index rows with holes; a segment named by the state that is missing, of another size, or unreadable
+//	rewrite, cleaned      a rewrite whose bytes are not those that it replaced, but for what key compaction may take
+//	expired               a log start moved past a record that is younger than its topic's retention by the log's time
+//	deleted_alive         an object was deleted that a state names from which a restore could have started then
 //	vacuous               nothing was sent, acknowledged or read in more than one life in a hundred
 //
 // A run of many lives fails, too, where a fault that was enabled never struck, where a state that makes the run worth
@@ -76,6 +81,15 @@
 //	flipped-byte       a fetch shows a damaged record
 //	skipped-batch      a fetch leaves a batch out
 //	out-of-range       a fetch denies an offset that exists
+//
+// # A week of history
+//
+// TestWeekOfHistory lets a cluster of two agents get old without faults: days of simulated time, topics of mixed policies (deleted
+// by age after hours or days, by size, compacted, both, kept for ever), a request of each agent every 30 s. It prints the curve of
+// what is kept: objects, index rows, entries and bytes in the log, snapshot, state and heap, requests by kind, bytes rewritten; then
+// reads every partition and holds it to what was sent. The CPU share of compaction is from a profile of the process, since
+// simulated time says nothing about work. It fails where something that should be flat or logarithmic grows in the second half of the
+// history as in the first.
 //
 // # Limits
 //

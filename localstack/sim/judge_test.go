@@ -157,9 +157,12 @@ func (l *life) judgeReplicas(replicas []replica) {
 	hashes[0] = binary.BigEndian.Uint64(first[:])
 	var decoder entry.Decoder
 	var results state.Results
+	audit := newAudit(l)
 	for _, e := range entries {
+		var before []*touched
 		decoded, err := decoder.Decode(e.Value)
 		if err == nil {
+			before = audit.before(st, decoded)
 			err = st.Apply(e.N, e.Value, decoded, &results)
 		}
 		if err != nil {
@@ -172,6 +175,7 @@ func (l *life) judgeReplicas(replicas []replica) {
 			l.find("digest_mismatch", "n=%d was written by an agent whose chain hash at n=%d is %016x", e.N, seen, decoded.SeenHash)
 		}
 		l.judgeResults(&e, decoded, &results)
+		audit.after(st, &e, decoded, &results, before)
 		for len(replicas) > 0 && replicas[0].n == e.N {
 			r := replicas[0]
 			replicas = replicas[1:]

@@ -26,6 +26,7 @@ type life struct {
 
 	store    *memlog.Store
 	raw      *mem.Bucket
+	ledger   *ledger // of raw
 	flaky    *faulty.Bucket
 	bucket   objstore.Bucket // what agents see
 	net      *memnet.Network
@@ -140,7 +141,8 @@ func live(t *testing.T, p *plan, bug *plant) *outcome {
 		}
 		l.store = memlog.NewStore(memlog.Config{Rand: stream(p.seed, "log")})
 		var err error
-		if l.flaky, err = faulty.New(l.raw, stream(p.seed, "bucket"), faulty.Config{}); err != nil {
+		l.ledger = newLedger(l.raw, l.store)
+		if l.flaky, err = faulty.New(l.ledger, stream(p.seed, "bucket"), faulty.Config{}); err != nil {
 			t.Fatal(err)
 		}
 		l.bucket = l.flaky

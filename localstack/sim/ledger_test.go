@@ -1,0 +1,108 @@
+package sim_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/firnlog/firn/metastore/log/memlog"
+	"github.com/firnlog/firn/objstore"
+)
+
+// ledger keeps every segment that was ever in the bucket, and how far the log and its archive had come whenever one was deleted. It
+// lies below the faults: what it has seen happened.
+type ledger struct {
+	objstore.Bucket
+	log *memlog.Log
+
+	mu      sync.Mutex // guards the rest
+	bodies  map[string][]byte
+	stored  map[string]time.Time // when, last
+	deleted map[string]deletion
+}
+
+// deletion is what stood in the log when an object went. A restore could have started from any state between.
+type deletion struct {
+	archived uint64 // n that the archive reached
+	head     uint64 // n of the log
+}
+
+func newLedger(b objstore.Bucket, s *memlog.Store) *ledger {
+	return &ledger{
+		Bucket: b, log: s.Open("ledger"), bodies: map[string][]byte{}, stored: map[string]time.Time{}, deleted: map[string]deletion{},
+	}
+}
+
+// Unwrap is for who looks for abilities of the bucket below.
+func (l *ledger) Unwrap() objstore.Bucket { return l.Bucket }
+
+func isSegment(key string) bool {
+	return strings.HasPrefix(key, "data/") || strings.HasPrefix(key, "topics/")
+}
+
+func (l *ledger) keep(key string, body []byte) {
+	if !isSegment(key) {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.bodies[key], l.stored[key] = bytes.Clone(body), time.Now()
+	delete(l.deleted, key)
+}
+
+// Put implements objstore.Bucket.
+func (l *ledger) Put(ctx context.Context, key string, body []byte, opts objstore.PutOptions) error {
+	err := l.Bucket.Put(ctx, key, body, opts)
+	if err == nil {
+		l.keep(key, body)
+	}
+	return err
+}
+
+// Delete implements objstore.Bucket.
+func (l *ledger) Delete(ctx context.Context, keys ...string) error {
+	d, err := l.now()
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	for _, key := range keys {
+		if _, twice := l.deleted[key]; isSegment(key) && !twice {
+			l.deleted[key] = d
+		}
+	}
+	l.mu.Unlock()
+	return l.Bucket.Delete(ctx, keys...)
+}
+
+// now reads how far things have come. The ledger's way to the log has no faults.
+func (l *ledger) now() (deletion, error) {
+	head, err := l.log.Head(context.Background())
+	if err != nil {
+		return deletion{}, err
+	}
+	cell, err := l.log.Load(context.Background(), "archive")
+	if err != nil {
+		return deletion{}, err
+	}
+	d := deletion{head: head}
+	if len(cell.Value) > 0 { // metastore/archive/EPOCH/FIRST-LAST-WRITER
+		key := string(cell.Value)
+		var first uint64
+		if _, err := fmt.Sscanf(key[strings.LastIndexByte(key, '/')+1:], "%016x-%016x-", &first, &d.archived); err != nil {
+			return deletion{}, fmt.Errorf("the archive's head %q: %w", key, err)
+		}
+	}
+	return d, nil
+}
+
+// body is what was last stored under a key, whether or not it is still there.
+func (l *ledger) body(key string) ([]byte, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b, ok := l.bodies[key]
+	return b, ok
+}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/firnlog/firn/objstore"
+	"github.com/firnlog/firn/objstore/objstoretest"
 )
 
 // counting counts what is done with segments.
@@ -32,6 +34,10 @@ func (b *counting) count(n *atomic.Int64, key string) {
 func (b *counting) Put(ctx context.Context, key string, body []byte, opts objstore.PutOptions) error {
 	b.count(&b.puts, key)
 	return b.Bucket.Put(ctx, key, body, opts)
+}
+
+func (b *counting) PutFrom(ctx context.Context, key string, body io.ReaderAt, size int64, opts objstore.PutOptions) error {
+	return objstoretest.PutFrom(ctx, b, key, body, size, opts)
 }
 
 func (b *counting) Get(ctx context.Context, key string) ([]byte, error) {

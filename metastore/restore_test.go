@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -20,6 +21,7 @@ import (
 	"github.com/firnlog/firn/metastore/state"
 	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/mem"
+	"github.com/firnlog/firn/objstore/objstoretest"
 	"github.com/firnlog/firn/objstore/segment"
 )
 
@@ -516,6 +518,10 @@ type mortalBucket struct {
 func (b mortalBucket) Put(ctx context.Context, key string, body []byte, o objstore.PutOptions) error {
 	_, err := call(b.m, func() (struct{}, error) { return struct{}{}, b.Bucket.Put(ctx, key, body, o) })
 	return err
+}
+
+func (b mortalBucket) PutFrom(ctx context.Context, key string, body io.ReaderAt, size int64, o objstore.PutOptions) error {
+	return objstoretest.PutFrom(ctx, b, key, body, size, o)
 }
 
 // copyOf is a bucket with the same objects.

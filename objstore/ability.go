@@ -2,7 +2,29 @@ package objstore
 
 import "context"
 
-// What follows are abilities that some buckets have beside Bucket. A decorator need not pass them on.
+// What follows are abilities that some buckets have beside Bucket. As finds them behind decorators.
+
+// Unwrapper is a decorator that says what it decorates, so that abilities are found behind it.
+type Unwrapper interface {
+	Unwrap() Bucket
+}
+
+// As returns the outermost bucket, of b and what it decorates, that has the ability T. What a decorator does to calls of
+// Bucket it does not do to those of an ability.
+func As[T any](b Bucket) (T, bool) {
+	for b != nil {
+		if able, ok := b.(T); ok {
+			return able, true
+		}
+		decorator, ok := b.(Unwrapper)
+		if !ok {
+			break
+		}
+		b = decorator.Unwrap()
+	}
+	var none T
+	return none, false
+}
 
 // Expiry is a rule of the store's own by which objects of a bucket vanish without firn's doing.
 type Expiry struct {

@@ -1,6 +1,7 @@
 package objstore
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -11,7 +12,64 @@ const (
 	KeyBytesMax   = 1024 // length of a key
 	ListLimitMax  = 1000 // objects in one answer of List
 	DeleteKeysMax = 1000 // keys in one Delete
+
+	TagsMax          = 10  // of one object
+	TagKeyBytesMax   = 128 // stores count characters; bytes are never more generous
+	TagValueBytesMax = 256
 )
+
+// ValidatePut checks the size and the options of a Put or PutFrom, all at once; an error wraps ErrInvalid.
+func ValidatePut(size int64, opts PutOptions) error {
+	var problems []error
+	if size < 0 {
+		problems = append(problems, fmt.Errorf("size %d is negative: %w", size, ErrInvalid))
+	}
+	problems = append(problems, ValidateTags(opts.Tags))
+	switch opts.Lock.Mode {
+	case LockNone:
+		if !opts.Lock.Until.IsZero() {
+			problems = append(problems, fmt.Errorf("a lock until %v without a mode: %w", opts.Lock.Until, ErrInvalid))
+		}
+	case LockGovernance, LockCompliance:
+		if opts.Lock.Until.IsZero() {
+			problems = append(problems, fmt.Errorf("a lock of mode %s without an end: %w", opts.Lock.Mode, ErrInvalid))
+		}
+	default:
+		problems = append(problems, fmt.Errorf("lock mode %.40q is neither %s nor %s: %w", opts.Lock.Mode, LockGovernance, LockCompliance, ErrInvalid))
+	}
+	return errors.Join(problems...)
+}
+
+// ValidateTags checks the tags of one object; an error wraps ErrInvalid.
+func ValidateTags(tags []Tag) error {
+	if len(tags) > TagsMax {
+		return fmt.Errorf("%d tags, an object has at most %d: %w", len(tags), TagsMax, ErrInvalid)
+	}
+	seen := make(map[string]bool, len(tags))
+	for _, t := range tags {
+		switch {
+		case t.Key == "" || len(t.Key) > TagKeyBytesMax:
+			return fmt.Errorf("tag key %.40q of %d bytes, not in 1..%d: %w", t.Key, len(t.Key), TagKeyBytesMax, ErrInvalid)
+		case len(t.Value) > TagValueBytesMax:
+			return fmt.Errorf("tag %s has a value of %d bytes, at most %d: %w", t.Key, len(t.Value), TagValueBytesMax, ErrInvalid)
+		case seen[t.Key]:
+			return fmt.Errorf("tag %s twice: %w", t.Key, ErrInvalid)
+		}
+		seen[t.Key] = true
+		for _, s := range []string{t.Key, t.Value} {
+			if i := strings.IndexFunc(s, func(r rune) bool { return !isTagRune(r) }); i >= 0 {
+				return fmt.Errorf("tag %s holds %q at position %d of %q, only letters, digits, spaces and + - = . _ : / @ may be used: %w",
+					t.Key, s[i:i+1], i, s, ErrInvalid)
+			}
+		}
+	}
+	return nil
+}
+
+// isTagRune: what every store takes, and so no letters beyond ASCII.
+func isTagRune(r rune) bool {
+	return r < 0x80 && (isKeyByte(byte(r)) || strings.ContainsRune(" +:/@", r))
+}
 
 // ValidateKey returns nil for a key of the form that Bucket documents, else an error that wraps ErrInvalid and names
 // the rule that was broken.

@@ -3,6 +3,7 @@ package ingest_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -20,6 +21,7 @@ import (
 	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/batch"
 	"github.com/firnlog/firn/objstore/mem"
+	"github.com/firnlog/firn/objstore/objstoretest"
 	"github.com/firnlog/firn/objstore/segment"
 )
 
@@ -286,6 +288,10 @@ func (s *store) Put(ctx context.Context, key string, body []byte, opts objstore.
 		err = after(n, err)
 	}
 	return err
+}
+
+func (s *store) PutFrom(ctx context.Context, key string, body io.ReaderAt, size int64, opts objstore.PutOptions) error {
+	return objstoretest.PutFrom(ctx, s, key, body, size, opts)
 }
 
 // interpose replaces before while puts may be under way.

@@ -2,6 +2,7 @@ package sim_test
 
 import (
 	"context"
+	"io"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/batch"
+	"github.com/firnlog/firn/objstore/objstoretest"
 )
 
 // plant is a bug put on a seam of a life, to show that the judgement sees it.
@@ -200,6 +202,10 @@ func (b *forgetful) Put(ctx context.Context, key string, body []byte, opts objst
 	return b.Bucket.Put(ctx, key, body, opts)
 }
 
+func (b *forgetful) PutFrom(ctx context.Context, key string, body io.ReaderAt, size int64, opts objstore.PutOptions) error {
+	return objstoretest.PutFrom(ctx, b, key, body, size, opts)
+}
+
 // mixedUp stores the segment before under the name of every tenth.
 type mixedUp struct {
 	objstore.Bucket
@@ -220,6 +226,10 @@ func (b *mixedUp) Put(ctx context.Context, key string, body []byte, opts objstor
 		b.mu.Unlock()
 	}
 	return b.Bucket.Put(ctx, key, body, opts)
+}
+
+func (b *mixedUp) PutFrom(ctx context.Context, key string, body io.ReaderAt, size int64, opts objstore.PutOptions) error {
+	return objstoretest.PutFrom(ctx, b, key, body, size, opts)
 }
 
 // doubledProduce sends requests of producers without idempotence twice.

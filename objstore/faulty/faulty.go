@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -41,6 +42,9 @@ func New(inner objstore.Bucket, rng *rand.Rand, config Config) (*Bucket, error) 
 	b.ending, b.end = context.WithCancel(context.Background())
 	return b, nil
 }
+
+// Unwrap implements objstore.Unwrapper; abilities have no faults.
+func (b *Bucket) Unwrap() objstore.Bucket { return b.inner }
 
 // SetConfig changes the faults from the next call on; Config{} heals the bucket, which also ends a burst and shows hidden
 // objects, while late effects stay under way.
@@ -83,6 +87,33 @@ func (b *Bucket) Put(ctx context.Context, key string, body []byte, opts objstore
 		})
 	}
 	if err := b.inner.Put(ctx, key, body, opts); err != nil {
+		return err
+	}
+	if p.hidden > 0 {
+		b.hide(key, p.hidden)
+	}
+	if p.ambiguous {
+		return b.ambiguous("put " + key)
+	}
+	return nil
+}
+
+// PutFrom implements objstore.Bucket, with the faults of a Put.
+func (b *Bucket) PutFrom(ctx context.Context, key string, body io.ReaderAt, size int64, opts objstore.PutOptions) error {
+	p, err := b.begin(ctx)
+	if err != nil {
+		return fmt.Errorf("put %s: %w", key, err)
+	}
+	if p.late > 0 {
+		kept := make([]byte, max(size, 0)) // the caller may close its own
+		if _, err := io.ReadFull(objstore.NewBody(body, size), kept); err != nil {
+			return fmt.Errorf("put %s: %w", key, err)
+		}
+		return b.later(p.late, "put "+key, func() {
+			_ = b.inner.Put(context.WithoutCancel(ctx), key, kept, opts) // as in Put
+		})
+	}
+	if err := b.inner.PutFrom(ctx, key, body, size, opts); err != nil {
 		return err
 	}
 	if p.hidden > 0 {

@@ -25,6 +25,7 @@
 //
 // # What the contract leaves open
 //
-// A call checks its context between steps; one system call on a stuck disk cannot be interrupted. A delete is not
+// Tags and storage classes of a put are dropped; a lock is refused with objstore.ErrInvalid, since a file cannot be kept from
+// whoever owns it. A call checks its context between steps; one system call on a stuck disk cannot be interrupted. A delete is not
 // fsynced: after a power cut a deleted object may be back.
 package file

@@ -20,6 +20,9 @@ import (
 // elementBytesMax is NAME_MAX of every file system in common use.
 const elementBytesMax = 255
 
+// copyBytes is a piece of a PutFrom.
+const copyBytes = 256 << 10
+
 // Bucket is an objstore.Bucket in a directory.
 type Bucket struct {
 	root string // absolute
@@ -65,31 +68,75 @@ func open(root string, d disk) (*Bucket, error) {
 // Put implements objstore.Bucket. In a directory that is known it makes nine system calls of its own: open, write, fsync,
 // close; rename, or link and unlink; open, fsync, close. The two fsyncs are what it costs.
 func (b *Bucket) Put(ctx context.Context, key string, body []byte, opts objstore.PutOptions) error {
+	return b.put(ctx, key, int64(len(body)), opts, func(f io.Writer) error {
+		_, err := f.Write(body)
+		return err
+	})
+}
+
+// PutFrom implements objstore.Bucket. It is Put but for the write, which is many.
+func (b *Bucket) PutFrom(ctx context.Context, key string, body io.ReaderAt, size int64, opts objstore.PutOptions) error {
+	lent := objstore.NewBody(body, size)
+	return b.put(ctx, key, size, opts, func(f io.Writer) error { return copyBody(ctx, f, lent) })
+}
+
+// copyBody looks at the context between two pieces: a large body on a slow disk takes its time.
+func copyBody(ctx context.Context, f io.Writer, body io.Reader) error {
+	piece := make([]byte, copyBytes)
+	for {
+		n, err := io.ReadFull(body, piece)
+		if n > 0 {
+			if _, err := f.Write(piece[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, objstore.ErrInvalid):
+			return err // the body's own
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return nil // all of it
+		case err != nil:
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+// put stores what write writes.
+func (b *Bucket) put(ctx context.Context, key string, size int64, opts objstore.PutOptions, write func(io.Writer) error) error {
 	if err := b.enter(ctx, "put", key); err != nil {
 		return err
 	}
 	defer b.calls.Done()
-	if err := b.put(ctx, key, body, opts); err != nil {
+	if err := b.publish(ctx, key, size, opts, write); err != nil {
 		return fmt.Errorf("put %s: %w", key, err)
 	}
 	return nil
 }
 
-func (b *Bucket) put(ctx context.Context, key string, body []byte, opts objstore.PutOptions) error {
+func (b *Bucket) publish(ctx context.Context, key string, size int64, opts objstore.PutOptions, write func(io.Writer) error) error {
+	if err := objstore.ValidatePut(size, opts); err != nil {
+		return err
+	}
+	if opts.Lock.Mode != objstore.LockNone {
+		return fmt.Errorf("a file cannot be locked against its owner; use a store with object lock: %w", objstore.ErrInvalid)
+	}
 	dir := dirOf(key)
 	if err := b.ensureDir(dir); err != nil {
 		return err
 	}
 	temp := filepath.Join(b.temp.path, strconv.FormatUint(b.lastTemp.Add(1), 10))
-	if err := b.writeTemp(ctx, temp, body); err != nil {
+	if err := b.writeTemp(ctx, temp, write); err != nil {
 		_ = b.disk.remove(temp) // best effort: Open removes it otherwise
 		return err
 	}
-	publish := b.replace
+	give := b.replace
 	if opts.IfAbsent {
-		publish = b.create
+		give = b.create
 	}
-	err := publish(temp, key)
+	err := give(temp, key)
 	if err != nil && !errors.Is(err, objstore.ErrExists) {
 		_ = b.disk.remove(temp)
 		return err
@@ -103,12 +150,12 @@ func (b *Bucket) put(ctx context.Context, key string, body []byte, opts objstore
 }
 
 // writeTemp leaves a complete, fsynced file at path, or an error.
-func (b *Bucket) writeTemp(ctx context.Context, path string, body []byte) error {
+func (b *Bucket) writeTemp(ctx context.Context, path string, write func(io.Writer) error) error {
 	f, err := b.disk.create(path)
 	if err != nil {
 		return classify(err)
 	}
-	_, err = f.Write(body)
+	err = write(f)
 	if err == nil {
 		err = ctx.Err() // before the fsync, the expensive step
 	}
@@ -330,6 +377,7 @@ func classifyRead(err error) error {
 func hasClass(err error) bool {
 	for _, class := range []error{
 		objstore.ErrNotFound, objstore.ErrExists, objstore.ErrRange, objstore.ErrInvalid, objstore.ErrDenied, objstore.ErrUnavailable,
+		objstore.ErrRetained,
 	} {
 		if errors.Is(err, class) {
 			return true

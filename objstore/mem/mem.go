@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"sort"
 	"strings"
@@ -42,6 +43,12 @@ func (b *Bucket) Put(ctx context.Context, key string, body []byte, opts objstore
 	if err := objstore.ValidateKey(key); err != nil {
 		return fmt.Errorf("put: %w", err)
 	}
+	if err := objstore.ValidatePut(int64(len(body)), opts); err != nil {
+		return fmt.Errorf("put %s: %w", key, err)
+	}
+	if opts.Lock.Mode != objstore.LockNone {
+		return fmt.Errorf("put %s: memory has no object lock: %w", key, objstore.ErrInvalid)
+	}
 	added := object{body: bytes.Clone(body), modTime: time.Now()}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -56,6 +63,18 @@ func (b *Bucket) Put(ctx context.Context, key string, body []byte, opts objstore
 	}
 	b.objects[key] = added
 	return nil
+}
+
+// PutFrom implements objstore.Bucket.
+func (b *Bucket) PutFrom(ctx context.Context, key string, body io.ReaderAt, size int64, opts objstore.PutOptions) error {
+	if err := objstore.ValidatePut(size, opts); err != nil {
+		return fmt.Errorf("put %s: %w", key, err)
+	}
+	whole, err := io.ReadAll(objstore.NewBody(body, size))
+	if err != nil {
+		return fmt.Errorf("put %s: %w", key, err)
+	}
+	return b.Put(ctx, key, whole, opts)
 }
 
 // Get implements objstore.Bucket.

@@ -3,6 +3,7 @@ package metered
 import (
 	"context"
 	"errors"
+	"io"
 	"time"
 
 	"github.com/firnlog/firn/objstore"
@@ -11,7 +12,7 @@ import (
 // Op is the method that was called.
 type Op string
 
-// One Op for each method of objstore.Bucket but Close.
+// One Op for each method of objstore.Bucket but Close; PutFrom is a put.
 const (
 	OpPut      Op = "put"
 	OpGet      Op = "get"
@@ -35,6 +36,7 @@ const (
 	OutcomeRange       Outcome = "range"
 	OutcomeInvalid     Outcome = "invalid"
 	OutcomeDenied      Outcome = "denied"
+	OutcomeRetained    Outcome = "retained"
 	OutcomeUnavailable Outcome = "unavailable"
 	OutcomeClosed      Outcome = "closed"
 	OutcomeCancelled   Outcome = "cancelled" // the caller's context ended
@@ -44,7 +46,7 @@ const (
 // Outcomes returns every Outcome.
 func Outcomes() []Outcome {
 	return []Outcome{
-		OutcomeOK, OutcomeNotFound, OutcomeExists, OutcomeRange, OutcomeInvalid, OutcomeDenied, OutcomeUnavailable, OutcomeClosed,
+		OutcomeOK, OutcomeNotFound, OutcomeExists, OutcomeRange, OutcomeInvalid, OutcomeDenied, OutcomeRetained, OutcomeUnavailable, OutcomeClosed,
 		OutcomeCancelled, OutcomeOther,
 	}
 }
@@ -60,6 +62,7 @@ func OutcomeOf(err error) Outcome {
 	}{
 		{objstore.ErrDenied, OutcomeDenied},
 		{objstore.ErrInvalid, OutcomeInvalid},
+		{objstore.ErrRetained, OutcomeRetained},
 		{objstore.ErrUnavailable, OutcomeUnavailable},
 		{objstore.ErrNotFound, OutcomeNotFound},
 		{objstore.ErrExists, OutcomeExists},
@@ -101,6 +104,9 @@ func New(inner objstore.Bucket, observer Observer) *Bucket {
 	return &Bucket{inner: inner, observer: observer}
 }
 
+// Unwrap implements objstore.Unwrapper.
+func (b *Bucket) Unwrap() objstore.Bucket { return b.inner }
+
 func (b *Bucket) observe(op Op, start time.Time, err error, bytes int) {
 	outcome := OutcomeOf(err)
 	switch outcome {
@@ -117,6 +123,14 @@ func (b *Bucket) Put(ctx context.Context, key string, body []byte, opts objstore
 	start := time.Now()
 	err := b.inner.Put(ctx, key, body, opts)
 	b.observe(OpPut, start, err, len(body))
+	return err
+}
+
+// PutFrom implements objstore.Bucket; it is a put like any other.
+func (b *Bucket) PutFrom(ctx context.Context, key string, body io.ReaderAt, size int64, opts objstore.PutOptions) error {
+	start := time.Now()
+	err := b.inner.PutFrom(ctx, key, body, size, opts)
+	b.observe(OpPut, start, err, int(size))
 	return err
 }
 

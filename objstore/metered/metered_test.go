@@ -1,6 +1,7 @@
 package metered_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -57,6 +58,7 @@ func TestReports(t *testing.T) {
 		cancel()
 		_ = b.Put(ctx, "k", make([]byte, 100), objstore.PutOptions{})
 		_ = b.Put(ctx, "k", make([]byte, 70), objstore.PutOptions{IfAbsent: true})
+		_ = b.PutFrom(ctx, "from", bytes.NewReader(make([]byte, 60)), 50, objstore.PutOptions{})
 		_, _ = b.Get(ctx, "k")
 		_, _ = b.Get(ctx, "absent")
 		_, _ = b.GetRange(ctx, "k", 10, 20)
@@ -71,7 +73,7 @@ func TestReports(t *testing.T) {
 		}
 		_, _ = b.Head(ctx, "k")
 		want := []string{
-			"put ok 2s 100", "put exists 2s 70", "get ok 2s 100", "get not_found 2s 0", "get_range ok 0s 20", "get_range range 0s 0",
+			"put ok 2s 100", "put exists 2s 70", "put ok 0s 50", "get ok 2s 100", "get not_found 2s 0", "get_range ok 0s 20", "get_range range 0s 0",
 			"head ok 0s 0", "list ok 0s 0", "list invalid 0s 0", "delete cancelled 0s 0", "delete ok 0s 0", "head closed 0s 0",
 		}
 		if !slices.Equal(seen.reports, want) {
@@ -82,7 +84,7 @@ func TestReports(t *testing.T) {
 
 func TestEveryOutcomeIsListed(t *testing.T) {
 	for _, err := range []error{
-		nil, objstore.ErrNotFound, objstore.ErrExists, objstore.ErrRange, objstore.ErrInvalid, objstore.ErrDenied, objstore.ErrUnavailable,
+		nil, objstore.ErrNotFound, objstore.ErrExists, objstore.ErrRange, objstore.ErrInvalid, objstore.ErrDenied, objstore.ErrRetained, objstore.ErrUnavailable,
 		objstore.ErrClosed, context.Canceled, context.DeadlineExceeded, errors.New("no class"),
 	} {
 		outcome := metered.OutcomeOf(err)

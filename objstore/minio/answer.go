@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -34,6 +35,9 @@ type answer struct {
 const noTime = "Thu, 01 Jan 1970 00:00:00 GMT"
 
 type answerKey struct{}
+
+// ownError is one that decides, whatever the store has said.
+type ownError struct{ error }
 
 // noting is a transport that writes down answers for the attempt in the request's context.
 type noting struct{ inner http.RoundTripper }
@@ -107,11 +111,14 @@ func (a *answer) classify(ctx context.Context, err error) error {
 	if ended := ctx.Err(); ended != nil {
 		return fmt.Errorf("%w: %v", ended, err)
 	}
+	if own := (ownError{}); errors.As(err, &own) {
+		return own.error
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
 	case a.status != 0:
-		class := s3compat.ClassOf(a.code, a.status)
+		class := s3compat.ClassOfAnswer(a.code, a.message, a.status)
 		if class == nil {
 			class = objstore.ErrUnavailable
 		}
@@ -122,7 +129,7 @@ func (a *answer) classify(ctx context.Context, err error) error {
 	case a.err != nil:
 		err = a.err // the library may have put the attempt's end in its place
 	}
-	for _, class := range []error{objstore.ErrInvalid, objstore.ErrRange, objstore.ErrDenied, objstore.ErrUnavailable} {
+	for _, class := range []error{objstore.ErrInvalid, objstore.ErrRange, objstore.ErrDenied, objstore.ErrRetained, objstore.ErrUnavailable} {
 		if is(err, class) {
 			return err // our own words, about an answer that was read
 		}

@@ -1,14 +1,17 @@
 package minio
 
 import (
+	"bytes"
 	"context"
+	"crypto/md5" // Content-MD5 is the checksum that every store knows, not a defence
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"hash/crc32"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"net/http"
@@ -117,8 +120,12 @@ func regionOfEnvironment() string {
 // attempt runs request until it has an outcome that repeating would not change, or the attempts are used up. request gets a
 // context that ends with the attempt, and what the store will have said.
 func (b *Bucket) attempt(ctx context.Context, request func(context.Context, *answer) error) error {
+	return b.attemptWithin(ctx, b.options.AttemptTimeout, request)
+}
+
+func (b *Bucket) attemptWithin(ctx context.Context, timeout time.Duration, request func(context.Context, *answer) error) error {
 	for n := 1; ; n++ {
-		err := b.once(ctx, request)
+		err := b.once(ctx, timeout, request)
 		if !is(err, objstore.ErrUnavailable) || n == b.options.MaxAttempts {
 			return err
 		}
@@ -128,8 +135,8 @@ func (b *Bucket) attempt(ctx context.Context, request func(context.Context, *ans
 	}
 }
 
-func (b *Bucket) once(ctx context.Context, request func(context.Context, *answer) error) error {
-	trying, end := context.WithTimeout(ctx, b.options.AttemptTimeout)
+func (b *Bucket) once(ctx context.Context, timeout time.Duration, request func(context.Context, *answer) error) error {
+	trying, end := context.WithTimeout(ctx, timeout)
 	defer end()
 	a := &answer{end: end}
 	return a.classify(ctx, request(context.WithValue(trying, answerKey{}, a), a))
@@ -150,36 +157,92 @@ func (b *Bucket) pause(ctx context.Context, attempt int) error {
 
 // Put implements objstore.Bucket.
 func (b *Bucket) Put(ctx context.Context, key string, body []byte, opts objstore.PutOptions) error {
+	return b.PutFrom(ctx, key, bytes.NewReader(body), int64(len(body)), opts)
+}
+
+// PutFrom implements objstore.Bucket. What the request says of the body costs a reading of its own.
+func (b *Bucket) PutFrom(ctx context.Context, key string, body io.ReaderAt, size int64, opts objstore.PutOptions) error {
 	if err := b.gate.Check(ctx, "put", key); err != nil {
 		return err
 	}
-	if int64(len(body)) > b.options.ObjectBytesMax {
-		return fmt.Errorf("put %s: %d bytes, at most %d: %w", key, len(body), b.options.ObjectBytesMax, objstore.ErrInvalid)
+	if err := s3compat.CheckPut(b.options, size, opts); err != nil {
+		return fmt.Errorf("put %s: %w", key, err)
 	}
+	if err := b.put(ctx, key, body, size, opts); err != nil {
+		return fmt.Errorf("put %s: %w", key, err)
+	}
+	return nil
+}
+
+func (b *Bucket) put(ctx context.Context, key string, body io.ReaderAt, size int64, opts objstore.PutOptions) error {
 	// Without DisableContentSha256 the library would sign the body in chunks, which many stores and proxies do not know.
-	put := minio.PutObjectOptions{DisableContentSha256: true}
+	put := minio.PutObjectOptions{
+		DisableContentSha256: true, StorageClass: opts.StorageClass,
+		Mode: minio.RetentionMode(opts.Lock.Mode), RetainUntilDate: opts.Lock.Until,
+	}
 	if opts.IfAbsent {
 		put.SetMatchETagExcept("*")
 	}
-	var sha string
-	if !b.secure {
-		sum := sha256.Sum256(body)
-		sha = hex.EncodeToString(sum[:])
+	if len(opts.Tags) > 0 {
+		put.UserTags = make(map[string]string, len(opts.Tags))
+		for _, t := range opts.Tags {
+			put.UserTags[t.Key] = t.Value
+		}
 	}
-	if b.options.ChecksumMode == s3compat.ChecksumWhenSupported {
-		sum := binary.BigEndian.AppendUint32(nil, crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)))
-		put.UserMetadata = map[string]string{"x-amz-checksum-crc32c": base64.StdEncoding.EncodeToString(sum)}
+	sums, err := b.sumsOf(body, size, opts)
+	if err != nil {
+		return err
 	}
-	err := b.attempt(ctx, func(ctx context.Context, _ *answer) error {
-		loan := lend(body)
-		defer loan.takeBack()
-		_, err := b.client.PutObject(ctx, b.options.Bucket, b.gate.Prefix+key, loan, int64(len(body)), "", sha, put)
+	if sums.crc32c != "" {
+		put.UserMetadata = map[string]string{"x-amz-checksum-crc32c": sums.crc32c}
+	}
+	err = b.attemptWithin(ctx, b.options.PutTimeout(size), func(ctx context.Context, _ *answer) error {
+		// The HTTP transport may go on reading after it has returned: each attempt has a loan of its own.
+		lent := objstore.NewBody(body, size)
+		defer lent.Release()
+		_, err := b.client.PutObject(ctx, b.options.Bucket, b.gate.Prefix+key, struct{ io.Reader }{lent}, size, sums.md5, sums.sha256, put)
+		if ours := lent.Err(); ours != nil && err != nil {
+			return ownError{ours}
+		}
 		return err
 	})
-	if err != nil {
-		return fmt.Errorf("put %s: %w", key, s3compat.PutError(err))
+	return s3compat.PutError(err)
+}
+
+// sums are what a request says of its body; "" for what it does not say.
+type sums struct{ md5, sha256, crc32c string }
+
+func (b *Bucket) sumsOf(body io.ReaderAt, size int64, opts objstore.PutOptions) (sums, error) {
+	var of sums
+	var md5Sum, shaSum, crcSum hash.Hash
+	var all []io.Writer
+	if !b.secure {
+		shaSum = sha256.New()
+		all = append(all, shaSum)
 	}
-	return nil
+	if b.options.ChecksumMode == s3compat.ChecksumWhenSupported {
+		crcSum = crc32.New(crc32.MakeTable(crc32.Castagnoli))
+		all = append(all, crcSum)
+	} else if opts.Lock.Mode != objstore.LockNone {
+		md5Sum = md5.New() // a lock wants a checksum, and this is one that every store knows
+		all = append(all, md5Sum)
+	}
+	if len(all) == 0 {
+		return of, nil
+	}
+	if _, err := io.Copy(io.MultiWriter(all...), objstore.NewBody(body, size)); err != nil {
+		return of, err
+	}
+	if shaSum != nil {
+		of.sha256 = hex.EncodeToString(shaSum.Sum(nil))
+	}
+	if crcSum != nil {
+		of.crc32c = base64.StdEncoding.EncodeToString(crcSum.Sum(nil))
+	}
+	if md5Sum != nil {
+		of.md5 = base64.StdEncoding.EncodeToString(md5Sum.Sum(nil))
+	}
+	return of, nil
 }
 
 // Get implements objstore.Bucket.

@@ -26,6 +26,9 @@ func Run(t *testing.T, empty func(t *testing.T) objstore.Bucket) {
 		{"Overwrite", testOverwrite},
 		{"IfAbsent", testIfAbsent},
 		{"IfAbsentHasOneWinner", testIfAbsentHasOneWinner},
+		{"PutFrom", testPutFrom},
+		{"PutFromThatFails", testPutFromThatFails},
+		{"PutOptionsThatCannotBe", testPutOptionsThatCannotBe},
 		{"Missing", testMissing},
 		{"Range", testRange},
 		{"Head", testHead},
@@ -374,6 +377,7 @@ func everyCall(ctx context.Context, b objstore.Bucket) map[string]error {
 	return map[string]error{
 		"put":           b.Put(ctx, "new", []byte("y"), objstore.PutOptions{}),
 		"put if absent": b.Put(ctx, "new-too", []byte("y"), objstore.PutOptions{IfAbsent: true}),
+		"put from":      b.PutFrom(ctx, "new-from", strings.NewReader("y"), 1, objstore.PutOptions{}),
 		"get":           get,
 		"get range":     getRange,
 		"head":          head,

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/file"
 	"github.com/firnlog/firn/objstore/mem"
+	"github.com/firnlog/firn/objstore/objstoretest"
 	"github.com/firnlog/firn/objstore/probe"
 )
 
@@ -44,6 +46,10 @@ func (o *odd) Put(ctx context.Context, key string, body []byte, opts objstore.Pu
 		opts.IfAbsent = false
 	}
 	return o.Bucket.Put(ctx, key, body, opts)
+}
+
+func (o *odd) PutFrom(ctx context.Context, key string, body io.ReaderAt, size int64, opts objstore.PutOptions) error {
+	return objstoretest.PutFrom(ctx, o, key, body, size, opts)
 }
 
 func (o *odd) Get(ctx context.Context, key string) ([]byte, error) {

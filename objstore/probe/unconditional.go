@@ -2,6 +2,7 @@ package probe
 
 import (
 	"context"
+	"io"
 
 	"github.com/firnlog/firn/objstore"
 )
@@ -13,4 +14,9 @@ type unconditional struct{ objstore.Bucket }
 // Put implements objstore.Bucket.
 func (u unconditional) Put(ctx context.Context, key string, body []byte, _ objstore.PutOptions) error {
 	return u.Bucket.Put(ctx, key, body, objstore.PutOptions{})
+}
+
+// PutFrom implements objstore.Bucket.
+func (u unconditional) PutFrom(ctx context.Context, key string, body io.ReaderAt, size int64, _ objstore.PutOptions) error {
+	return u.Bucket.PutFrom(ctx, key, body, size, objstore.PutOptions{})
 }

@@ -25,14 +25,14 @@ func classify(ctx context.Context, err error) error {
 	class := objstore.ErrUnavailable
 	var api smithy.APIError
 	var response *smithyhttp.ResponseError
-	code, status := "", 0
+	code, message, status := "", "", 0
 	if errors.As(err, &api) {
-		code = api.ErrorCode()
+		code, message = api.ErrorCode(), api.ErrorMessage()
 	}
 	if errors.As(err, &response) {
 		status = response.HTTPStatusCode()
 	}
-	if known := s3compat.ClassOf(code, status); known != nil {
+	if known := s3compat.ClassOfAnswer(code, message, status); known != nil {
 		class = known
 	}
 	// %v: the cause may be the deadline of one attempt, which must not look like the end of the caller's context.

@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
@@ -90,13 +92,17 @@ func transportOf(client aws.HTTPClient) *http.Transport {
 	panic(fmt.Sprintf("s3: the SDK's configuration replaced our HTTP client with a %T", client))
 }
 
-func (b *Bucket) configure(o *s3.Options) {
-	o.HTTPClient = &http.Client{
+func (b *Bucket) httpClient(attemptTimeout time.Duration) *http.Client {
+	return &http.Client{
 		Transport: b.transport,
-		Timeout:   b.options.AttemptTimeout,
+		Timeout:   attemptTimeout,
 		// A redirect names another region's endpoint, for which the signature is wrong: report it instead.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+}
+
+func (b *Bucket) configure(o *s3.Options) {
+	o.HTTPClient = b.httpClient(b.options.AttemptTimeout)
 	if b.options.Endpoint != "" {
 		o.BaseEndpoint = aws.String(b.options.Endpoint)
 	}
@@ -123,25 +129,60 @@ func (b *Bucket) configure(o *s3.Options) {
 
 // Put implements objstore.Bucket.
 func (b *Bucket) Put(ctx context.Context, key string, body []byte, opts objstore.PutOptions) error {
+	return b.PutFrom(ctx, key, bytes.NewReader(body), int64(len(body)), opts)
+}
+
+// PutFrom implements objstore.Bucket. Where the body is hashed for the request, it is read twice.
+func (b *Bucket) PutFrom(ctx context.Context, key string, body io.ReaderAt, size int64, opts objstore.PutOptions) error {
 	if err := b.gate.Check(ctx, "put", key); err != nil {
 		return err
 	}
-	if int64(len(body)) > b.options.ObjectBytesMax {
-		return fmt.Errorf("put %s: %d bytes, at most %d: %w", key, len(body), b.options.ObjectBytesMax, objstore.ErrInvalid)
+	if err := s3compat.CheckPut(b.options, size, opts); err != nil {
+		return fmt.Errorf("put %s: %w", key, err)
 	}
+	lent := objstore.NewBody(body, size)
+	defer lent.Release()
+	if err := b.put(ctx, key, lent, size, opts); err != nil {
+		return fmt.Errorf("put %s: %w", key, err)
+	}
+	return nil
+}
+
+func (b *Bucket) put(ctx context.Context, key string, body *objstore.Body, size int64, opts objstore.PutOptions) error {
 	input := &s3.PutObjectInput{
 		Bucket:        &b.options.Bucket,
 		Key:           aws.String(b.gate.Prefix + key),
-		Body:          bytes.NewReader(body),
-		ContentLength: aws.Int64(int64(len(body))),
+		Body:          body,
+		ContentLength: aws.Int64(size),
+		StorageClass:  types.StorageClass(opts.StorageClass),
 	}
 	if opts.IfAbsent {
 		input.IfNoneMatch = aws.String("*")
 	}
-	if _, err := b.client.PutObject(ctx, input, b.leaveBodyUnsigned); err != nil {
-		return fmt.Errorf("put %s: %w", key, s3compat.PutError(classify(ctx, err)))
+	if len(opts.Tags) > 0 {
+		input.Tagging = aws.String(s3compat.TaggingHeader(opts.Tags))
 	}
-	return nil
+	if opts.Lock.Mode != objstore.LockNone {
+		input.ObjectLockMode = types.ObjectLockMode(opts.Lock.Mode)
+		input.ObjectLockRetainUntilDate = aws.Time(opts.Lock.Until)
+		if b.options.ChecksumMode == ChecksumWhenRequired {
+			sum, err := s3compat.ContentMD5(body) // a lock wants a checksum, and this is one that every store knows
+			if err != nil {
+				return err
+			}
+			input.ContentMD5 = &sum
+		}
+	}
+	_, err := b.client.PutObject(ctx, input, b.leaveBodyUnsigned, func(o *s3.Options) {
+		o.HTTPClient = b.httpClient(b.options.PutTimeout(size))
+	})
+	if err == nil {
+		return nil
+	}
+	if ours := body.Err(); ours != nil && ctx.Err() == nil {
+		return ours
+	}
+	return s3compat.PutError(classify(ctx, err))
 }
 
 // leaveBodyUnsigned saves hashing the body where TLS already protects it and no checksum of the SDK's replaces the hash.

@@ -55,6 +55,21 @@ func ClassOf(code string, status int) error {
 	return nil
 }
 
+// ClassOfAnswer is ClassOf, and knows the words in which stores refuse to touch what an object lock keeps: they have no code
+// for it, and use those of denials and of bad requests.
+func ClassOfAnswer(code, message string, status int) error {
+	said := strings.ToLower(message)
+	for _, words := range []string{"protected by object lock", "forbidden by object lock", "worm protected", "retention policy and cannot be", "object is immutable"} {
+		if strings.Contains(said, words) {
+			return objstore.ErrRetained
+		}
+	}
+	if code == "ObjectLocked" || code == "RetentionPolicyNotMet" {
+		return objstore.ErrRetained
+	}
+	return ClassOf(code, status)
+}
+
 // PutError turns a store's "no such key" in answer to a put, which has nothing to miss, into objstore.ErrUnavailable: at
 // least one store says so when its quorum is lost.
 func PutError(err error) error {
@@ -144,7 +159,7 @@ type KeyError struct{ Key, Code, Message string }
 func KeyErrors(failed []KeyError) error {
 	var errs []error
 	for _, f := range failed {
-		class := ClassOf(f.Code, 0)
+		class := ClassOfAnswer(f.Code, f.Message, 0)
 		if class == nil {
 			class = objstore.ErrUnavailable
 		}

@@ -50,7 +50,8 @@ type Options struct {
 
 	// ConnectTimeout bounds making one connection. Default 3 s.
 	ConnectTimeout time.Duration
-	// AttemptTimeout bounds one attempt, from connecting to the last byte of the answer. Default 30 s.
+	// AttemptTimeout bounds one attempt, from connecting to the last byte of the answer; a put has a second more for each MiB.
+	// Default 30 s.
 	AttemptTimeout time.Duration
 	// MaxAttempts of one call, the first included. Default 3.
 	MaxAttempts int
@@ -60,6 +61,9 @@ type Options struct {
 	// Default 1 GiB.
 	ObjectBytesMax int64
 }
+
+// slowestBytesPerSecond: a put that is slower is taken for stuck.
+const slowestBytesPerSecond = 1 << 20
 
 // attemptsMax: more would keep a caller waiting for minutes on a store that is down; callers have retries of their own.
 const attemptsMax = 20
@@ -151,6 +155,11 @@ func setDefault[T comparable](field *T, value T) {
 	if *field == zero {
 		*field = value
 	}
+}
+
+// PutTimeout bounds one attempt to put an object of size bytes.
+func (o Options) PutTimeout(size int64) time.Duration {
+	return o.AttemptTimeout + time.Duration(size/slowestBytesPerSecond)*time.Second
 }
 
 // Warnings says what an operator should know about options that work, one line each.

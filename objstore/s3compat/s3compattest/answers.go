@@ -52,6 +52,13 @@ func Run(t *testing.T, driver func(t *testing.T, options s3compat.Options) (objs
 		{"TLS", s.testTLS},
 		{"TLSFilesThatCannotBeUsed", s.testTLSFiles},
 		{"Expiries", s.testExpiries},
+		{"WhatAPutCarries", s.testWhatAPutCarries},
+		{"APutFromIsRetriedFromTheStart", s.testAPutFromIsRetriedFromTheStart},
+		{"ABodyIsNotReadAfterPutFrom", s.testABodyIsNotReadAfterPutFrom},
+		{"APutFromHoldsNoBody", s.testAPutFromHoldsNoBody},
+		{"ACallersEndCutsAPutFrom", s.testACallersEndCutsAPutFrom},
+		{"WhatALockKeepsIsRetained", s.testWhatALockKeepsIsRetained},
+		{"PutTimeoutGrows", testPutTimeoutGrows},
 		{"ConnectionsAreClosed", s.testConnectionsAreClosed},
 	} {
 		t.Run(c.name, c.run)

@@ -35,6 +35,11 @@ func RegisterTopicMetrics(r prometheus.Registerer, detail Detail, seriesMax int,
 	newTopicMetrics(r, detail, seriesMax, view, nodeID)
 }
 
+// WrittenAt tells when a record at an offset was written, by the rows around it.
+func WrittenAt(offset int64, before, row, after state.Row) float64 {
+	return writtenAt(offset, before, row, after)
+}
+
 // Behind judges how far an agent is behind its peers.
 func Behind() (saw func(now time.Time, peer string, theirs, ours uint64), cause func() string) {
 	b := behind{patience: 6 * time.Second}

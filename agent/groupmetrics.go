@@ -30,9 +30,8 @@ const (
 // groupMetrics are the figures of the consumer groups that this agent coordinates: a sum over agents has each group once.
 //
 // Lag in seconds is log time minus the time of the first record that is not committed. Reading that record would cost a request
-// to the bucket for each partition and scrape, so its time is taken from the index row it lies in, which is in memory on every
-// agent: the largest timestamp in the row. A row holds what one flush brought of a partition, so the lag is told too small by what
-// a flush spans, a fraction of a second, and by more where older rows were merged into one.
+// to the bucket for each partition and scrape, so its time is told from the index rows around it, which are in memory on every
+// agent; see writtenAt.
 //
 // At most most series are made, for the groups that were there first; the rest is counted together, as otherGroups.
 type groupMetrics struct {
@@ -156,11 +155,42 @@ func groupLagOf(p *state.Partition, committed, logTime int64, scratch []state.Ro
 		return groupLag{}, scratch
 	}
 	b := groupLag{records: p.Next() - committed}
-	scratch = p.Rows(max(committed, p.LogStart()), 1, scratch[:0])
+	scratch = p.Rows(max(committed, p.LogStart()), 2, scratch[:0])
 	if len(scratch) > 0 {
-		b.seconds = float64(max(logTime-scratch[0].MaxTimestamp, 0)) / 1000
+		row, after := scratch[0], state.Row{}
+		if len(scratch) > 1 {
+			after = scratch[1]
+		}
+		before := state.Row{}
+		if row.Object.Merged() {
+			before, _ = p.RowBefore(row.Base)
+		}
+		b.seconds = max(float64(logTime)-writtenAt(max(committed, row.Base), before, row, after), 0) / 1000
 	}
 	return b, scratch
+}
+
+// writtenAt is about when the record at an offset of row was written, in milliseconds. before and after are the rows around it; one that
+// is not there has no offsets.
+//
+// What one flush brought spans a fraction of a second, and its largest timestamp is near enough. A merged row spans what was merged: its
+// largest timestamp is that of its end, and that of the row before it the one of its beginning; between the two, time is taken to pass
+// evenly with the offsets. Where retention took the row before, it is taken to have passed as fast as in the row after.
+func writtenAt(offset int64, before, row, after state.Row) float64 {
+	end := float64(row.MaxTimestamp)
+	if !row.Object.Merged() || row.MaxTimestamp < 0 {
+		return end
+	}
+	span := float64(row.End - row.Base)
+	begin := end
+	switch {
+	case before.End > 0 && before.MaxTimestamp >= 0:
+		begin = float64(before.MaxTimestamp)
+	case after.End > row.End:
+		begin = end - span*(float64(after.MaxTimestamp)-end)/float64(after.End-row.End)
+	}
+	left := float64(row.End-1-offset) / span // of the row, behind the record
+	return end - left*max(end-begin, 0)      // the times of producers need not rise
 }
 
 // arrange brings order up to date: groups that are gone make room, new ones come last.

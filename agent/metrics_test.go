@@ -27,6 +27,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/agent"
+	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/metastore/state"
 )
@@ -297,7 +298,8 @@ topics and partitions have series of their own up to ` + "`--metrics-series`" + 
 together as ` + "`(other)`" + `, and ` + "`firn_metrics_folded_topics`" + ` and ` + "`firn_metrics_folded_groups`" + ` say how many. ` + "`--metrics-detail`" + ` is ` + "`none`, `topic`" + `
 (default) or ` + "`partition`" + `. The ` + "`kafka_`" + ` names are those of kafka_exporter, for dashboards that know them; those of topics are told by one agent
 of a cluster, those of a group by the agent that coordinates it, so that sums over agents are right. Lag in seconds costs no
-request to the bucket: the time of a record is that of the index row it lies in, the newest of what one flush brought.
+request to the bucket: the time of a record is that of the index row it lies in, the newest of what one flush brought; in a merged row,
+which spans more, time is taken to pass evenly with the offsets from the newest of the row before it to its own.
 
 | metric | type | labels | meaning |
 | --- | --- | --- | --- |
@@ -534,5 +536,41 @@ func BenchmarkScrape10000Partitions(b *testing.B) {
 			}
 			b.ReportMetric(float64(longest.Nanoseconds()), "hold-ns")
 		})
+	}
+}
+
+// The time of a record in a merged row lies between those of the row's ends; in what a flush wrote it is the row's.
+func TestWhenARecordOfARowWasWritten(t *testing.T) {
+	row := func(base, end, ts int64, merged bool) state.Row {
+		r := state.Row{Base: base, End: end, MaxTimestamp: ts}
+		if merged {
+			r.Object.Topic = entry.UUID{1}
+		}
+		return r
+	}
+	none := state.Row{}
+	flush, merged := row(100, 200, 5000, false), row(100, 200, 5000, true)
+	for _, c := range []struct {
+		name               string
+		offset             int64
+		before, row, after state.Row
+		want               float64
+	}{
+		{"of a flush", 100, row(0, 100, 1000, true), flush, none, 5000},
+		{"last", 199, row(0, 100, 1000, true), merged, none, 5000},
+		{"middle", 149, row(0, 100, 1000, true), merged, none, 3000},
+		{"first", 100, row(0, 100, 1000, true), merged, none, 1040},
+		{"behind a gap", 149, row(0, 10, 1000, false), merged, none, 3000},
+		{"alone", 100, none, merged, none, 5000},
+		{"by the row after", 149, none, merged, row(200, 300, 9000, false), 3000},
+		{"by the row after, behind a gap", 149, none, merged, row(250, 300, 9000, false), 3000},
+		{"before one of all times", 149, none, merged, row(200, 300, 4000, false), 5000},
+		{"behind a later one", 149, row(0, 100, 7000, true), merged, none, 5000},
+		{"without timestamps before", 149, row(0, 100, -1, true), merged, none, 5000},
+		{"without timestamps", 149, row(0, 100, 1000, true), row(100, 200, -1, true), none, -1},
+	} {
+		if got := agent.WrittenAt(c.offset, c.before, c.row, c.after); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
 	}
 }

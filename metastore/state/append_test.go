@@ -301,6 +301,9 @@ func TestTimestamps(t *testing.T) {
 	if _, ok := empty.MaxTimestampRow(); ok {
 		t.Error("a row of an empty partition")
 	}
+	if _, ok := empty.RowBefore(math.MaxInt64); ok {
+		t.Error("a row of an empty partition")
+	}
 }
 
 func TestManyRows(t *testing.T) {
@@ -325,6 +328,12 @@ func TestManyRows(t *testing.T) {
 		}
 		if got, ok := p.RowByTimestamp(start + int64(i)); !ok || got != row {
 			t.Fatalf("timestamp %d: %+v", i, got)
+		}
+		if got, ok := p.RowBefore(row.End); !ok || got != row {
+			t.Fatalf("before offset %d: %+v", row.End, got)
+		}
+		if got, ok := p.RowBefore(row.End - 1); ok != (i > 0) || ok && got != all[i-1] {
+			t.Fatalf("before offset %d: %+v", row.End-1, got)
 		}
 	}
 	// Trim to every row in turn.

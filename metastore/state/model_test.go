@@ -590,6 +590,9 @@ func (m *model) checkPartition(got *state.Partition, p *modelPartition, fail fun
 		if row, ok := got.RowByTimestamp(middle.MaxTimestamp); !ok || row != first {
 			fail("%+v: row of time %d is %+v, want %+v", got.Ref(), middle.MaxTimestamp, row, first)
 		}
+		if row, ok := got.RowBefore(middle.Base); ok != (len(want) > 1) || ok && row != want[len(want)/2-1] {
+			fail("%+v: the row before offset %d is %+v", got.Ref(), middle.Base, row)
+		}
 	}
 	if got.LeaderEpoch() != p.epoch {
 		fail("%+v: leader epoch %d, want %d", got.Ref(), got.LeaderEpoch(), p.epoch)

@@ -79,6 +79,20 @@ func (p *Partition) LastRows(dst []Row) []Row {
 	return dst
 }
 
+// RowBefore is the last row that ends at or below offset.
+func (p *Partition) RowBefore(offset int64) (Row, bool) {
+	for i := min(p.rows.pageOf(offset), len(p.rows.pages)-1); i >= 0; i-- { // the page before it at most
+		var last row
+		for c := (cursor{pages: p.rows.pages[i : i+1]}); c.next() && c.row.end <= offset; {
+			last = c.row
+		}
+		if last.size > 0 {
+			return p.resolve(&last), true
+		}
+	}
+	return Row{}, false
+}
+
 // RowByTimestamp is the first row that holds a record with this timestamp or a later one.
 func (p *Partition) RowByTimestamp(timestamp int64) (Row, bool) {
 	for i := range p.rows.pages {

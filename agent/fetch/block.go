@@ -22,31 +22,35 @@ func objectOf(row *state.Row) object { return object{id: row.Object, size: row.O
 
 // cursor moves through the chunks of one row.
 type cursor struct {
+	place
 	r      *Reader
 	object object
 	table  *item
 	row    *state.Row
-	chunks []segment.Chunk // that the row touches; chunks[0] is the next
-	first  bool            // chunks[0] holds the row's first byte
+	chunks []segment.Chunk // that the row touches; the first holds its first byte
+	at     int             // the next one
 	delta  int64           // of the row's first batch, from the block's first offset
-	base   int64           // offset of the first batch that next returned
 	ahead  bool            // the reader is sequential: read the next run of a large object, too
 }
 
 // open finds the row's part of its block in the row's object.
-func (r *Reader) open(ctx context.Context, topic entry.UUID, partition int32, row *state.Row, o object) (cursor, error) {
-	c := cursor{r: r, object: o, row: row, first: true}
+func (r *Reader) open(ctx context.Context, in place, row *state.Row, o object) (cursor, error) {
+	c := cursor{place: in, r: r, object: o, row: row}
 	var err error
 	if c.table, err = r.cache.table(ctx, c.object); err != nil {
 		return c, unavailable(err)
 	}
 	block, ok := c.table.footer.Block(int(row.Block))
-	if !ok || block.Topic != topic || block.Partition != partition {
-		return c, fmt.Errorf("%w: %s has no block %d of topic %s partition %d", ErrCorrupt, row.Object, row.Block, topic, partition)
+	if !ok || block.Topic != in.topic || block.Partition != in.partition {
+		return c, fmt.Errorf("%w: %s has no block %d of topic %s partition %d", ErrCorrupt, row.Object, row.Block, in.topic, in.partition)
 	}
 	position, size := row.Position, row.Size
 	if position+size > block.RawSize || size <= 0 {
 		return c, fmt.Errorf("%w: row [%d, %d) in a block of %d bytes of %s", ErrCorrupt, position, position+size, block.RawSize, row.Object)
+	}
+	if row.Object.Merged() && (position != 0 || size != block.RawSize || block.Span != row.End-row.Base) {
+		return c, fmt.Errorf("%w: partition %d of %s: a row of %d bytes and %d offsets, its block has %d and %d", ErrCorrupt, in.partition, row.Object,
+			size, row.End-row.Base, block.RawSize, block.Span)
 	}
 	c.chunks = block.ChunksIn(position, size)
 	c.delta = c.chunks[0].BaseDelta
@@ -67,37 +71,55 @@ func (r *Reader) open(ctx context.Context, topic entry.UUID, partition int32, ro
 	return c, nil
 }
 
-// next returns the row's bytes in the next chunk that holds offset or what follows it, and whether they are the row's last.
-// base is then the offset of their first batch.
-func (c *cursor) next(ctx context.Context, offset int64) (raw []byte, last bool, err error) {
-	for len(c.chunks) > 1 && c.row.Base+c.chunks[1].BaseDelta-c.delta <= offset {
-		c.chunks, c.first = c.chunks[1:], false
+// base is the offset of the first batch of the row in its i-th chunk. A chunk spans the offsets that are missing behind it, too.
+func (c *cursor) base(i int) int64 {
+	if i == 0 {
+		return c.row.Base
 	}
-	chunk := c.chunks[0]
-	if raw, err = c.r.cache.chunk(ctx, c.object, c.table, chunk); err != nil {
-		return nil, false, unavailable(err)
+	return c.row.Base + c.chunks[i].BaseDelta - c.delta
+}
+
+// seek makes the chunk the next one that holds offset, or what follows it.
+func (c *cursor) seek(offset int64) {
+	behind := sort.Search(len(c.chunks), func(i int) bool { return c.base(i) > offset })
+	c.at = max(c.at, behind-1)
+}
+
+// next returns the row's batches in the next chunk, and whether they are the row's last.
+func (c *cursor) next(ctx context.Context) (in placed, last bool, err error) {
+	in, err = c.read(ctx, c.at)
+	if err != nil {
+		return in, false, err
 	}
-	c.base = c.row.Base + chunk.BaseDelta - c.delta
-	raw = raw[:min(chunk.RawSize, c.row.Position+c.row.Size-chunk.RawPosition)]
-	if c.first {
-		raw, c.base = raw[c.row.Position-chunk.RawPosition:], c.row.Base
-	}
-	c.chunks, c.first = c.chunks[1:], false
+	c.at++
 	if c.ahead && !c.r.cache.whole(c.object) {
-		c.readAhead(chunk.Position)
+		c.readAhead(c.chunks[c.at-1].Position)
 	}
-	return raw, len(c.chunks) == 0, nil
+	return in, c.at == len(c.chunks), nil
+}
+
+// read returns the row's batches in its i-th chunk.
+func (c *cursor) read(ctx context.Context, i int) (placed, error) {
+	chunk := c.chunks[i]
+	raw, err := c.r.cache.chunk(ctx, c.object, c.table, chunk)
+	if err != nil {
+		return placed{}, unavailable(err)
+	}
+	raw = raw[:min(chunk.RawSize, c.row.Position+c.row.Size-chunk.RawPosition)]
+	if i == 0 {
+		raw = raw[c.row.Position-chunk.RawPosition:]
+	}
+	return c.in(c.row, raw, c.base(i)), nil
 }
 
 // readAhead reads the row's next run behind the one of position. A chunk may be larger than a run, and no chunk starts in
 // the runs that it covers: the next run is the next chunk's.
 func (c *cursor) readAhead(position int64) {
-	cache := c.r.cache
-	end := (position/cache.cfg.RunBytes + 1) * cache.cfg.RunBytes
+	run := c.r.cache.cfg.RunBytes
+	end := (position/run + 1) * run
 	i := sort.Search(len(c.chunks), func(i int) bool { return c.chunks[i].Position >= end })
 	if i < len(c.chunks) {
-		o, footer, position := c.object, c.table.footer, c.chunks[i].Position
-		cache.readAhead(cache.holderKeys(o, position), func() (itemKey, reading) { return cache.holderRead(o, footer, position) })
+		c.r.cache.aheadOf(c.object, c.table.footer, c.chunks[i].Position)
 	}
 }
 

@@ -384,6 +384,23 @@ func (c *Cache) readAhead(keys [2]itemKey, from func() (itemKey, reading)) {
 	}
 }
 
+// aheadOf reads what holds the bytes of a large object at a position, as readAhead does.
+func (c *Cache) aheadOf(o object, f *segment.Footer, position int64) {
+	c.readAhead(c.holderKeys(o, position), func() (itemKey, reading) { return c.holderRead(o, f, position) })
+}
+
+// kept returns an item that is kept, for whom it is no use of it yet.
+func (c *Cache) kept(keys [2]itemKey) *item {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, key := range keys {
+		if e, ok := c.items[key]; ok {
+			return e.Value.(*item)
+		}
+	}
+	return nil
+}
+
 // aheadLocked reports whether a read of one of the keys may start ahead.
 func (c *Cache) aheadLocked(keys [2]itemKey) bool {
 	for _, key := range keys {

@@ -11,17 +11,24 @@
 //	       → the chunk with the offset, by the chunks' offset deltas
 //	       → the batch with the offset, by the batches' headers
 //
-// A row says that offsets [Base, End) are some raw bytes of a block, without gaps inside: where batches were refused the
-// state machine splits the row. The first batch in the row's bytes has offset Base, and each batch starts where the one
-// before ends. A chunk's BaseDelta counts from the block's first batch, dead ones included, so it gives offsets relative
+// A row of what a flush wrote says that offsets [Base, End) are some raw bytes of a block, without gaps inside: where batches
+// were refused the state machine splits the row. The first batch in the row's bytes has offset Base, and each batch starts where
+// the one before ends. A chunk's BaseDelta counts from the block's first batch, dead ones included, so it gives offsets relative
 // to another chunk of the same row only; a row that starts inside a chunk counts from there.
+//
+// A row of a merged object is a whole block, and offsets may be missing in it: key compaction took them, or they were dead or given
+// up. Each batch has its offset in its header. A chunk's span goes up to the next one's first batch, so BaseDelta finds chunks all the
+// same. Log append times are in the batches.
+//
+// Offsets may be missing between rows as well. A read that starts where there are none goes on with the next that there are; where
+// nothing follows, a batch without records leads to the high watermark.
 //
 // Each byte that is served is copied once, from the cache into the caller's buffer, and base offset, leader epoch and, for
 // rows that say so, the log append time are filled in there. Cached bytes never change.
 //
 // # The cache
 //
-// An object of at most Config.WholeBytes (every level-0 segment) is read whole, with one GET, whatever was asked for:
+// An object of at most Config.WholeBytes (every level-0 segment, and small merged ones) is read whole, with one GET, whatever was asked for:
 // its other partitions have readers too. Of a larger object the footer is read once, and then runs of neighbouring chunks
 // of about Config.RunBytes, cut by position so that all readers share them. Compressed chunks are kept decompressed
 // as well. Equal reads that come together are one GET, which outlives a reader that ran out of time: it will ask again.
@@ -31,7 +38,7 @@
 // Agents of a zone get each piece of the bucket (a whole object up to Config.WholeBytes, a run of a larger one) once. Before an
 // agent goes to the bucket it asks, in this order:
 //
-//  1. the agent that uploaded the object, as long as it may still have it in memory (Ask.Held: it answers from there or not at
+//  1. the agent that uploaded the object, if a flush wrote it (nobody has what was merged in memory from the start), as long as it may still have it in memory (Ask.Held: it answers from there or not at
 //     all). What it no longer has it says with how far back its memory goes, so a replay asks in vain once. In another zone it is asked
 //     for objects up to Config.CrossZoneBytes only: a byte from there costs money, and a GET as much as some twenty KiB of them.
 //  2. the agent of its own zone that rendezvous hashing over the live ones names for the piece. That one gets it from the bucket
@@ -49,7 +56,8 @@
 //
 // # Tail readers and replays
 //
-// A read is a replay's where more than planRows rows of the partition follow and this agent does not hold what it asks for as just written.
+// A read is a replay's where more than planRows rows of the partition follow, or more of merged rows than Config.RunBytes, and this agent does
+// not hold what it asks for as just written.
 // A reader counts as one of the tail, whom replays must not slow down, from the second time on that it has come to the end. Replays have a bounded number of GETs at a time (Config.ColdReads)
 // and wait for their turn; uploads and tail reads never do. Where a tail reader wants what a replay's GET waits to get, the GET starts at once.
 // What is served to peers has separate bounds for the two as well.
@@ -60,12 +68,14 @@
 // is, and consumers come again.
 //
 // Tail readers are served from what ingest just uploaded (hot) without a GET. What is read from the bucket is cold, and a
-// replay of old data, however large, evicts only cold items. A sequential reader's next object or run is read ahead.
+// replay of old data, however large, evicts only cold items. A sequential reader's next run is read ahead, and towards the end of a row
+// the next one's object, or its footer and first run.
 //
 // # What is checked, and what a failure means
 //
 // The footer's checksum and each chunk's are checked when bytes come from the bucket. What is damaged is read once more;
 // damaged again it is ErrCorrupt for the records in that chunk and nothing else, and is not kept: the next read asks the
-// bucket again. An object that is not there is looked for again after a read barrier, since a merge may have replaced it;
-// then it is ErrStorage. Neither is ever skipped, and neither answer is remembered.
+// bucket again. A merged row must be what its block is, its batches must ascend within it, and a chunk's first must be where the table has
+// it. An object that is not there is looked for again after a read barrier, since a merge may have replaced it; where the row still
+// names it, it is ErrStorage. Neither is ever skipped, and neither answer is remembered.
 package fetch

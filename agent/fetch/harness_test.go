@@ -42,7 +42,8 @@ type index struct {
 
 func newIndex(t testing.TB) *index {
 	x := &index{t: t, st: state.New(state.Identity{ID: [16]byte{1}, Epoch: 1}), clock: now}
-	x.commit(&entry.Join{Name: "a", MaxFeatureLevel: 1})
+	x.commit(&entry.Join{Name: "a", MaxFeatureLevel: state.MaxFeatureLevel})
+	x.commit(&entry.SetFeatureLevel{Level: state.MaxFeatureLevel})
 	return x
 }
 
@@ -56,7 +57,7 @@ func (x *index) commit(op entry.Op) state.OpResult {
 func (x *index) commitLocked(op entry.Op) state.OpResult {
 	x.t.Helper()
 	x.seq++
-	e := entry.Entry{Format: entry.Format, FeatureLevel: 1, Incarnation: incarnation, Seq: x.seq, ClockMs: x.clock, Ops: []entry.Op{op}}
+	e := entry.Entry{Format: entry.Format, FeatureLevel: entry.Level(op), Incarnation: incarnation, Seq: x.seq, ClockMs: x.clock, Ops: []entry.Op{op}}
 	value := e.AppendTo(nil)
 	decoded, err := entry.Parse(value)
 	if err != nil {

@@ -347,7 +347,7 @@ func (c *Cache) fetch(ctx context.Context, o object, position, size int64, why r
 			c.cfg.Metrics.getSeconds.Observe(time.Since(start).Seconds())
 			return body, nil
 		case errors.Is(err, objstore.ErrNotFound):
-			return nil, fmt.Errorf("%w: %w", errMissing, err)
+			return nil, &missingError{o.id, err}
 		case errors.Is(err, objstore.ErrRange):
 			return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 		case errors.Is(err, objstore.ErrInvalid):

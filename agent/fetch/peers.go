@@ -174,9 +174,9 @@ func (s *sharing) route(o object, piece int64) (steps []step, own bool) {
 	return steps, own
 }
 
-// freshLocked reports whether the uploader of an object may still have it in memory. Large ones are made of others, and never are.
+// freshLocked reports whether the uploader of an object may still have it in memory. What it merged it never had.
 func (s *sharing) freshLocked(o object) bool {
-	return o.size <= s.cfg.WholeBytes && o.id.Seq >= s.gone[o.id.Incarnation]
+	return !o.id.Merged() && o.size <= s.cfg.WholeBytes && o.id.Seq >= s.gone[o.id.Incarnation]
 }
 
 // pieceKey is what rendezvous hashing spreads: a piece is a whole small object (0), or a run of a larger one (its number).

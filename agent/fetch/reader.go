@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,10 +28,32 @@ var (
 	ErrCorrupt = errors.New("corrupt object")
 	// ErrUnavailable: the bucket, the metastore or the agent that holds the bytes does not answer. Retry.
 	ErrUnavailable = errors.New("data unavailable")
-
-	// errMissing becomes ErrStorage unless the log has meanwhile moved the data elsewhere.
-	errMissing = fmt.Errorf("%w: not in the bucket", ErrStorage)
 )
+
+// missingError is an ErrStorage, unless the log has meanwhile moved the data elsewhere.
+type missingError struct {
+	object entry.ObjectID
+	err    error
+}
+
+func (e *missingError) Error() string {
+	return fmt.Sprintf("%v: not in the bucket: %v", ErrStorage, e.err)
+}
+func (e *missingError) Unwrap() []error { return []error{ErrStorage, e.err} }
+
+// missing are the objects that one call did not find in the bucket.
+type missing []entry.ObjectID
+
+// first reports whether err says that an object is missing, and for the first time: the rows may name what a merge replaced, and the
+// collector deleted, since this agent last applied. Where a barrier does not help, it is missing.
+func (m *missing) first(err error) bool {
+	var gone *missingError
+	if !errors.As(err, &gone) || slices.Contains(*m, gone.object) {
+		return false
+	}
+	*m = append(*m, gone.object)
+	return true
+}
 
 // Metastore is what reading needs of metastore.Client.
 type Metastore interface {
@@ -103,7 +127,7 @@ func (r *Reader) Read(
 	p := r.plans.Get().(*plan)
 	defer r.plans.Put(p)
 	var res Result
-	for retried := false; ; {
+	for gone := (missing)(nil); ; {
 		if err := r.plan(ctx, topic, partition, w.offset, p); err != nil {
 			if len(w.dst) > w.start {
 				break
@@ -111,7 +135,7 @@ func (r *Reader) Read(
 			return dst, Result{}, err
 		}
 		res = p.Result
-		w.cold = p.more && !r.cache.written(p.rows[0].Object)
+		w.cold = r.replay(p, w.offset) && !r.cache.written(p.rows[0].Object)
 		if w.cold && !r.admit(ctx, &w) {
 			res.Later = len(w.dst) == w.start
 			break
@@ -124,9 +148,7 @@ func (r *Reader) Read(
 		if err == nil && p.more && !w.full {
 			continue
 		}
-		if errors.Is(err, errMissing) && !retried && len(w.dst) == w.start {
-			// The rows may name what a merge replaced, and the collector deleted, since this agent last applied.
-			retried = true
+		if len(w.dst) == w.start && gone.first(err) {
 			if err := r.barrier(ctx); err != nil {
 				return dst, Result{}, err
 			}
@@ -217,10 +239,10 @@ func (r *Reader) readRows(ctx context.Context, topic entry.UUID, partition int32
 		if w.offset < row.Base { // offsets that hold no records any more
 			w.offset = row.Base
 		}
-		if err := r.readRow(ctx, topic, partition, row, w); err != nil {
+		if err := r.readRow(ctx, place{topic, partition}, row, w); err != nil {
 			return err
 		}
-		if w.sequential && i+1 < len(p.rows) {
+		if w.sequential && i+1 < len(p.rows) && remaining(row, w.offset) <= 2*r.cache.cfg.RunBytes {
 			r.ahead(&p.rows[i+1], w)
 		}
 		if w.full {
@@ -228,53 +250,61 @@ func (r *Reader) readRows(ctx context.Context, topic entry.UUID, partition int32
 		}
 	}
 	if !p.more {
-		w.offset = max(w.offset, p.HighWatermark)
+		w.fill(p.HighWatermark)
 	}
 	return nil
 }
 
-// ahead reads the object of a row that will be asked for next.
+// ahead reads what will be asked for first of a row that comes next: its object, of a large one the footer and then the run.
 func (r *Reader) ahead(row *state.Row, w *walk) {
-	if !row.InWAL {
-		o := r.objectOf(row, w)
-		r.cache.readAhead(tableKeys(o), func() (itemKey, reading) { return r.cache.tableRead(o) })
+	if row.InWAL {
+		return
+	}
+	o := r.objectOf(row, w)
+	keys := tableKeys(o)
+	table := r.cache.kept(keys)
+	switch {
+	case table == nil:
+		r.cache.readAhead(keys, func() (itemKey, reading) { return r.cache.tableRead(o) })
+	case !r.cache.whole(o):
+		if block, ok := table.footer.Block(int(row.Block)); ok {
+			r.cache.aheadOf(o, table.footer, block.Chunks[0].Position)
+		}
 	}
 }
 
 // readRow appends the batches of row from w.offset on.
-func (r *Reader) readRow(ctx context.Context, topic entry.UUID, partition int32, row *state.Row, w *walk) error {
-	w.base = row.Base
+func (r *Reader) readRow(ctx context.Context, in place, row *state.Row, w *walk) error {
 	w.row = row
 	if row.InWAL {
-		raw, err := r.pending(ctx, topic, partition, row)
+		raw, err := r.pending(ctx, in, row)
 		if err != nil {
 			return err
 		}
-		return w.batchesOf(raw, true)
+		return w.take(in.in(row, raw, row.Base), true)
 	}
-	b, err := r.open(ctx, topic, partition, row, r.objectOf(row, w))
+	c, err := r.open(ctx, in, row, r.objectOf(row, w))
 	if err != nil {
 		return err
 	}
-	b.ahead = w.sequential
-	for {
-		raw, last, err := b.next(ctx, w.offset)
+	c.ahead = w.sequential
+	for c.seek(w.offset); ; {
+		batches, last, err := c.next(ctx)
 		if err != nil {
 			return err
 		}
-		w.base = b.base
-		if err := w.batchesOf(raw, last); err != nil || w.full || last {
+		if err := w.take(batches, last); err != nil || w.full || last {
 			return err
 		}
 	}
 }
 
 // pending reads a row whose bytes are in a WAL.
-func (r *Reader) pending(ctx context.Context, topic entry.UUID, partition int32, row *state.Row) ([]byte, error) {
+func (r *Reader) pending(ctx context.Context, in place, row *state.Row) ([]byte, error) {
 	if r.wal == nil {
 		return nil, fmt.Errorf("%w: the records are not in the bucket yet", ErrUnavailable)
 	}
-	raw, err := r.wal.ReadRow(ctx, topic, partition, *row)
+	raw, err := r.wal.ReadRow(ctx, in.topic, in.partition, *row)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
@@ -291,13 +321,12 @@ type walk struct {
 	sequential bool
 	// patient: the answer has nothing else to give, so that a replay may wait.
 	patient bool
-	// cold: more rows follow than a tail reader has before it, so a replay reads.
+	// cold: a replay reads.
 	cold bool
 	dst  []byte
 
 	epochs  []state.EpochStart // of the partition
 	row     *state.Row
-	base    int64 // offset of the next batch
 	full    bool
 	batches int
 	records int64
@@ -311,42 +340,54 @@ func (r *Reader) objectOf(row *state.Row, w *walk) object {
 	return o
 }
 
-// batchesOf takes the batches in raw, the first of which has offset base. last says that the row ends with them.
-func (w *walk) batchesOf(raw []byte, last bool) error {
-	s := batch.Split(raw)
-	for s.Next() {
-		h := s.Header()
-		base, end := w.base, w.base+h.Span()
-		if h.LastOffsetDelta < 0 || end > w.row.End {
-			return fmt.Errorf("%w: batch [%d, %d) in a row up to %d of %s", ErrCorrupt, base, end, w.row.End, w.row.Object)
-		}
-		w.base = end
-		if end <= w.offset {
+// take appends what is wanted of a row's batches. last says that the row ends with them.
+func (w *walk) take(in placed, last bool) error {
+	for in.Next() {
+		if in.end <= w.offset {
 			continue
 		}
 		at := len(w.dst)
-		if at-w.start+len(s.Raw()) > w.limit && (at > w.start || !w.whole) {
+		if at-w.start+len(in.Raw()) > w.limit && (at > w.start || !w.whole) {
 			w.full = true
 			return nil
 		}
-		w.dst = append(w.dst, s.Raw()...)
-		batch.StampBase(w.dst[at:], base, state.EpochAt(w.epochs, base))
+		w.dst = append(w.dst, in.Raw()...)
+		batch.StampBase(w.dst[at:], in.base, state.EpochAt(w.epochs, in.base))
 		if w.row.LogAppendTime {
 			batch.StampLogAppendTime(w.dst[at:], w.row.MaxTimestamp)
 		}
-		w.offset = end
+		w.offset = in.end
 		w.batches++
-		w.records += int64(h.RecordCount)
+		w.records += int64(in.header.RecordCount)
 		if len(w.dst)-w.start+batch.HeaderSize > w.limit { // no batch fits any more: open nothing else
 			w.full = true
 			return nil
 		}
 	}
-	if err := s.Err(); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrCorrupt, w.row.Object, err)
+	if err := in.Err(); err != nil {
+		return err
 	}
-	if last && w.base != w.row.End {
-		return fmt.Errorf("%w: batches end at offset %d, their row at %d: %s", ErrCorrupt, w.base, w.row.End, w.row.Object)
+	if last && in.end != w.row.End {
+		return in.corrupt("batches end at offset %d, their row at %d", in.end, w.row.End)
 	}
 	return nil
+}
+
+// fill appends a batch without records over the offsets up to the high watermark that nothing follows: compacted away, or given up.
+// Kafka's log always ends in a batch, if an empty one, and who reads a topic to its end (Connect's workers, Streams' tables) waits until
+// its position is there: without one it would wait for ever.
+func (w *walk) fill(highWatermark int64) {
+	for w.offset < highWatermark {
+		at := len(w.dst)
+		if at-w.start+batch.HeaderSize > w.limit && (at > w.start || !w.whole) {
+			w.full = true
+			return
+		}
+		span := min(highWatermark-w.offset, math.MaxInt32)
+		w.dst = batch.AppendEmpty(w.dst, batch.Header{
+			BaseOffset: w.offset, LastOffsetDelta: int32(span - 1), LeaderEpoch: state.EpochAt(w.epochs, w.offset),
+			BaseTimestamp: batch.NoTimestamp, MaxTimestamp: batch.NoTimestamp, ProducerID: -1, ProducerEpoch: -1, BaseSequence: -1,
+		})
+		w.offset += span
+	}
 }

@@ -67,6 +67,28 @@ func (r *Reader) lookUp(topic entry.UUID, partition int32, offset int64, p *plan
 	return err
 }
 
+// replay reports whether a plan is a replay's: more follows than a tail reader has before it. That is more rows than a look takes, or more
+// of merged objects than a run. What a flush wrote is merged within minutes, so a reader of merged rows is behind by that, and it is bytes
+// that it costs, not rows: one may have 256 MiB.
+func (r *Reader) replay(p *plan, offset int64) bool {
+	merged := int64(0)
+	for i := range p.rows {
+		if row := &p.rows[i]; row.Object.Merged() {
+			merged += remaining(row, offset)
+		}
+	}
+	return p.more || merged > r.cache.cfg.RunBytes
+}
+
+// remaining is about how many bytes of a row lie behind offset.
+func remaining(row *state.Row, offset int64) int64 {
+	left := row.End - max(offset, row.Base)
+	if left <= 0 {
+		return 0
+	}
+	return int64(float64(row.Size) * float64(left) / float64(row.End-row.Base))
+}
+
 // isSorted reports whether err already says what a caller of Reader does next.
 func isSorted(err error) bool {
 	return errors.Is(err, ErrStorage) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnavailable)

@@ -130,7 +130,7 @@ func (it *item) covers(ask Ask) bool {
 func (c *Cache) heldFrom(id entry.ObjectID) uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.put.Incarnation != id.Incarnation {
+	if c.put.Incarnation != id.Incarnation || id.Merged() {
 		return 0
 	}
 	for e := c.lists[hot].Back(); e != nil; e = e.Prev() { // the oldest

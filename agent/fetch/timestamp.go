@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,7 @@ func (r *Reader) OffsetForTimestamp(ctx context.Context, topic entry.UUID, parti
 			if err != nil || !ok {
 				return nothing, err
 			}
-			at, err := r.firstRecord(ctx, topic, partition, &row, start, ts)
+			at, err := r.firstRecord(ctx, place{topic, partition}, &row, start, ts)
 			if err != nil || at.offset >= 0 {
 				return at, err
 			}
@@ -52,14 +53,14 @@ func (r *Reader) MaxTimestamp(ctx context.Context, topic entry.UUID, partition i
 			if err != nil || !ok || best.offset >= 0 && row.MaxTimestamp < best.timestamp {
 				return best, err
 			}
-			at, err := r.lastRecord(ctx, topic, partition, &row, start)
+			at, err := r.lastRecord(ctx, place{topic, partition}, &row, start)
 			if err != nil {
 				return nothing, err
 			}
 			if at.offset >= 0 && (at.timestamp > best.timestamp || at.timestamp == best.timestamp && at.offset < best.offset || best.offset < 0) {
 				best = at
 			}
-			if start <= row.Base { // nothing of it was cut off, so its timestamp was exact
+			if best.timestamp == row.MaxTimestamp { // else the record was cut off, or compacted away
 				return best, nil
 			}
 			tried = append(tried, row.Base)
@@ -68,14 +69,14 @@ func (r *Reader) MaxTimestamp(ctx context.Context, topic entry.UUID, partition i
 	return at.offset, at.timestamp, err
 }
 
-// settled runs a search on a current view, and once more where an object it needed had been replaced meanwhile.
+// settled runs a search on a current view, and again where an object it needed had been replaced meanwhile.
 func (r *Reader) settled(ctx context.Context, topic entry.UUID, partition int32, search func() (found, error)) (found, error) {
-	for retried := false; ; retried = true {
+	for gone := (missing)(nil); ; {
 		if err := r.barrier(ctx); err != nil {
 			return nothing, err
 		}
 		at, err := search()
-		if errors.Is(err, errMissing) && !retried {
+		if gone.first(err) {
 			continue
 		}
 		if err != nil {
@@ -144,101 +145,118 @@ func scan(p *state.Partition, from int64, fn func(state.Row) bool) {
 const scanRows = 64
 
 // firstRecord finds the first record of row at or behind start with a timestamp at or after ts.
-func (r *Reader) firstRecord(ctx context.Context, topic entry.UUID, partition int32, row *state.Row, start, ts int64) (found, error) {
+func (r *Reader) firstRecord(ctx context.Context, in place, row *state.Row, start, ts int64) (found, error) {
 	at := nothing
-	err := r.batches(ctx, topic, partition, row, start, ts, func(raw []byte, h batch.Header, base int64) error {
-		err := r.records(ctx, raw, base, start, row, func(f found) error {
+	err := r.parts(ctx, in, row, func(part *rowPart) error {
+		if part.maxTimestamp < ts {
+			return nil
+		}
+		return r.eachRecord(ctx, part, start, func(h batch.Header) bool { return h.MaxTimestamp >= ts }, func(f found) error {
 			if f.timestamp < ts {
 				return nil
 			}
 			at = f
 			return errFound
 		})
-		return err
 	})
-	if errors.Is(err, errFound) {
-		err = nil
-	}
-	return at, err
+	return at, notFound(err)
 }
 
-// lastRecord finds the first of the records of row at or behind start that have the largest timestamp.
-func (r *Reader) lastRecord(ctx context.Context, topic entry.UUID, partition int32, row *state.Row, start int64) (found, error) {
+// lastRecord finds the first of the records of row at or behind start that have the largest timestamp. A row's part with the largest is
+// read, and others only where that has lost its record meanwhile: to key compaction, or to a log start that rose.
+func (r *Reader) lastRecord(ctx context.Context, in place, row *state.Row, start int64) (found, error) {
+	var parts []rowPart
+	if err := r.parts(ctx, in, row, func(part *rowPart) error { parts = append(parts, *part); return nil }); err != nil {
+		return nothing, err
+	}
+	slices.SortStableFunc(parts, func(a, b rowPart) int { return cmp.Compare(b.maxTimestamp, a.maxTimestamp) })
 	best := nothing
-	err := r.batches(ctx, topic, partition, row, start, noTimestamp, func(raw []byte, h batch.Header, base int64) error {
-		if best.offset >= 0 && h.MaxTimestamp <= best.timestamp && !row.LogAppendTime {
-			return nil
+	for i := range parts {
+		part := &parts[i]
+		if best.offset >= 0 && (part.maxTimestamp < best.timestamp || part.maxTimestamp == best.timestamp && part.base > best.offset) {
+			break
 		}
-		return r.records(ctx, raw, base, start, row, func(f found) error {
-			if best.offset < 0 || f.timestamp > best.timestamp {
+		err := r.eachRecord(ctx, part, start, func(h batch.Header) bool { return best.offset < 0 || h.MaxTimestamp >= best.timestamp }, func(f found) error {
+			if best.offset < 0 || f.timestamp > best.timestamp || f.timestamp == best.timestamp && f.offset < best.offset {
 				best = f
 			}
-			if row.LogAppendTime {
+			if f.timestamp == part.maxTimestamp { // there is none above it in this part
 				return errFound
 			}
 			return nil
 		})
-	})
-	if errors.Is(err, errFound) {
-		err = nil
+		if err := notFound(err); err != nil {
+			return nothing, err
+		}
 	}
-	return best, err
+	return best, nil
 }
 
-const noTimestamp = batch.NoTimestamp
-
-// batches calls fn for each batch of row that ends behind start and may hold a record at or after ts, until fn returns an
-// error. Chunks that are too old are not read.
-func (r *Reader) batches(
-	ctx context.Context, topic entry.UUID, partition int32, row *state.Row, start, ts int64,
-	fn func(raw []byte, h batch.Header, base int64) error,
-) error {
-	each := func(raw []byte, base int64) error {
-		s := batch.Split(raw)
-		for s.Next() {
-			h := s.Header()
-			if base+h.Span() > start && (h.MaxTimestamp >= ts || row.LogAppendTime) {
-				if err := fn(s.Raw(), h, base); err != nil {
-					return err
-				}
-			}
-			base += h.Span()
-		}
-		if err := s.Err(); err != nil {
-			return fmt.Errorf("%w: %s: %w", ErrCorrupt, row.Object, err)
-		}
+// notFound makes the end of a walk no error.
+func notFound(err error) error {
+	if errors.Is(err, errFound) {
 		return nil
 	}
+	return err
+}
+
+// rowPart is some of a row's batches that are read together: a chunk's, or all of a row in a WAL.
+type rowPart struct {
+	row          *state.Row
+	base, end    int64 // offsets; some may be missing
+	maxTimestamp int64 // no record of it has a later one
+	read         func(context.Context) (placed, error)
+}
+
+// parts calls fn for the parts of row, in order, until it returns an error. Nothing is read for it but where a row's chunks are.
+func (r *Reader) parts(ctx context.Context, in place, row *state.Row, fn func(*rowPart) error) error {
 	if row.InWAL {
-		raw, err := r.pending(ctx, topic, partition, row)
-		if err != nil {
-			return err
-		}
-		return each(raw, row.Base)
+		return fn(&rowPart{row: row, base: row.Base, end: row.End, maxTimestamp: row.MaxTimestamp, read: func(ctx context.Context) (placed, error) {
+			raw, err := r.pending(ctx, in, row)
+			return in.in(row, raw, row.Base), err
+		}})
 	}
-	c, err := r.open(ctx, topic, partition, row, objectOf(row))
+	c, err := r.open(ctx, in, row, objectOf(row))
 	if err != nil {
 		return err
 	}
-	for len(c.chunks) > 0 {
-		if c.chunks[0].MaxTimestamp < ts && !row.LogAppendTime {
-			c.chunks, c.first = c.chunks[1:], false
-			continue
+	for i := range c.chunks {
+		part := rowPart{row: row, base: c.base(i), end: row.End, maxTimestamp: c.chunks[i].MaxTimestamp, read: func(ctx context.Context) (placed, error) { return c.read(ctx, i) }}
+		if row.LogAppendTime {
+			part.maxTimestamp = row.MaxTimestamp
 		}
-		raw, _, err := c.next(ctx, start)
-		if err != nil {
-			return err
+		if i+1 < len(c.chunks) {
+			part.end = c.base(i + 1)
 		}
-		if err := each(raw, c.base); err != nil {
+		if err := fn(&part); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// eachRecord calls fn for the records at or behind start of those batches that some chooses, in order, until it returns an error.
+func (r *Reader) eachRecord(ctx context.Context, part *rowPart, start int64, some func(batch.Header) bool, fn func(found) error) error {
+	if part.end <= start {
+		return nil
+	}
+	batches, err := part.read(ctx)
+	if err != nil {
+		return err
+	}
+	for batches.Next() {
+		if batches.end > start && (part.row.LogAppendTime || some(batches.header)) {
+			if err := r.records(ctx, &batches, start, fn); err != nil {
+				return err
+			}
+		}
+	}
+	return batches.Err()
+}
+
 // records calls fn for each record of a batch at or behind start, until fn returns an error. Decompression is bounded by
 // batch.Limits' defaults and done in a window, a few batches at a time.
-func (r *Reader) records(ctx context.Context, raw []byte, base, start int64, row *state.Row, fn func(found) error) error {
+func (r *Reader) records(ctx context.Context, in *placed, start int64, fn func(found) error) error {
 	select {
 	case r.walks <- struct{}{}:
 		defer func() { <-r.walks }()
@@ -247,10 +265,10 @@ func (r *Reader) records(ctx context.Context, raw []byte, base, start int64, row
 	}
 	v := r.validators.Get().(*batch.Validator)
 	defer r.validators.Put(v)
-	err := v.Walk(raw, batch.Limits{}, func(record batch.Record) error {
-		f := found{base + int64(record.OffsetDelta), record.Timestamp}
-		if row.LogAppendTime {
-			f.timestamp = row.MaxTimestamp
+	err := v.Walk(in.Raw(), batch.Limits{}, func(record batch.Record) error {
+		f := found{in.base + int64(record.OffsetDelta), record.Timestamp}
+		if in.row.LogAppendTime {
+			f.timestamp = in.row.MaxTimestamp
 		}
 		if f.offset < start {
 			return nil
@@ -258,7 +276,7 @@ func (r *Reader) records(ctx context.Context, raw []byte, base, start int64, row
 		return fn(f)
 	})
 	if err != nil && !errors.Is(err, errFound) {
-		return fmt.Errorf("%w: records at offset %d of %s: %w", ErrCorrupt, base, row.Object, err)
+		return fmt.Errorf("%w: records at offset %d of partition %d of %s: %w", ErrCorrupt, in.base, in.partition, in.row.Object, err)
 	}
 	return err
 }

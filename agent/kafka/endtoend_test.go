@@ -26,6 +26,7 @@ import (
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log/memlog"
 	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/objstore/batch"
 	"github.com/firnlog/firn/objstore/mem"
 )
 
@@ -444,5 +445,63 @@ func eventually(t *testing.T, look func() error) {
 		case <-deadline:
 			t.Fatal(err)
 		}
+	}
+}
+
+// A consumer in front of offsets that nothing follows any more is led to the end, waits there, and gets what comes.
+func TestOffsetsThatNothingFollows(t *testing.T) {
+	agents := stacks(t, 1)
+	ctx, a := t.Context(), agents[0]
+	cl := kclient(t, agents, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	const topic = "hollow"
+	createTopic(t, cl, topic, 1, nil)
+	produce := func(value string) {
+		t.Helper()
+		if err := cl.ProduceSync(ctx, &kgo.Record{Topic: topic, Value: []byte(value)}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 6 {
+		produce(fmt.Sprint(i))
+	}
+	var id entry.UUID
+	var rows []state.Row
+	a.meta.View(func(st *state.State) {
+		id = st.TopicByName(topic).ID
+		rows = st.TopicByID(id).Partition(0).Rows(2, 100, nil)
+	})
+	giveUp := &entry.Relocate{Topic: id, StartOffset: 2, EndOffset: 6}
+	for _, row := range rows {
+		giveUp.Expected = append(giveUp.Expected, entry.Row{
+			Object: row.Object, ObjectSize: uint64(row.ObjectSize), Block: row.Block, BaseOffset: row.Base, EndOffset: row.End,
+			MaxTimestamp: row.MaxTimestamp, Position: uint64(row.Position), Size: uint64(row.Size),
+		})
+	}
+	if res, err := a.meta.Propose(ctx, giveUp); err != nil || res.Code != state.OK {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	read := func(offset int64, wait time.Duration) kmsg.FetchResponseTopicPartition {
+		t.Helper()
+		req := fetchRequest(13, topic, id, 0, offset)
+		req.MaxWaitMillis = int32(wait.Milliseconds())
+		res, err := cl.SeedBrokers()[0].Request(ctx, req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res.(*kmsg.FetchResponse).Topics[0].Partitions[0]
+	}
+	p := read(3, time.Minute) // does not wait
+	h, err := batch.ParseHeader(p.RecordBatches)
+	if err != nil || h.BaseOffset != 3 || h.BaseOffset+h.Span() != 6 || h.RecordCount != 0 || p.HighWatermark != 6 {
+		t.Fatalf("%+v, %v, %+v", h, err, p)
+	}
+	if p := read(6, time.Millisecond); len(p.RecordBatches) != 0 || p.ErrorCode != 0 {
+		t.Errorf("%+v", p)
+	}
+	consumer := kclient(t, agents, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().At(3)}}))
+	cl.Produce(ctx, &kgo.Record{Topic: topic, Value: []byte("6")}, nil)
+	fetches := consumer.PollFetches(ctx)
+	if list := fetches.Records(); fetches.Err() != nil || len(list) != 1 || list[0].Offset != 6 {
+		t.Errorf("%v, %v", list, fetches.Err())
 	}
 }

@@ -124,6 +124,19 @@ func (b *Builder) Build(dst []byte) ([]byte, error) {
 	return dst, nil
 }
 
+// AppendEmpty appends a batch that has offsets and no records, as key compaction leaves where it may not leave nothing. Of h its length,
+// magic, CRC, codec and record count are filled in.
+func AppendEmpty(dst []byte, h Header) []byte {
+	start := len(dst)
+	dst = append(dst, make([]byte, HeaderSize)...)
+	h.Length, h.Magic, h.RecordCount = HeaderSize-lengthOverhead, magic, 0
+	h.Attributes &^= attrCodec
+	raw := dst[start:]
+	h.put(raw)
+	binary.BigEndian.PutUint32(raw[posCRC:], crc32.Checksum(raw[posAttributes:], castagnoli))
+	return dst
+}
+
 // put writes all fields.
 func (h Header) put(b []byte) {
 	_ = b[HeaderSize-1]

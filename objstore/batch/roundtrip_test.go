@@ -3,6 +3,7 @@ package batch_test
 import (
 	"bytes"
 	"errors"
+	"math"
 	"testing"
 
 	"github.com/firnlog/firn/objstore/batch"
@@ -96,6 +97,19 @@ func TestWalkReadsWhatKeyCompactionLeaves(t *testing.T) {
 	empty := withPayload(batch.CodecNone, 5, nil)
 	empty[60] = 0
 	if err := batch.Records(reseal(empty), batch.Limits{}, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestABatchWithoutRecords(t *testing.T) {
+	want := batch.Header{BaseOffset: 1 << 40, LastOffsetDelta: math.MaxInt32 - 1, LeaderEpoch: 7, BaseTimestamp: -1, MaxTimestamp: -1, ProducerID: 5, ProducerEpoch: 2, BaseSequence: 9}
+	raw := batch.AppendEmpty([]byte("before"), want)[len("before"):]
+	got, err := batch.ParseHeader(raw)
+	want.Length, want.Magic, want.CRC = batch.HeaderSize-12, 2, got.CRC
+	if err != nil || got != want || len(raw) != got.Size() || got.Span() != math.MaxInt32 {
+		t.Fatalf("%+v, %v, want %+v", got, err, want)
+	}
+	if err := errors.Join(batch.VerifyCRC(raw), batch.Records(raw, batch.Limits{}, nil)); err != nil {
 		t.Fatal(err)
 	}
 }

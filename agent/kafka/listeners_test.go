@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/state"
 )
 
 // come connects by the listener of a name.
@@ -38,7 +39,7 @@ func TestListenersGiveOutTheirOwnAddresses(t *testing.T) {
 		cl.agents = append(cl.agents, lone)
 		cl.mu.Unlock()
 		lone.nodeID = cl.commit(lone.incarnation, &entry.Join{
-			Name: "lone", MaxFeatureLevel: 2, Listeners: []entry.Listener{{Name: "kafka", Host: "lone", Port: 9092}},
+			Name: "lone", MaxFeatureLevel: state.MaxFeatureLevel, Listeners: []entry.Listener{{Name: "kafka", Host: "lone", Port: 9092}},
 		}).NodeID
 		cl.coordinate(a)
 		a.topic("t", 20)

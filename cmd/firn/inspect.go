@@ -189,6 +189,7 @@ Memory: in proportion to the snapshot, as in an agent.`,
 	cmd.Flags().StringVar(&opts.Topic, "topic", "", "print the partitions of this topic, * for every one")
 	cmd.Flags().BoolVar(&opts.Rows, "rows", false, "print where the records of these partitions are")
 	cmd.Flags().BoolVar(&opts.Producers, "producers", false, "print the producers of these partitions")
+	cmd.Flags().BoolVar(&opts.Live, "objects", false, "print the objects that rows name, the oldest first")
 	cmd.Flags().BoolVar(&opts.Objects, "retired", false, "print the objects that no row names any more")
 	cmd.Flags().StringVar(&opts.Group, "group", "", "print this consumer group, its members and its offsets, * for every one")
 	cmd.Flags().BoolVar(&opts.Slots, "slots", false, "print who coordinates the groups of which slot")

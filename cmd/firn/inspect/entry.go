@@ -33,36 +33,38 @@ type Entry struct {
 type Op struct {
 	Op string `json:"op"`
 
-	Agent           string    `json:"agent,omitempty"` // join
-	Listeners       []string  `json:"listeners,omitempty"`
-	Zone            string    `json:"zone,omitempty"`
-	Version         string    `json:"version,omitempty"`
-	MaxFeatureLevel uint32    `json:"max_feature_level,omitempty"`
-	Incarnation     string    `json:"incarnation,omitempty"` // leave
-	Topic           string    `json:"topic,omitempty"`       // name, where it is known
-	TopicID         string    `json:"topic_id,omitempty"`
-	Partitions      *uint32   `json:"partitions,omitempty"` // create_topic, create_partitions
-	Replication     *uint32   `json:"replication_factor,omitempty"`
-	Configs         []Setting `json:"configs,omitempty"`
-	Assignment      [][]int32 `json:"assignment,omitempty"`
-	Resource        string    `json:"resource,omitempty"` // alter_configs: topic NAME, or cluster
-	ReplaceAll      bool      `json:"replace_all,omitempty"`
-	Object          string    `json:"object,omitempty"` // append, relocate: its key
-	ObjectBytes     uint64    `json:"object_bytes,omitempty"`
-	InWAL           bool      `json:"in_wal,omitempty"` // append
-	Blocks          []BlockOp `json:"blocks,omitempty"`
-	Partition       *uint32   `json:"partition,omitempty"` // relocate, delete_records
-	StartOffset     *int64    `json:"start_offset,omitempty"`
-	EndOffset       *int64    `json:"end_offset,omitempty"`
-	Expected        []RowOp   `json:"expected,omitempty"`
-	Rows            []RowOp   `json:"rows,omitempty"`
-	Count           *uint32   `json:"count,omitempty"`            // reserve_producer_ids
-	Level           *uint32   `json:"level,omitempty"`            // set_feature_level
-	CollectionEpoch *uint64   `json:"collection_epoch,omitempty"` // bump_collection_epoch: the one it goes on from
-	LogEpoch        *uint64   `json:"log_epoch,omitempty"`        // new_log_epoch
-	BeforeMs        *int64    `json:"before_ms,omitempty"`        // expire_producers
-	BeforeOffset    *int64    `json:"before_offset,omitempty"`    // delete_records; -1: the high watermark
-	*GroupOp                  // claim_slot and the ops of groups
+	Agent           string     `json:"agent,omitempty"` // join
+	Listeners       []string   `json:"listeners,omitempty"`
+	Zone            string     `json:"zone,omitempty"`
+	Version         string     `json:"version,omitempty"`
+	MaxFeatureLevel uint32     `json:"max_feature_level,omitempty"`
+	Incarnation     string     `json:"incarnation,omitempty"` // leave
+	Topic           string     `json:"topic,omitempty"`       // name, where it is known
+	TopicID         string     `json:"topic_id,omitempty"`
+	Partitions      *uint32    `json:"partitions,omitempty"` // create_topic, create_partitions
+	Replication     *uint32    `json:"replication_factor,omitempty"`
+	Configs         []Setting  `json:"configs,omitempty"`
+	Assignment      [][]int32  `json:"assignment,omitempty"`
+	Resource        string     `json:"resource,omitempty"` // alter_configs: topic NAME, or cluster
+	ReplaceAll      bool       `json:"replace_all,omitempty"`
+	Object          string     `json:"object,omitempty"` // append, relocate: its key
+	ObjectBytes     uint64     `json:"object_bytes,omitempty"`
+	InWAL           bool       `json:"in_wal,omitempty"` // append
+	Blocks          []BlockOp  `json:"blocks,omitempty"`
+	Objects         []ObjectOp `json:"objects,omitempty"` // rewrite
+	Parts           []PartOp   `json:"parts,omitempty"`
+	Partition       *uint32    `json:"partition,omitempty"` // relocate, delete_records
+	StartOffset     *int64     `json:"start_offset,omitempty"`
+	EndOffset       *int64     `json:"end_offset,omitempty"`
+	Expected        []RowOp    `json:"expected,omitempty"`
+	Rows            []RowOp    `json:"rows,omitempty"`
+	Count           *uint32    `json:"count,omitempty"`            // reserve_producer_ids
+	Level           *uint32    `json:"level,omitempty"`            // set_feature_level
+	CollectionEpoch *uint64    `json:"collection_epoch,omitempty"` // bump_collection_epoch: the one it goes on from
+	LogEpoch        *uint64    `json:"log_epoch,omitempty"`        // new_log_epoch
+	BeforeMs        *int64     `json:"before_ms,omitempty"`        // expire_producers
+	BeforeOffset    *int64     `json:"before_offset,omitempty"`    // delete_records; -1: the high watermark
+	*GroupOp                   // claim_slot and the ops of groups
 }
 
 // Setting is a config, and in alter_configs the change to it.
@@ -107,6 +109,24 @@ type RowOp struct {
 	LogAppendTime bool   `json:"log_append_time,omitempty"`
 	Position      uint64 `json:"position"` // raw, in the block
 	Bytes         uint64 `json:"bytes"`
+	Cleaned       bool   `json:"cleaned,omitempty"` // key compaction has been over it
+}
+
+// ObjectOp is an object that a rewrite moves rows to.
+type ObjectOp struct {
+	Object string `json:"object"` // its key
+	Bytes  uint64 `json:"bytes"`
+}
+
+// PartOp is what a rewrite replaces in one partition, and by what.
+type PartOp struct {
+	Partition   uint32  `json:"partition"`
+	StartOffset int64   `json:"start_offset"`
+	EndOffset   int64   `json:"end_offset"`
+	Expected    uint32  `json:"expected_rows"`
+	Digest      string  `json:"expected_digest"`
+	Cleaned     bool    `json:"cleaned,omitempty"`
+	Rows        []RowOp `json:"rows"`
 }
 
 // EntryFile prints the entry whose bytes are the input.
@@ -204,6 +224,8 @@ func opView(op entry.Op, names Names) *Op {
 		}
 		return &Op{Op: "relocate", Topic: names(op.Topic), TopicID: op.Topic.String(), Partition: &op.Partition,
 			StartOffset: &op.StartOffset, EndOffset: &op.EndOffset, Expected: rows(op.Expected), Rows: rows(op.Rows)}
+	case *entry.Rewrite:
+		return rewriteOp(op, names)
 	case *entry.ReserveProducerIDs:
 		return &Op{Op: "reserve_producer_ids", Count: &op.Count}
 	case *entry.SetFeatureLevel:
@@ -257,11 +279,29 @@ func blockOp(b *entry.Block, names Names) BlockOp {
 	return v
 }
 
+func rewriteOp(op *entry.Rewrite, names Names) *Op {
+	v := &Op{Op: "rewrite", Topic: names(op.Topic), TopicID: op.Topic.String()}
+	for _, o := range op.Objects {
+		v.Objects = append(v.Objects, ObjectOp{Object: o.ID.Key(), Bytes: o.Size})
+	}
+	for i := range op.Parts {
+		p := &op.Parts[i]
+		part := PartOp{Partition: p.Partition, StartOffset: p.Start, EndOffset: p.End, Expected: p.Rows, Digest: fmt.Sprintf("%016x", p.Digest), Cleaned: p.Cleaned, Rows: []RowOp{}}
+		for _, r := range p.Replacement {
+			o := op.Objects[r.Object]
+			part.Rows = append(part.Rows, RowOp{Object: o.ID.Key(), ObjectBytes: o.Size, Block: r.Block, BaseOffset: r.Base, EndOffset: r.End, MaxTimestamp: r.MaxTimestamp,
+				Bytes: r.Size, Cleaned: p.Cleaned})
+		}
+		v.Parts = append(v.Parts, part)
+	}
+	return v
+}
+
 func rows(rows []entry.Row) []RowOp {
 	var v []RowOp
 	for _, r := range rows {
 		v = append(v, RowOp{Object: r.Object.Key(), ObjectBytes: r.ObjectSize, Block: r.Block, BaseOffset: r.BaseOffset, EndOffset: r.EndOffset,
-			MaxTimestamp: r.MaxTimestamp, LogAppendTime: r.LogAppendTime, Position: r.Position, Bytes: r.Size})
+			MaxTimestamp: r.MaxTimestamp, LogAppendTime: r.LogAppendTime, Position: r.Position, Bytes: r.Size, Cleaned: r.Cleaned})
 	}
 	return v
 }
@@ -359,6 +399,12 @@ func (o *Op) line() string {
 	for i := range o.Blocks {
 		o.Blocks[i].lines(&b)
 	}
+	for _, x := range o.Objects {
+		fmt.Fprintf(&b, "\n    object   %s (%d bytes)", x.Object, x.Bytes)
+	}
+	for i := range o.Parts {
+		o.Parts[i].lines(&b)
+	}
 	for _, r := range o.Expected {
 		fmt.Fprintf(&b, "\n    old row  %s", r)
 	}
@@ -399,11 +445,25 @@ func (v *BlockOp) lines(b *strings.Builder) {
 	}
 }
 
+func (v *PartOp) lines(b *strings.Builder) {
+	fmt.Fprintf(b, "\n    part     partition %d, offsets %d to %d (exclusive): %d %s of digest %s become %d", v.Partition, v.StartOffset, v.EndOffset, v.Expected,
+		plural(int(v.Expected), "row"), v.Digest, len(v.Rows))
+	if v.Cleaned {
+		b.WriteString(", key compacted")
+	}
+	for _, r := range v.Rows {
+		fmt.Fprintf(b, "\n    new row  %s", r)
+	}
+}
+
 func (r RowOp) String() string {
 	s := fmt.Sprintf("offsets %d to %d: object %s (%d bytes), block %d, %d raw bytes from position %d, max timestamp %s",
 		r.BaseOffset, r.EndOffset, r.Object, r.ObjectBytes, r.Block, r.Bytes, r.Position, moment(r.MaxTimestamp))
 	if r.LogAppendTime {
 		s += " (log append time)"
+	}
+	if r.Cleaned {
+		s += ", key compacted"
 	}
 	return s
 }

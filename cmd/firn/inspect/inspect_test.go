@@ -136,6 +136,10 @@ func TestGolden(t *testing.T) {
 			opts := inspect.SnapshotOptions{Group: "*", Slots: true}
 			return inspect.ReadSnapshot(input("s", golden(t, "metastore/state/testdata/snapshot.v3")), opts, out)
 		},
+		"snapshot-merged": func(out *inspect.Out) error {
+			opts := inspect.SnapshotOptions{Topic: "*", Rows: true, Live: true, Objects: true}
+			return inspect.ReadSnapshot(input("s", golden(t, "metastore/state/testdata/snapshot.v4")), opts, out)
+		},
 		"snapshot-digest": snap(snapshot, inspect.SnapshotOptions{SHA256: "00"}),
 		"archive":         func(out *inspect.Out) error { return inspect.ReadArchive(input("a", archive), 0, false, out) },
 		"archive-flip": func(out *inspect.Out) error {
@@ -144,6 +148,9 @@ func TestGolden(t *testing.T) {
 		"entry": func(out *inspect.Out) error { return inspect.EntryFile(input("e", mixed), out) },
 		"entry-groups": func(out *inspect.Out) error {
 			return inspect.EntryFile(input("e", golden(t, "metastore/entry/testdata/mixed_groups.v1.entry")), out)
+		},
+		"entry-merged": func(out *inspect.Out) error {
+			return inspect.EntryFile(input("e", golden(t, "metastore/entry/testdata/mixed_merged.v1.entry")), out)
 		},
 		"entry-flip": func(out *inspect.Out) error { return inspect.EntryFile(input("e", flipped(mixed, 0)), out) },
 	} {
@@ -260,7 +267,7 @@ func TestTheDamagedBatchIsNamed(t *testing.T) {
 }
 
 func TestEveryFlipInASnapshotAndAnArchiveIsFound(t *testing.T) {
-	snapshot, archive := golden(t, "metastore/state/testdata/snapshot.v3"), golden(t, "metastore/testdata/archive-v1.bin")
+	snapshot, archive := golden(t, "metastore/state/testdata/snapshot.v4"), golden(t, "metastore/testdata/archive-v1.bin")
 	for at := range snapshot {
 		damage, err := found(t, func(out *inspect.Out) error {
 			return inspect.ReadSnapshot(input("s", flipped(snapshot, at)), inspect.SnapshotOptions{}, out)

@@ -1,12 +1,14 @@
 package inspect
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"strings"
 
 	"github.com/firnlog/firn/metastore/state"
@@ -17,6 +19,7 @@ type SnapshotOptions struct {
 	Topic     string // print the partitions of this topic; "*" for all
 	Rows      bool   // and their rows
 	Producers bool   // and their producers
+	Live      bool   // print the objects that rows name
 	Objects   bool   // print retired objects
 	Group     string // print this group, its members and offsets; "*" for all
 	Slots     bool   // print who owns the slots of groups
@@ -48,6 +51,7 @@ type Snapshot struct {
 	Objects         int             `json:"objects"`
 	PendingObjects  int             `json:"pending_objects"`
 	RetiredObjects  int             `json:"retired_objects"`
+	MergedObjects   int             `json:"merged_objects,omitempty"` // from version 4 on
 	*SnapshotGroups                 // from version 3 on
 }
 
@@ -113,6 +117,7 @@ type SnapshotRow struct {
 	Size          int64  `json:"size"`     // raw
 	MaxTimestamp  int64  `json:"max_timestamp_ms"`
 	LogAppendTime bool   `json:"log_append_time,omitempty"`
+	Cleaned       bool   `json:"cleaned,omitempty"` // key compaction has been over it
 }
 
 // SnapshotProducer is what is known of a producer in a partition.
@@ -125,6 +130,16 @@ type SnapshotProducer struct {
 	LastSequence int32  `json:"last_sequence"`
 	LastOffset   int64  `json:"last_offset"`
 	LastSeen     int64  `json:"last_seen_ms"`
+}
+
+// LiveObject is an object that rows name.
+type LiveObject struct {
+	Type            string `json:"type"`
+	Object          string `json:"object"`
+	Size            int64  `json:"size"`
+	BornN           uint64 `json:"born_n,omitempty"` // the entry that first named it; 0 where that was below feature level 3
+	Pending         bool   `json:"pending,omitempty"`
+	CollectionEpoch uint64 `json:"collection_epoch"`
 }
 
 // RetiredObject is an object that no row names any more.
@@ -216,6 +231,11 @@ func snapshotView(in *Input, head []byte, digest string, st *state.State) *Snaps
 		Topics: st.TopicCount(), Partitions: st.PartitionCount(), RetiredObjects: len(st.Retired()), Agents: []SnapshotAgent{},
 	}
 	v.Objects, v.PendingObjects = st.ObjectCount()
+	for o := range st.ObjectTable() {
+		if o.ID.Merged() {
+			v.MergedObjects++
+		}
+	}
 	for _, a := range st.Agents() {
 		agent := SnapshotAgent{Name: a.Name, NodeID: a.NodeID, Incarnation: hex.EncodeToString(a.Incarnation[:]), Zone: a.Zone, Version: a.Version,
 			LastSeq: a.LastSeq, JoinedN: a.JoinedN, Listeners: []string{}}
@@ -271,11 +291,30 @@ func putTopics(st *state.State, opts SnapshotOptions, out *Out) error {
 	if opts.Topic != "" && opts.Topic != "*" && !found {
 		return fmt.Errorf("%w: the snapshot has no topic %q", ErrUnreadable, opts.Topic)
 	}
+	if opts.Live {
+		if err := putObjects(st, out); err != nil {
+			return err
+		}
+	}
 	if !opts.Objects {
 		return nil
 	}
 	for _, o := range st.Retired() {
 		if err := out.put(&RetiredObject{Type: "retired_object", Object: o.Object.Key(), Size: o.Size, N: o.N, CollectionEpoch: o.Object.CollectionEpoch}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putObjects prints the objects that rows name, the oldest first.
+func putObjects(st *state.State, out *Out) error {
+	objects := slices.SortedFunc(st.ObjectTable(), func(a, b state.Object) int {
+		return cmp.Or(cmp.Compare(a.Born, b.Born), a.ID.Compare(b.ID))
+	})
+	for _, o := range objects {
+		v := &LiveObject{Type: "object", Object: o.ID.Key(), Size: o.Size, BornN: o.Born, Pending: o.Pending, CollectionEpoch: o.ID.CollectionEpoch}
+		if err := out.put(v); err != nil {
 			return err
 		}
 	}
@@ -301,7 +340,7 @@ func putPartition(t *state.Topic, i int, opts SnapshotOptions, out *Out) error {
 			}
 			for _, r := range rows {
 				v := &SnapshotRow{Type: "row", Topic: t.Name, Partition: i, BaseOffset: r.Base, EndOffset: r.End, Object: r.Object.Key(), ObjectSize: r.ObjectSize,
-					Block: r.Block, Position: r.Position, Size: r.Size, MaxTimestamp: r.MaxTimestamp, LogAppendTime: r.LogAppendTime}
+					Block: r.Block, Position: r.Position, Size: r.Size, MaxTimestamp: r.MaxTimestamp, LogAppendTime: r.LogAppendTime, Cleaned: r.Cleaned}
 				if r.InWAL {
 					v.InWALOf = hex.EncodeToString(r.Holder[:])
 				}
@@ -331,6 +370,9 @@ func (v *Snapshot) text() string {
 	fmt.Fprintf(&b, "\nstate    log time %s, feature level %d, collection epoch %d", moment(v.LogTime), v.FeatureLevel, v.CollectionEpoch)
 	fmt.Fprintf(&b, "\n         %d topics, %d partitions, %d rows, %d producers, %d objects (%d of them in WALs), %d retired", v.Topics, v.Partitions, v.Rows, v.Producers,
 		v.Objects, v.PendingObjects, v.RetiredObjects)
+	if v.MergedObjects > 0 {
+		fmt.Fprintf(&b, "; %d of the objects merged", v.MergedObjects)
+	}
 	if g := v.SnapshotGroups; g != nil {
 		fmt.Fprintf(&b, "\n         %d groups, %d members, %d committed offsets, %d of %d slots claimed", g.Groups, g.Members, g.CommittedOffsets, g.SlotsClaimed, state.Slots)
 	}
@@ -370,6 +412,9 @@ func (v *SnapshotRow) text() string {
 	if v.LogAppendTime {
 		s += " (log append time)"
 	}
+	if v.Cleaned {
+		s += ", key compacted"
+	}
 	if v.InWALOf != "" {
 		s += ", in the WAL of " + v.InWALOf
 	}
@@ -378,6 +423,17 @@ func (v *SnapshotRow) text() string {
 
 func (v *SnapshotProducer) text() string {
 	return fmt.Sprintf("    producer %d, epoch %d: last sequence %d at offset %d, seen %s", v.ProducerID, v.Epoch, v.LastSequence, v.LastOffset, moment(v.LastSeen))
+}
+
+func (v *LiveObject) text() string {
+	s := fmt.Sprintf("object   %s (%d bytes)", v.Object, v.Size)
+	if v.BornN > 0 {
+		s += fmt.Sprintf(", first named at n=%d", v.BornN)
+	}
+	if v.Pending {
+		s += ", in a WAL"
+	}
+	return s
 }
 
 func (v *RetiredObject) text() string {

@@ -20,8 +20,22 @@
 //
 // A partition is a log start offset, a next offset (which is its high watermark and its log end) and rows. A row says
 // that offsets [Base, End) are the raw bytes [Position, Position+Size) of a block of an object. Rows are appended by Append, one
-// per unbroken stretch of accepted batches in a block, and replaced by Relocate. Offsets that no row covers were removed by
+// per unbroken stretch of accepted batches in a block, and replaced by Relocate and Rewrite. Offsets that no row covers were removed by
 // key compaction or given up. An object lives while rows name it; then it is retired and waits for the collector.
+//
+// # Rewrites
+//
+// Compaction reads rows, writes merged objects of one topic, and proposes a Rewrite: for each partition, that the rows of a range, which
+// must still be those that were read, are replaced by whole blocks of those objects. What was read is said by a digest (RowsDigest) and
+// not row by row, because a window of objects holds a hundred thousand rows and the op has to fit an entry. A part is accepted or
+// refused alone: a partition whose rows another compactor, retention or DeleteRecords has changed costs its own part and no other. The
+// object rules hold for the op: of its topic, no older than the collection epoch before the current one or live, and as large as said.
+// An object that no accepted part names was never named: it is an orphan, and the collector's.
+//
+// The rows that a key compaction wrote are Cleaned. The leading rows of a partition that are so are its clean section, and the rest is
+// dirty: no checkpoint could disagree with the rows. Compaction keeps the two apart when it merges.
+//
+// All this is of feature level 3. Below it objects have no age (Born is 0), and no snapshot says anything of it.
 //
 // # Groups
 //

@@ -15,19 +15,29 @@ import (
 // and the state stays one that a snapshot can hold. The input is entries with a 16-bit length before each; incarnation
 // and seq are set right so that they get to the ops.
 func FuzzApply(f *testing.F) {
-	m := grouped(f)
-	proposer := id(5)
+	m := rewritten(f)
+	proposer := id(7)
+	for _, group := range []string{"billing", "simple", "audit"} {
+		slot, epoch := m.epoch(group)
+		m.accept(7, &entry.ClaimSlot{Slot: slot, Epoch: epoch, Owner: proposer})
+	}
 	snapshot := m.s.AppendSnapshot(nil)
 	row := entryRow(m.rows(topicID(3), 0)[0])
+	rows, stamped := m.rows(topicID(1), 0), m.rows(topicID(2), 0)
+	cleaned := part(0, stamped[:3])
+	cleaned.Cleaned = true
 	for _, ops := range [][]entry.Op{
 		{&entry.Tick{}, &entry.Leave{Incarnation: id(2)}, join("d")},
 		{&entry.CreateTopic{Name: "n", ID: topicID(8), Partitions: 2}, &entry.DeleteTopic{ID: topicID(1)}},
 		{&entry.CreatePartitions{ID: topicID(1), Total: 5}, &entry.SetFeatureLevel{Level: 2}, &entry.BumpCollectionEpoch{From: 2}},
 		{&entry.AlterConfigs{ResourceType: 2, ResourceName: "plain", Changes: []entry.ConfigChange{{Name: "l", Kind: 2, Value: "a,b"}}}},
-		{m.append(block(topicID(2), 0, sent(5, 1, 21, 3), sent(5, 1, 21, 3), plain(2)))},
+		{m.append(block(topicID(2), 0, sent(5, 1, 42, 3), sent(5, 1, 42, 3), plain(2)))},
 		{&entry.Relocate{Topic: topicID(3), EndOffset: row.EndOffset, Expected: []entry.Row{row}}},
 		{&entry.Relocate{Bind: entry.ObjectID{Incarnation: id(1), Seq: 16, CollectionEpoch: 2}, ObjectSize: 3}},
 		{&entry.NewLogEpoch{Epoch: 9}, &entry.DeleteRecords{Topic: topicID(3), BeforeOffset: -1}},
+		{rewriteTo(m.merged(topicID(1)), part(0, rows[:2], 0, 0), part(0, rows[2:4], 0, 1, 0, 2)), &entry.DeleteRecords{Topic: topicID(1), BeforeOffset: 5}},
+		{rewriteTo(rows[0].Object, part(0, rows[1:3], 0, 0)), rewriteTo(m.merged(topicID(2)), cleaned, part(0, stamped[3:], 0, 7))},
+		{&entry.Relocate{Topic: topicID(1), EndOffset: rows[0].End, Expected: entryRows(rows[:1])}},
 		{&entry.ClaimSlot{Slot: 3, Owner: id(6)}, &entry.ClaimSlot{Slot: 3, Owner: proposer}, m.update("billing", 42, "client-3")},
 		{m.commitOf("billing", 41, at(2, 0, 30), at(3, 1, 5)), m.deletion("billing", start, entry.GroupPartition{Topic: topicID(3)}), m.end("simple")},
 		{m.commitOf("simple", -1, at(1, 2, 7)), &entry.DeleteTopic{ID: topicID(1)}, m.commitOf("simple", -1, at(1, 2, 7))},
@@ -141,6 +151,8 @@ func FuzzLoad(f *testing.F) {
 	b := full(f).s.AppendSnapshot(nil)
 	f.Add(b[:len(b)-4])
 	b = grouped(f).s.AppendSnapshot(nil)
+	f.Add(b[:len(b)-4])
+	b = rewritten(f).s.AppendSnapshot(nil)
 	f.Add(b[:len(b)-4])
 	b = state.New(identity).AppendSnapshot(nil)
 	f.Add(b[:len(b)-4])

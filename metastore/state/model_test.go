@@ -1,6 +1,8 @@
 package state_test
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"maps"
 	"math"
 	"slices"
@@ -13,6 +15,8 @@ import (
 // model is the state machine written as plainly as possible: maps, slices of rows, every sequence ever accepted in a
 // set. It knows nothing of limits that a short test cannot reach.
 type model struct {
+	n          uint64
+	level      uint32
 	agents     map[[16]byte]*modelAgent
 	gone       map[[16]byte]bool
 	nodes      map[string]int32
@@ -29,6 +33,7 @@ type modelAgent struct {
 	name  string
 	seq   uint64
 	clock int64
+	most  uint32 // feature level
 }
 
 type modelTopic struct {
@@ -63,16 +68,22 @@ type modelObject struct {
 	size    uint64
 	pending bool
 	holder  [16]byte
+	born    uint64
 }
 
 func newModel() *model {
 	return &model{
+		n: identity.Base, level: 1,
 		agents: make(map[[16]byte]*modelAgent), gone: make(map[[16]byte]bool), nodes: make(map[string]int32), collection: 1, epoch: identity.Epoch,
 		topics: make(map[entry.UUID]*modelTopic), configs: make(map[string]string), objects: make(map[entry.ObjectID]*modelObject),
 	}
 }
 
 func (m *model) apply(e *entry.Entry) (state.Code, []state.OpResult) {
+	m.n++
+	if e.FeatureLevel > m.level {
+		return state.FeatureLevelNotReached, nil
+	}
 	var results []state.OpResult
 	ops := e.Ops
 	a := m.agents[e.Incarnation]
@@ -86,7 +97,7 @@ func (m *model) apply(e *entry.Entry) (state.Code, []state.OpResult) {
 			return state.NotJoined, nil
 		case join.Name == "":
 			return state.InvalidRequest, nil
-		case join.MaxFeatureLevel < 1:
+		case join.MaxFeatureLevel < m.level:
 			return state.FeatureLevelUnsupported, nil
 		}
 		for incarnation, other := range m.agents {
@@ -101,7 +112,7 @@ func (m *model) apply(e *entry.Entry) (state.Code, []state.OpResult) {
 			}
 			m.nodes[join.Name] = free
 		}
-		a = &modelAgent{name: join.Name}
+		a = &modelAgent{name: join.Name, most: join.MaxFeatureLevel}
 		m.agents[e.Incarnation] = a
 		results = append(results, state.OpResult{FirstProducerID: -1, LogStartOffset: -1, NodeID: m.nodes[join.Name]})
 		ops = ops[1:]
@@ -168,6 +179,8 @@ func (m *model) op(e *entry.Entry, op entry.Op, res *state.OpResult) {
 		m.append(e, op, res)
 	case *entry.Relocate:
 		res.Code = m.relocate(op)
+	case *entry.Rewrite:
+		res.Code, res.Parts = m.rewrite(op)
 	case *entry.DeleteRecords:
 		m.deleteRecords(op, res)
 	case *entry.ReserveProducerIDs:
@@ -178,10 +191,17 @@ func (m *model) op(e *entry.Entry, op entry.Op, res *state.OpResult) {
 		res.FirstProducerID = int64(m.epoch<<40 | m.reserved)
 		m.reserved += uint64(op.Count)
 	case *entry.SetFeatureLevel:
-		res.Code = state.FeatureLevelUnsupported
-		if op.Level <= 1 {
+		if op.Level <= m.level {
 			res.Code = state.InvalidRequest
+			return
 		}
+		for _, a := range m.agents {
+			if a.most < op.Level {
+				res.Code = state.FeatureLevelUnsupported
+				return
+			}
+		}
+		m.level = op.Level
 	case *entry.BumpCollectionEpoch:
 		if op.From != m.collection {
 			res.Code = state.ConditionFailed
@@ -321,6 +341,9 @@ func (m *model) append(e *entry.Entry, op *entry.Append, res *state.OpResult) {
 	if op.Object.CollectionEpoch+1 < m.collection {
 		res.Code = state.StaleCollectionEpoch
 	}
+	if op.Object.Merged() {
+		res.Code = state.InvalidObject
+	}
 	for i := range op.Blocks {
 		b := &op.Blocks[i]
 		sequences := make(map[int]uint32)
@@ -422,8 +445,8 @@ func (m *model) accept(
 	}
 	o := m.objects[op.Object]
 	if o == nil {
-		o = &modelObject{size: op.ObjectSize, pending: op.Location == entry.InWAL, holder: e.Incarnation}
-		m.objects[op.Object] = o
+		o = m.makeObject(op.Object, op.ObjectSize)
+		o.pending, o.holder = op.Location == entry.InWAL, e.Incarnation
 	}
 	if op.Location == entry.InBucket {
 		o.pending = false
@@ -451,22 +474,16 @@ func (m *model) relocate(op *entry.Relocate) state.Code {
 		o.pending, o.size = false, op.ObjectSize
 		return state.OK
 	}
+	for _, r := range slices.Concat(op.Expected, op.Rows) {
+		if m.level < 3 && (r.Cleaned || r.Object.Merged()) {
+			return state.FeatureLevelNotReached
+		}
+	}
 	t, p, code := m.partition(op.Topic, op.Partition)
 	if code != state.OK {
 		return code
 	}
-	var before, within, after []entry.Row
-	for _, r := range p.rows {
-		switch {
-		case r.EndOffset <= op.StartOffset:
-			before = append(before, r)
-		case r.BaseOffset >= op.EndOffset:
-			after = append(after, r)
-		default:
-			r.ObjectSize = m.objects[r.Object].size
-			within = append(within, r)
-		}
-	}
+	before, within, after := m.cut(p, op.StartOffset, op.EndOffset)
 	if !slices.Equal(within, op.Expected) {
 		return state.Conflict
 	}
@@ -474,6 +491,9 @@ func (m *model) relocate(op *entry.Relocate) state.Code {
 	for _, r := range op.Rows {
 		if r.BaseOffset < within[0].BaseOffset || r.EndOffset > within[len(within)-1].EndOffset {
 			return state.Conflict
+		}
+		if r.Object.Merged() && (r.Object.Topic != op.Topic || r.Position > 0 || r.LogAppendTime) {
+			return state.InvalidObject
 		}
 		if sizes[r.Object] != 0 && sizes[r.Object] != r.ObjectSize {
 			return state.InvalidObject
@@ -492,7 +512,7 @@ func (m *model) relocate(op *entry.Relocate) state.Code {
 			continue
 		}
 		if m.objects[r.Object] == nil {
-			m.objects[r.Object] = &modelObject{size: r.ObjectSize}
+			m.makeObject(r.Object, r.ObjectSize)
 		}
 		r.ObjectSize = 0
 		p.rows = append(p.rows, r)
@@ -504,6 +524,124 @@ func (m *model) relocate(op *entry.Relocate) state.Code {
 		}
 	}
 	return state.OK
+}
+
+func (m *model) makeObject(id entry.ObjectID, size uint64) *modelObject {
+	o := &modelObject{size: size}
+	if m.level >= 3 {
+		o.born = m.n
+	}
+	m.objects[id] = o
+	return o
+}
+
+// cut sorts rows by how they lie to a range.
+func (m *model) cut(p *modelPartition, start, end int64) (before, within, after []entry.Row) {
+	for _, r := range p.rows {
+		switch {
+		case r.EndOffset <= start:
+			before = append(before, r)
+		case r.BaseOffset >= end:
+			after = append(after, r)
+		default:
+			r.ObjectSize = m.objects[r.Object].size
+			within = append(within, r)
+		}
+	}
+	return before, within, after
+}
+
+func (m *model) rewrite(op *entry.Rewrite) (state.Code, []state.Code) {
+	t := m.topics[op.Topic]
+	switch {
+	case m.level < 3:
+		return state.FeatureLevelNotReached, nil
+	case t == nil:
+		return state.UnknownTopic, nil
+	}
+	for i, o := range op.Objects {
+		again := slices.ContainsFunc(op.Objects[:i], func(x entry.RewrittenObject) bool { return x.ID == o.ID })
+		if again || o.ID.Topic != op.Topic {
+			return state.InvalidObject, nil
+		}
+		if code := m.checkObject(o.ID, o.Size); code != state.OK {
+			return code, nil
+		}
+		if o.ID.CollectionEpoch+1 < m.collection && m.objects[o.ID] == nil {
+			return state.StaleCollectionEpoch, nil
+		}
+	}
+	var codes []state.Code
+	for i := range op.Parts {
+		codes = append(codes, m.rewritePart(t, op, &op.Parts[i]))
+	}
+	return state.OK, codes
+}
+
+func (m *model) rewritePart(t *modelTopic, op *entry.Rewrite, part *entry.RewrittenPart) state.Code {
+	if int(part.Partition) >= len(t.parts) {
+		return state.UnknownPartition
+	}
+	p := t.parts[part.Partition]
+	before, within, after := m.cut(p, part.Start, part.End)
+	if len(within) == 0 || len(within) != int(part.Rows) || naiveDigest(within) != part.Digest {
+		return state.Conflict
+	}
+	first, last := within[0].BaseOffset, within[len(within)-1].EndOffset
+	if first < part.Start || last > part.End {
+		return state.Conflict
+	}
+	for _, r := range within {
+		if m.objects[r.Object].pending {
+			return state.Conflict
+		}
+	}
+	for _, r := range part.Replacement {
+		if r.Base < first || r.End > last {
+			return state.Conflict
+		}
+	}
+	p.rows = before
+	for _, r := range part.Replacement {
+		if r.End <= p.start {
+			continue
+		}
+		o := op.Objects[r.Object]
+		if m.objects[o.ID] == nil {
+			m.makeObject(o.ID, o.Size)
+		}
+		p.rows = append(p.rows, entry.Row{
+			Object: o.ID, Block: r.Block, BaseOffset: r.Base, EndOffset: r.End, MaxTimestamp: r.MaxTimestamp, Size: r.Size, Cleaned: part.Cleaned,
+		})
+	}
+	p.rows = append(p.rows, after...)
+	return state.OK
+}
+
+// naiveDigest is state.RowsDigest as docs/formats.md has it.
+func naiveDigest(rows []entry.Row) uint64 {
+	b := []byte("firn rows 1")
+	for _, r := range rows {
+		flags := byte(0)
+		for i, set := range []bool{r.LogAppendTime, r.Cleaned, r.Object.Merged()} {
+			if set {
+				flags |= 1 << i
+			}
+		}
+		b = append(append(b, flags), r.Object.Incarnation[:]...)
+		b = binary.BigEndian.AppendUint64(b, r.Object.Seq)
+		b = binary.BigEndian.AppendUint64(b, r.Object.CollectionEpoch)
+		if r.Object.Merged() {
+			b = append(b, r.Object.Topic[:]...)
+		}
+		b = binary.BigEndian.AppendUint64(b, r.ObjectSize)
+		b = binary.BigEndian.AppendUint32(b, r.Block)
+		for _, v := range []int64{r.BaseOffset, r.EndOffset, r.MaxTimestamp, int64(r.Position), int64(r.Size)} {
+			b = binary.BigEndian.AppendUint64(b, uint64(v))
+		}
+	}
+	sum := sha256.Sum256(b)
+	return binary.BigEndian.Uint64(sum[:])
 }
 
 func (m *model) deleteRecords(op *entry.DeleteRecords, res *state.OpResult) {
@@ -549,6 +687,18 @@ func (m *model) check(s *state.State, fail func(format string, args ...any)) {
 			fail("agent %+v, want %+v", a, want)
 		}
 	}
+	table := make(map[entry.ObjectID]state.Object)
+	for o := range s.ObjectTable() {
+		table[o.ID] = o
+	}
+	for id, want := range m.objects {
+		if got := table[id]; got != (state.Object{ID: id, Size: int64(want.size), Born: want.born, Pending: want.pending}) {
+			fail("object %+v, want %v: %+v", got, id, want)
+		}
+	}
+	if s.FeatureLevel() != m.level || len(table) != len(m.objects) {
+		fail("level %d, %d objects; want %d, %d", s.FeatureLevel(), len(table), m.level, len(m.objects))
+	}
 	for id, want := range m.topics {
 		t := s.TopicByID(id)
 		if t == nil || t.Name != want.name || t.Partitions() != len(want.parts) || t.GivenUp() != want.givenUp || len(t.Configs) != len(want.configs) {
@@ -568,6 +718,7 @@ func (m *model) checkPartition(got *state.Partition, p *modelPartition, fail fun
 		row := state.Row{
 			Object: r.Object, ObjectSize: int64(o.size), InWAL: o.pending, Block: r.Block, Base: r.BaseOffset, End: r.EndOffset,
 			MaxTimestamp: r.MaxTimestamp, LogAppendTime: r.LogAppendTime, Position: int64(r.Position), Size: int64(r.Size),
+			Cleaned: r.Cleaned,
 		}
 		if o.pending {
 			row.Holder = o.holder

@@ -122,12 +122,12 @@ func checkChanged(rt *rapid.T, before, after map[state.PartitionRef]partitionVie
 
 func equalResults(a, b state.OpResult) bool {
 	return a.Code == b.Code && a.FirstProducerID == b.FirstProducerID && a.NodeID == b.NodeID && a.LogStartOffset == b.LogStartOffset &&
-		slices.Equal(a.Batches, b.Batches)
+		slices.Equal(a.Batches, b.Batches) && slices.Equal(a.Parts, b.Parts)
 }
 
 func anyAccepted(r *state.Results) bool {
 	for _, o := range r.Ops {
-		if o.Code == state.OK && o.Batches == nil {
+		if o.Code == state.OK && o.Batches == nil && o.Parts == nil || slices.Contains(o.Parts, state.OK) {
 			return true
 		}
 		for _, b := range o.Batches {
@@ -167,7 +167,7 @@ func (g *generator) often() bool { return g.int(0, 9) > 0 }
 
 func (g *generator) entry() *entry.Entry {
 	e := &entry.Entry{
-		Format: 1, FeatureLevel: uint32(g.int(0, 1)), Incarnation: id(byte(g.int(1, 6))), Seq: 1,
+		Format: 1, FeatureLevel: uint32(g.int(0, int(g.m.level))), Incarnation: id(byte(g.int(1, 6))), Seq: 1,
 		ClockMs: start + int64(g.int(-30_000, 300_000)),
 	}
 	if a := g.m.agents[e.Incarnation]; a != nil {
@@ -178,19 +178,25 @@ func (g *generator) entry() *entry.Entry {
 	if g.int(0, 19) == 0 {
 		e.Seq = uint64(max(1, int(e.Seq)+g.int(-2, 2)))
 	}
+	if g.m.level < 3 && g.int(0, 2) == 0 { // most of a run is spent at the newest level
+		e.Ops = append(e.Ops, &entry.SetFeatureLevel{Level: 3})
+	}
 	for range g.int(0, 4) {
 		e.Ops = append(e.Ops, g.op())
+	}
+	if g.int(0, 99) == 0 {
+		e.FeatureLevel = 3 // which may not be reached
 	}
 	return e
 }
 
 func (g *generator) join() *entry.Join {
-	j := &entry.Join{Name: string(rune('a' + g.int(0, 4))), MaxFeatureLevel: 1, Zone: "z", Listeners: []entry.Listener{{Name: "x", Host: "h", Port: 1}}}
+	j := &entry.Join{Name: string(rune('a' + g.int(0, 4))), MaxFeatureLevel: 3, Zone: "z", Listeners: []entry.Listener{{Name: "x", Host: "h", Port: 1}}}
 	switch g.int(0, 19) {
 	case 0:
 		j.Name = ""
-	case 1:
-		j.MaxFeatureLevel = 0
+	case 1, 2:
+		j.MaxFeatureLevel = uint32(g.int(0, 2))
 	}
 	return j
 }
@@ -199,7 +205,9 @@ func (g *generator) op() entry.Op {
 	if len(g.m.topics) == 0 && g.often() {
 		return g.createTopic()
 	}
-	switch k := g.int(0, 39); {
+	switch k := g.int(-10, 39); {
+	case k < 0:
+		return g.rewrite()
 	case k < 18:
 		return g.append()
 	case k < 25:
@@ -230,7 +238,7 @@ func (g *generator) op() entry.Op {
 	case k == 37:
 		return &entry.Leave{Incarnation: id(byte(g.int(1, 6)))}
 	case k == 38:
-		return &entry.SetFeatureLevel{Level: uint32(g.int(0, 2))}
+		return &entry.SetFeatureLevel{Level: uint32(g.int(0, 3))}
 	default:
 		if g.int(0, 3) == 0 {
 			return &entry.NewLogEpoch{Epoch: g.m.epoch + uint64(g.int(0, 2))}
@@ -309,6 +317,92 @@ func (g *generator) object() (entry.ObjectID, uint64) {
 		o.CollectionEpoch++
 	}
 	return o, size
+}
+
+// merged draws an object for a rewrite of a topic.
+func (g *generator) merged(topic entry.UUID) entry.RewrittenObject {
+	o, size := g.object()
+	if g.m.objects[o] == nil && g.int(0, 19) > 0 {
+		o.Topic = topic
+	}
+	return entry.RewrittenObject{ID: o, Size: size}
+}
+
+func (g *generator) rewrite() entry.Op {
+	op := &entry.Rewrite{}
+	op.Topic, _ = g.partition()
+	for range g.int(1, 2) {
+		op.Objects = append(op.Objects, g.merged(op.Topic))
+	}
+	live := slices.SortedFunc(maps.Keys(g.m.objects), entry.ObjectID.Compare)
+	if live = slices.DeleteFunc(live, func(o entry.ObjectID) bool { return o.Topic != op.Topic }); len(live) > 0 && g.int(0, 2) == 0 {
+		o := live[g.int(0, len(live)-1)]
+		op.Objects = append(op.Objects, entry.RewrittenObject{ID: o, Size: g.m.objects[o].size})
+	}
+	t := g.m.topics[op.Topic]
+	for i := range 4 {
+		var rows []entry.Row
+		if t != nil && i < len(t.parts) {
+			rows = t.parts[i].rows
+		}
+		if len(rows) == 0 {
+			if g.int(0, 9) == 0 {
+				op.Parts = append(op.Parts, entry.RewrittenPart{Partition: uint32(i), End: 5, Rows: 1, Cleaned: true})
+			}
+			continue
+		}
+		for from := g.int(0, min(4, len(rows))); from < len(rows) && g.int(0, 2) > 0; {
+			to := g.int(from+1, min(len(rows), from+6))
+			op.Parts = append(op.Parts, g.part(uint32(i), rows[from:to], len(op.Objects)))
+			from = to + g.int(1, 3)
+		}
+	}
+	if len(op.Parts) == 0 {
+		op.Parts = []entry.RewrittenPart{{End: 1, Rows: 1, Cleaned: true}}
+	}
+	return op
+}
+
+// part draws a replacement of rows by some of this many objects.
+func (g *generator) part(partition uint32, rows []entry.Row, objects int) entry.RewrittenPart {
+	rows = slices.Clone(rows)
+	for i := range rows {
+		rows[i].ObjectSize = g.m.objects[rows[i].Object].size
+	}
+	first, last := rows[0].BaseOffset, rows[len(rows)-1].EndOffset
+	p := entry.RewrittenPart{Partition: partition, Start: first, End: last, Rows: uint32(len(rows)), Digest: naiveDigest(rows), Cleaned: g.int(0, 1) == 0}
+	for range g.int(0, 3) {
+		if first == last {
+			break
+		}
+		r := entry.RewrittenRow{Object: uint32(g.int(0, objects-1)), Block: uint32(g.int(0, 3)), MaxTimestamp: start + int64(g.int(-3, 3)), Size: uint64(g.int(1, 50))}
+		r.Base = first
+		if g.int(0, 1) == 0 {
+			r.Base = int64(g.int(int(first), int(last)-1))
+		}
+		r.End = int64(g.int(int(r.Base)+1, int(last)))
+		first = r.End
+		p.Replacement = append(p.Replacement, r)
+	}
+	p.Cleaned = p.Cleaned || len(p.Replacement) == 0
+	switch g.int(0, 19) { // something that the guard has to find
+	case 0:
+		p.Digest++
+	case 1:
+		p.Rows += uint32(1 - 2*g.int(0, min(1, len(rows)-1)))
+	case 2:
+		if p.Start+1 < p.End {
+			p.Start, p.Replacement, p.Cleaned = p.Start+1, nil, true
+		}
+	case 3:
+		p.End++
+	case 4: // into a gap, where there is one
+		if partition == 0 && p.Start > 0 && len(p.Replacement) > 0 {
+			p.Start--
+			p.Replacement[0].Base = p.Start
+		}
+	}
+	return p
 }
 
 func (g *generator) append() entry.Op {

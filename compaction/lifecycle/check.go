@@ -233,7 +233,7 @@ func (c *checker) merged(r *Rule) {
 
 // room holds the number of rules against what a bucket takes.
 func (c *checker) room() {
-	if _, err := NewPlan(c.site, c.inv.Rules, c.topics, nil); err != nil {
+	if _, err := NewPlan(c.site, c.inv.Rules, c.topics, nil, false); err != nil {
 		c.add(Unknown, "", err.Error(), "until then firn writes no rules, and deletes by itself all the same")
 	}
 }

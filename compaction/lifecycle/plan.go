@@ -23,7 +23,7 @@ const (
 
 // Site is where a cluster's objects lie.
 type Site struct {
-	Cluster string // id, 32 hexadecimal digits
+	Cluster string // the id that Kafka clients are told
 	Prefix  string // before every key; "" or ends in '/'
 }
 
@@ -44,13 +44,13 @@ func (s Site) topic(t *Topic) string { return s.merged() + fmt.Sprintf("%x/", t.
 
 func (s Site) classRule(c Class) string { return s.ruleSpace() + "class-" + c.String() }
 
-// Rules are the rules that topics need, without the classes that are held, sorted by id.
-func (s Site) Rules(topics []Topic, held []Hold) []Rule {
-	mirrored := slices.ContainsFunc(topics, func(t Topic) bool { return t.Label().Key == TagClass })
-	if !mirrored {
+// Rules are the rules that topics need, without the classes that are held, sorted by id. versions asks for housekeeping of old
+// versions where no topic does.
+func (s Site) Rules(topics []Topic, held []Hold, versions bool) []Rule {
+	var rules []Rule
+	if !versions && !slices.ContainsFunc(topics, func(t Topic) bool { return t.Label().Key == TagClass }) {
 		return nil
 	}
-	var rules []Rule
 	for _, c := range classesOf(topics) {
 		name := c.String()
 		if c == (Class{}) || slices.ContainsFunc(held, func(h Hold) bool { return h.Class == name }) {
@@ -62,14 +62,19 @@ func (s Site) Rules(topics []Topic, held []Hold) []Rule {
 		}
 		rules = append(rules, r)
 	}
-	for name, prefix := range map[string]string{"old-versions-data": s.level0(), "old-versions-topics": s.merged()} {
+	for id, prefix := range s.versionRules() {
 		rules = append(rules, Rule{
-			ID: s.ruleSpace() + name, Enabled: true, Prefix: prefix,
+			ID: id, Enabled: true, Prefix: prefix,
 			NoncurrentDays: versionDays, ExpireMarkers: true, AbortDays: uploadDays,
 		})
 	}
 	slices.SortFunc(rules, func(a, b Rule) int { return cmp.Compare(a.ID, b.ID) })
 	return rules
+}
+
+// versionRules are the ids and prefixes of housekeeping.
+func (s Site) versionRules() map[string]string {
+	return map[string]string{s.ruleSpace() + "old-versions-data": s.level0(), s.ruleSpace() + "old-versions-topics": s.merged()}
 }
 
 // Change is a rule that is to be replaced by another of its id.
@@ -88,10 +93,13 @@ type Plan struct {
 	Foreign []Rule   `json:"foreign,omitempty"` // as they came
 }
 
-// NewPlan compares the bucket's rules with those that topics need. Errors: ErrTooManyRules, with the plan all the same.
-func NewPlan(site Site, have []Rule, topics []Topic, held []Hold) (*Plan, error) {
+// NewPlan compares the bucket's rules with those that topics need. Housekeeping of old versions is written where versions or a mirrored
+// topic asks for it, and stays. Errors: ErrTooManyRules, with the plan all the same.
+func NewPlan(site Site, have []Rule, topics []Topic, held []Hold, versions bool) (*Plan, error) {
 	p := &Plan{Held: held}
-	want := site.Rules(topics, held)
+	housekeeping := site.versionRules()
+	versions = versions || slices.ContainsFunc(have, func(r Rule) bool { return housekeeping[r.ID] != "" })
+	want := site.Rules(topics, held, versions)
 	ours := make(map[string]Rule)
 	for _, r := range have {
 		if site.Ours(&r) {

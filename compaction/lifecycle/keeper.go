@@ -1,0 +1,450 @@
+package lifecycle
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/firnlog/firn/compaction/duty"
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/log"
+	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/metastore/topicconfig"
+	"github.com/firnlog/firn/objstore"
+)
+
+// Meta is what the duty needs of a *metastore.Client.
+type Meta interface {
+	View(fn func(*state.State))
+	Barrier(ctx context.Context) error
+	Propose(ctx context.Context, op entry.Op) (state.OpResult, error)
+	Incarnation() log.Incarnation
+	ClusterID() string
+}
+
+// Config are the tunables; zero values are the defaults.
+type Config struct {
+	// Prefix is the bucket's own, as in its URL: rules count from the top of the bucket. "" or ends in '/'.
+	Prefix string
+	// ObjectsPerStep bounds how many objects' tags are looked at in one Step. Default 200.
+	ObjectsPerStep int
+	// CallTimeout bounds one request. Default 10 s.
+	CallTimeout time.Duration
+}
+
+// Validate reports every problem and fills in defaults.
+func (c *Config) Validate() error {
+	var errs []error
+	if c.Prefix != "" && c.Prefix[len(c.Prefix)-1] != '/' {
+		errs = append(errs, fmt.Errorf("lifecycle: prefix %q does not end in a slash", c.Prefix))
+	}
+	if c.ObjectsPerStep < 0 || c.CallTimeout < 0 {
+		errs = append(errs, fmt.Errorf("lifecycle: negative: %d objects a step, %v a call", c.ObjectsPerStep, c.CallTimeout))
+	}
+	c.ObjectsPerStep = cmp.Or(c.ObjectsPerStep, 200)
+	c.CallTimeout = cmp.Or(c.CallTimeout, 10*time.Second)
+	return errors.Join(errs...)
+}
+
+// Deps are what the duty works with.
+type Deps struct {
+	Meta    Meta
+	Bucket  objstore.Bucket
+	Store   Store        // default: NewStore(Bucket)
+	Logger  *slog.Logger // default: discard
+	Metrics *Metrics     // may be nil
+}
+
+// Keeper is the duty "lifecycle". Step is for one goroutine, all else is safe for concurrent use.
+type Keeper struct {
+	cfg   Config
+	deps  Deps
+	site  Site
+	mine  bool // as of the last Step
+	begun bool // findings were told once
+
+	told map[string]Finding // by what they say, as of the last look
+
+	mu    sync.Mutex // guards what Covered and Locks were told last
+	inv   *Inventory
+	invAt time.Time
+}
+
+// New returns a Keeper that does nothing until Step.
+func New(cfg Config, deps Deps) (*Keeper, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if deps.Meta == nil || deps.Bucket == nil {
+		return nil, errors.New("lifecycle: metastore and bucket are required")
+	}
+	if deps.Store == nil {
+		deps.Store = NewStore(deps.Bucket)
+	}
+	if deps.Logger == nil {
+		deps.Logger = slog.New(slog.DiscardHandler)
+	}
+	if deps.Metrics == nil {
+		deps.Metrics = NewMetrics(nil)
+	}
+	return &Keeper{cfg: cfg, deps: deps, site: Site{Cluster: deps.Meta.ClusterID(), Prefix: cfg.Prefix}, told: make(map[string]Finding)}, nil
+}
+
+// view is what a Step decides by.
+type view struct {
+	mine     bool
+	n        uint64
+	logEpoch uint64
+	logTime  int64
+	topics   []Topic
+	objects  []object // merged, in order of birth
+}
+
+// object is a merged object.
+type object struct {
+	key   string
+	topic string // id in hexadecimal
+	born  uint64
+}
+
+func (k *Keeper) view() (v view) {
+	self := k.deps.Meta.Incarnation()
+	k.deps.Meta.View(func(st *state.State) {
+		v.mine = duty.Mine(st, self, duty.Name("lifecycle"))
+		v.n, v.logEpoch, v.logTime = st.N(), st.Identity().Epoch, st.LogTime()
+		v.topics = Topics(st)
+	})
+	return v
+}
+
+// Topics are those of a state.
+func Topics(st *state.State) []Topic {
+	topics := make([]Topic, 0, st.TopicCount())
+	cluster := getter(st.BrokerConfigs())
+	for t := range st.Topics() {
+		topic := Topic{ID: t.ID, Name: t.Name, Settings: topicconfig.Parse(t.Config, cluster)}
+		for i := range t.Partitions() {
+			topic.Bytes += t.Partition(i).Size()
+		}
+		topics = append(topics, topic)
+	}
+	return topics
+}
+
+func getter(list []entry.Config) topicconfig.Get {
+	return func(name string) (string, bool) {
+		i := slices.IndexFunc(list, func(c entry.Config) bool { return c.Name == name })
+		if i < 0 {
+			return "", false
+		}
+		return list[i].Value, true
+	}
+}
+
+// merged are the live merged objects.
+func (k *Keeper) merged() (list []object) {
+	k.deps.Meta.View(func(st *state.State) {
+		for o := range st.ObjectTable() {
+			if o.ID.Merged() {
+				list = append(list, object{key: o.ID.Key(), topic: hex.EncodeToString(o.ID.Topic[:]), born: o.Born})
+			}
+		}
+	})
+	slices.SortFunc(list, func(a, b object) int { return cmp.Or(cmp.Compare(a.born, b.born), cmp.Compare(a.key, b.key)) })
+	return list
+}
+
+// Step looks at the bucket, tells what contradicts topics, follows rules that are authoritative and brings those that mirror up to date.
+// An agent that does not have the duty looks once, at its start. What credentials or the store refuse is an error that names
+// the missing action; the caller keeps it as a condition and comes again.
+func (k *Keeper) Step(ctx context.Context) (worked bool, err error) {
+	if err := k.barrier(ctx); err != nil {
+		return false, err
+	}
+	v := k.view()
+	k.mine = v.mine
+	if !k.mine {
+		k.deps.Metrics.found(nil)
+		k.deps.Metrics.held.Set(0)
+		if k.begun {
+			return false, nil
+		}
+	}
+	inv, err := k.look(ctx)
+	if err != nil {
+		return false, err
+	}
+	ledger, err := k.readLedger(ctx, v.logEpoch)
+	if err != nil {
+		return false, err
+	}
+	k.tell(Check(k.site, inv, v.topics, ledger))
+	if !k.mine {
+		return false, nil
+	}
+	followed, followErr := k.follow(ctx, inv, v.topics)
+	mirrored, err := k.mirror(ctx, &v, inv, ledger)
+	return err == nil && followErr == nil && (followed || mirrored), errors.Join(followErr, err)
+}
+
+// barrier makes the state as new as the Step: rules that are computed from old settings are what the package doc warns of.
+func (k *Keeper) barrier(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, k.cfg.CallTimeout)
+	defer cancel()
+	return k.deps.Meta.Barrier(ctx)
+}
+
+func (k *Keeper) look(ctx context.Context) (*Inventory, error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*k.cfg.CallTimeout)
+	defer cancel()
+	inv, err := Look(ctx, k.deps.Store)
+	if err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	k.inv, k.invAt = inv, time.Now()
+	k.mu.Unlock()
+	return inv, nil
+}
+
+// tell logs findings that are new, or gone.
+func (k *Keeper) tell(list []Finding) {
+	now := make(map[string]Finding, len(list))
+	for _, f := range list {
+		line := f.String()
+		now[line] = f
+		if _, known := k.told[line]; known {
+			continue
+		}
+		level := slog.LevelWarn
+		if f.LosesData() {
+			level = slog.LevelError
+		}
+		k.deps.Logger.Log(context.Background(), level, "the bucket contradicts what topics promise",
+			"severity", f.Severity, "rule", f.Rule, "topic", f.Topic, "topics", f.Topics, "what", f.What, "mend", f.Mend)
+	}
+	for line, f := range k.told {
+		if _, still := now[line]; !still {
+			k.deps.Logger.Info("the bucket contradicts topics no longer in this", "rule", f.Rule, "topic", f.Topic, "what", f.What)
+		}
+	}
+	k.told, k.begun = now, true
+	if k.mine {
+		k.deps.Metrics.found(list)
+	}
+}
+
+// follow sets the retention of authoritative topics to what the bucket's rules say.
+func (k *Keeper) follow(ctx context.Context, inv *Inventory, topics []Topic) (worked bool, err error) {
+	if inv.RulesErr != nil {
+		return false, k.cannotFollow(inv.RulesErr, topics)
+	}
+	for i := range topics {
+		t := &topics[i]
+		if t.Settings.BucketLifecycle != topicconfig.LifecycleAuthoritative || t.Settings.Compact {
+			continue
+		}
+		count, rule := Follow(k.site, inv.Rules, t)
+		ms := int64(-1)
+		if count > 0 {
+			ms = int64(count) * topicconfig.MSPerDay
+		}
+		if ms == t.Settings.RetentionMS {
+			continue
+		}
+		op := &entry.AlterConfigs{
+			ResourceType: topicResource, ResourceName: t.Name,
+			Changes: []entry.ConfigChange{{Name: "retention.ms", Kind: entry.ConfigSet, Value: strconv.FormatInt(ms, 10)}},
+		}
+		res, err := k.deps.Meta.Propose(ctx, op)
+		if err != nil {
+			return worked, fmt.Errorf("set the retention of topic %s as the bucket's rule says: %w", t.Name, err)
+		}
+		if res.Code != state.OK {
+			return worked, fmt.Errorf("set the retention of topic %s as the bucket's rule says: %v", t.Name, res.Code)
+		}
+		worked = true
+		k.deps.Logger.Info("retention follows the bucket's rule", "topic", t.Name, "rule", rule, "retention_ms", ms, "was", t.Settings.RetentionMS)
+	}
+	return worked, nil
+}
+
+// topicResource is Kafka's number for a topic as what is configured.
+const topicResource = 2
+
+// cannotFollow is the condition where rules that count cannot be read.
+func (k *Keeper) cannotFollow(err error, topics []Topic) error {
+	if !slices.ContainsFunc(topics, func(t Topic) bool { return t.Settings.BucketLifecycle != topicconfig.LifecycleOff }) {
+		return nil
+	}
+	return needs("read the bucket's lifecycle rules", ActionGetRules, err)
+}
+
+// mirror brings rules and tags up to date: the ledger first, then rules, then tags, of which a Step does some.
+func (k *Keeper) mirror(ctx context.Context, v *view, inv *Inventory, ledger *Ledger) (worked bool, err error) {
+	if inv.RulesErr != nil {
+		return false, nil // follow has said so
+	}
+	var held []Hold
+	if ledger == nil {
+		ledger = NewLedger(v.logEpoch)
+	}
+	used := ledger.Used(v.topics)
+	if used {
+		before, err := ledger.Append(nil)
+		if err != nil {
+			return false, err
+		}
+		ledger.Observe(v.topics)
+		if err := k.saveLedger(ctx, ledger, before); err != nil {
+			return false, err
+		}
+		held = ledger.Held(v.topics, v.logTime)
+	}
+	k.deps.Metrics.held.Set(float64(len(held)))
+	rulesErr := k.write(ctx, v, inv, held)
+	if !used {
+		return false, rulesErr
+	}
+	// Tags are put right whether or not rules could be written: whoever writes rules by hand relies on them.
+	more, tagsErr := k.retag(ctx, v, ledger)
+	if err := errors.Join(rulesErr, tagsErr); err != nil {
+		return false, err
+	}
+	return more || len(ledger.Held(v.topics, v.logTime)) < len(held), nil // what is free now is written by the next Step
+}
+
+// write carries the plan out.
+func (k *Keeper) write(ctx context.Context, v *view, inv *Inventory, held []Hold) error {
+	plan, err := NewPlan(k.site, inv.Rules, v.topics, held, false)
+	if err != nil || !plan.Changed() {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, k.cfg.CallTimeout)
+	defer cancel()
+	if err := k.deps.Store.SetRules(ctx, plan.Rules()); err != nil {
+		return needs("write the bucket's lifecycle rules", ActionPutRules, err)
+	}
+	k.deps.Logger.Info("lifecycle rules written", "added", len(plan.Add), "changed", len(plan.Change), "removed", len(plan.Remove),
+		"held", len(held), "foreign", len(plan.Foreign))
+	return nil
+}
+
+// retag looks at objects that were not looked at yet, oldest first, and puts their tags right. more: there are some left.
+func (k *Keeper) retag(ctx context.Context, v *view, ledger *Ledger) (more bool, err error) {
+	// Objects named after the last run are left for the next where nothing hangs on them: most are merged away until then.
+	limit := func(t *LedgerTopic) uint64 {
+		if ledger.RunN == 0 || len(t.Bears) > 1 {
+			return v.n
+		}
+		return ledger.RunN
+	}
+	var todo []object
+	for _, o := range k.merged() {
+		if t := ledger.Topics[o.topic]; t != nil && o.born > t.Verified && o.born <= limit(t) {
+			todo = append(todo, o)
+		}
+	}
+	now := todo[:min(len(todo), k.cfg.ObjectsPerStep)]
+	for _, o := range now {
+		if err := k.label(ctx, o.key, ledger.Topics[o.topic].Wants); err != nil {
+			return false, err
+		}
+	}
+	before, err := ledger.Append(nil)
+	if err != nil {
+		return false, err
+	}
+	left := make(map[string]uint64) // by topic, the oldest birth that is left
+	for _, o := range slices.Backward(todo[len(now):]) {
+		left[o.topic] = o.born
+	}
+	for id, t := range ledger.Topics {
+		through := limit(t)
+		if born, some := left[id]; some {
+			through = born - 1
+		}
+		t.Verified = max(t.Verified, through)
+	}
+	if len(left) == 0 {
+		ledger.settled(v.n, v.logTime)
+	}
+	return len(left) > 0, k.saveLedger(ctx, ledger, before)
+}
+
+// label puts one object's tags right. What others have tagged it with stays.
+func (k *Keeper) label(ctx context.Context, key string, wants Label) error {
+	ctx, cancel := context.WithTimeout(ctx, k.cfg.CallTimeout)
+	defer cancel()
+	have, err := k.deps.Store.Tags(ctx, key)
+	if errors.Is(err, objstore.ErrNotFound) {
+		return nil // merged away and collected meanwhile, or an alarm that is a reader's to raise
+	}
+	if err != nil {
+		return needs("read the tags of "+key, ActionGetTags, err)
+	}
+	want := slices.DeleteFunc(slices.Clone(have), func(t Tag) bool { return t.Key == TagClass || t.Key == TagTopic })
+	if wants != (Label{}) {
+		want = append(want, wants)
+	}
+	byKey := func(a, b Tag) int { return cmp.Compare(a.Key, b.Key) }
+	slices.SortFunc(want, byKey)
+	slices.SortFunc(have, byKey)
+	if slices.Equal(have, want) {
+		return nil
+	}
+	if err := k.deps.Store.SetTags(ctx, key, want); err != nil && !errors.Is(err, objstore.ErrNotFound) {
+		return needs("tag "+key, ActionPutTags, err)
+	}
+	k.deps.Metrics.retagged.Inc()
+	return nil
+}
+
+// readLedger returns nil where there is none, or one that says nothing of this log.
+func (k *Keeper) readLedger(ctx context.Context, logEpoch uint64) (*Ledger, error) {
+	ctx, cancel := context.WithTimeout(ctx, k.cfg.CallTimeout)
+	defer cancel()
+	l, err := ReadLedger(ctx, k.deps.Bucket)
+	switch {
+	case errors.Is(err, objstore.ErrNotFound):
+		return nil, nil
+	case errors.Is(err, ErrLedger):
+		k.deps.Logger.Warn("the ledger of object tags is written anew", "key", LedgerKey, "error", err)
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case l.LogEpoch != logEpoch:
+		return nil, nil
+	}
+	return l, nil
+}
+
+// ReadLedger reads the bucket's ledger. Errors: objstore's, and ErrLedger.
+func ReadLedger(ctx context.Context, bucket objstore.Bucket) (*Ledger, error) {
+	body, err := bucket.Get(ctx, LedgerKey)
+	if err != nil {
+		return nil, fmt.Errorf("read the ledger of object tags: %w", err)
+	}
+	return ParseLedger(body)
+}
+
+// saveLedger writes the ledger where it is not what it was before.
+func (k *Keeper) saveLedger(ctx context.Context, l *Ledger, before []byte) error {
+	body, err := l.Append(nil)
+	if err != nil || slices.Equal(body, before) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, k.cfg.CallTimeout)
+	defer cancel()
+	if err := k.deps.Bucket.Put(ctx, LedgerKey, body, objstore.PutOptions{}); err != nil {
+		return fmt.Errorf("write the ledger of object tags: %w", err)
+	}
+	return nil
+}

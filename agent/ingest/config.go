@@ -23,6 +23,10 @@ var ErrClosed = errors.New("ingest pipeline closed")
 // its producer sends it again.
 var ErrSpillLost = errors.New("spilled batch lost")
 
+// ErrLock: the bucket does not lock the object as the topic's config promises, so the batch was not stored. An operator has to
+// act: the bucket has no object lock, or the credentials may not use it.
+var ErrLock = errors.New("object lock refused by the bucket")
+
 // Metastore is what the pipeline needs of metastore.Client.
 type Metastore interface {
 	// Submit queues an op; done is called exactly once, in log order. See metastore.Client.

@@ -46,6 +46,16 @@
 // batches keep their place all the same: ops under way together name objects of one epoch, so whatever was submitted after
 // a refused op is refused as well, and what was refused goes ahead of everything else (see submitLocked).
 //
+// # Locks
+//
+// A topic under an object lock (firn.object.lock.mode) lies in segments of its own from the first write: an open segment holds parts of one
+// lock, mode and days alike, and its Put carries the lock, counted from the upload. So there are as many open segments as locks in use, and
+// as many more requests; the oldest is closed first. Where a topic's lock changes, every open segment is closed before the next part of
+// it is placed, so that its order stays that of staging.
+//
+// A lock that the bucket refuses is definite (ErrLock): nothing is stored without the protection that was promised, and segments behind it
+// go on. Retried for ever, it would hold up the topics that need none.
+//
 // # Duplicates and gaps
 //
 // Only Apply judges sequences. An exact duplicate is answered with the original's offset; its bytes stay dead in the

@@ -18,6 +18,7 @@ type flight struct {
 	// parts are in order of staging; nil where a part was answered or moved. Invariant: open counts the others.
 	parts    []*Part
 	open     int
+	lock     Lock      // of all its parts
 	raw      int64     // bytes of all parts ever added
 	resident int64     // bytes counted in Pipeline.resident for it
 	readBack int64     // bytes of it that were spilled and are in memory again, counted in Pipeline.readBack

@@ -90,8 +90,8 @@ func (p *Pipeline) decideLocked(t *turn, keys gapKeys, epoch uint64, now time.Ti
 		t.start = append(t.start, f)
 	}
 	p.uploaded = false
-	if p.open != nil && p.uploading < p.cfg.UploadSlots && !p.crowded {
-		t.wakeAt(p.open.since.Add(p.cfg.FlushInterval))
+	if len(p.open) > 0 && p.uploading < p.cfg.UploadSlots && !p.crowded {
+		t.wakeAt(p.open[0].since.Add(p.cfg.FlushInterval))
 	}
 }
 
@@ -167,14 +167,15 @@ func (p *Pipeline) readBackMax() int64 { return int64(p.cfg.UploadSlots) * int64
 // crowdedLocked reports whether the next segment must stay in the spill, because enough of what was spilled is in memory again and
 // is not answered. One may always go on, and so may what was refused: its bytes are in memory already.
 func (p *Pipeline) crowdedLocked() bool {
-	f := p.open
+	var f *flight
 	switch {
-	case len(p.urgent) > 0 && p.ahead == nil && p.submitted == 0:
+	case p.readBack == 0, len(p.urgent) > 0 && p.ahead == nil && p.submitted == 0:
 		return false
 	case len(p.queue) > 0:
 		f = p.queue[0]
-	}
-	if f == nil || p.readBack == 0 {
+	case len(p.open) > 0:
+		f = p.open[0]
+	default:
 		return false
 	}
 	more := f.raw - f.resident
@@ -195,10 +196,10 @@ func (p *Pipeline) takeLocked(now time.Time) *flight {
 		p.queue = p.queue[1:]
 		return f
 	}
-	f := p.open
-	if f == nil {
+	if len(p.open) == 0 {
 		return nil
 	}
+	f := p.open[0] // the oldest
 	switch {
 	case p.draining > 0:
 		f.reason = flushDrain
@@ -212,7 +213,7 @@ func (p *Pipeline) takeLocked(now time.Time) *flight {
 	default:
 		return nil
 	}
-	p.open = nil
+	p.open = slices.Delete(p.open, 0, 1)
 	return f
 }
 
@@ -247,7 +248,7 @@ func (p *Pipeline) restageLocked(part *Part) {
 		f = p.urgent[neighbour]
 	} else {
 		f = p.newFlightLocked()
-		f.since, f.reason, f.source = old.since, flushStale, old.body
+		f.since, f.reason, f.source, f.lock = old.since, flushStale, old.body, old.lock
 		p.urgent = slices.Insert(p.urgent, at, f)
 		p.cfg.Metrics.staleObjects.Inc()
 	}

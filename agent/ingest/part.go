@@ -6,6 +6,7 @@ import (
 
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/batch"
 	"github.com/firnlog/firn/wal"
 )
@@ -22,6 +23,8 @@ type Part struct {
 	// pipeline forgets it when it has a copy.
 	Records []byte
 	Header  batch.Header
+	// Lock is the lock on the object that holds the part; the zero value is none. See "Locks" in the package doc.
+	Lock Lock
 	// LogAppendTime asks for Timestamp in the answer: the topic's records carry the log's time.
 	LogAppendTime bool
 	// Release, where set, is called once when Records is no longer needed: copied into a segment, spilled, or given up.
@@ -50,6 +53,12 @@ type Part struct {
 	block    uint32 // in the segment's table; set when the segment is built
 	position int64  // raw, in the block
 	waiting  waiting
+}
+
+// Lock says how an object is protected in the bucket.
+type Lock struct {
+	Mode objstore.LockMode
+	Days int32
 }
 
 // waiting is a parked part's share of the state in gaps.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
 	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/wal"
@@ -21,12 +23,13 @@ const (
 	flushSize                        // the target size was reached
 	flushInterval                    // the flush interval passed
 	flushDrain                       // the pipeline is draining
+	flushLock                        // a topic's lock changed
 	flushStale                       // its object was refused: uploaded again under another name
 	flushReasons
 )
 
 func (r flushReason) String() string {
-	return [flushReasons]string{"idle", "upload", "size", "interval", "drain", "stale"}[r]
+	return [flushReasons]string{"idle", "upload", "size", "interval", "drain", "lock", "stale"}[r]
 }
 
 // Pipeline takes batches to the bucket and the log. Safe for concurrent use.
@@ -52,8 +55,8 @@ type Pipeline struct {
 	randMu sync.Mutex // guards cfg.Rand
 
 	mu sync.Mutex // guards the rest, every flight's fields but those of its worker, and every staged part's
-	// open takes staged parts; queue is closed and waits for a slot; urgent goes first: parts whose object was refused.
-	open   *flight
+	// open take staged parts, one for each lock, in the order in which they were opened; queue is closed and waits for a slot; urgent goes first: parts whose object was refused.
+	open   []*flight
 	queue  []*flight
 	urgent []*flight
 	// line is what was given to a worker, in that order: the order of submission.
@@ -76,10 +79,12 @@ type Pipeline struct {
 	// answered, so where nothing commits the rest stays in the spill. crowded: the next segment waits for that.
 	readBack int64
 	crowded  bool
-	parts    int    // staged and not answered
-	live     flight // ring of all flights with unanswered parts; the sentinel
-	free     []*flight
-	gaps     gaps
+	parts    int // staged and not answered
+	// locks are those of topics whose parts came last with one; see noteLockLocked. Bounded by lockedTopicsMax.
+	locks map[entry.UUID]Lock
+	live  flight // ring of all flights with unanswered parts; the sentinel
+	free  []*flight
+	gaps  gaps
 	// spillDown: the last attempt to spill failed. It is not tried again before spillRest, so that a full disk is not asked by
 	// every waiting producer at every change.
 	spillDown bool
@@ -303,7 +308,7 @@ func (p *Pipeline) place(parts []*Part, c *call, spilled bool) error {
 		p.freeSpilled(parts)
 		return ErrClosed
 	}
-	wake := p.open == nil || p.uploading == 0
+	wake := len(p.open) == 0 || p.uploading == 0
 	if spilled {
 		c.open++ // held until Records are released below
 	}
@@ -336,25 +341,60 @@ func (p *Pipeline) place(parts []*Part, c *call, spilled bool) error {
 	return nil
 }
 
-// placeLocked adds a part to the open segment and reports whether that closed it.
-func (p *Pipeline) placeLocked(part *Part) bool {
-	f := p.open
+// placeLocked adds a part to the open segment of its lock and reports whether that closed one.
+func (p *Pipeline) placeLocked(part *Part) (closed bool) {
+	if len(p.locks) > 0 || part.Lock != (Lock{}) {
+		closed = p.noteLockLocked(part)
+	}
+	var f *flight
+	for _, open := range p.open {
+		if open.lock == part.Lock {
+			f = open
+			break
+		}
+	}
 	if f == nil {
 		f = p.newFlightLocked()
-		f.since = time.Now()
-		p.open = f
+		f.since, f.lock = time.Now(), part.Lock
+		p.open = append(p.open, f)
 	}
 	f.add(part)
 	if !part.spilled {
 		f.resident += part.size
 	}
 	if f.raw < int64(p.cfg.TargetBytes) {
-		return false
+		return closed
 	}
 	p.queue = append(p.queue, f)
-	p.open = nil
+	p.open = slices.DeleteFunc(p.open, func(open *flight) bool { return open == f })
 	f.reason = flushSize
 	return true
+}
+
+// lockedTopicsMax bounds the topics whose locks are remembered; past it all open segments are closed and it starts anew.
+const lockedTopicsMax = 10_000
+
+// noteLockLocked keeps the order of a topic whose lock was changed: what was staged under the old one lies in another open segment, which
+// must go first. It reports whether segments were closed for it.
+func (p *Pipeline) noteLockLocked(part *Part) (closed bool) {
+	if p.locks[part.Topic] == part.Lock {
+		return false
+	}
+	for _, f := range p.open {
+		f.reason, closed = flushLock, true
+	}
+	p.queue = append(p.queue, p.open...)
+	clear(p.open)
+	p.open = p.open[:0]
+	switch {
+	case part.Lock == Lock{}:
+		delete(p.locks, part.Topic)
+		return closed
+	case p.locks == nil, len(p.locks) >= lockedTopicsMax:
+		p.locks = make(map[entry.UUID]Lock)
+	}
+	p.locks[part.Topic] = part.Lock
+	return closed
 }
 
 // poke makes the loop look again.

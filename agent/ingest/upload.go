@@ -202,14 +202,22 @@ func (w *worker) letGo(f *flight) {
 func (w *worker) put(f *flight) error {
 	p := w.p
 	key := f.id.Key()
+	opts := objstore.PutOptions{IfAbsent: true}
+	if f.lock != (Lock{}) {
+		opts.Lock = objstore.Lock{Mode: f.lock.Mode, Until: time.Now().AddDate(0, 0, int(f.lock.Days))}
+	}
 	for delay := p.cfg.RetryMin; ; delay = min(2*delay, p.cfg.RetryMax) {
 		ctx, cancel := context.WithTimeout(p.ctx, p.cfg.UploadTimeout)
-		err := p.bucket.Put(ctx, key, f.body, objstore.PutOptions{IfAbsent: true})
+		err := p.bucket.Put(ctx, key, f.body, opts)
 		cancel()
 		switch {
 		case err == nil, errors.Is(err, objstore.ErrExists):
 			return nil
-		case p.ctx.Err() != nil, errors.Is(err, objstore.ErrInvalid):
+		case p.ctx.Err() != nil:
+			return err
+		case f.lock != (Lock{}) && (errors.Is(err, objstore.ErrInvalid) || errors.Is(err, objstore.ErrDenied)):
+			return fmt.Errorf("%w (%s, %d days): %w", ErrLock, f.lock.Mode, f.lock.Days, err)
+		case errors.Is(err, objstore.ErrInvalid):
 			return err
 		}
 		p.cfg.Metrics.uploadRetries.Inc()

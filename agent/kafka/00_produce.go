@@ -14,6 +14,7 @@ import (
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
 	"github.com/firnlog/firn/metastore/topicconfig"
+	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/batch"
 )
 
@@ -289,7 +290,7 @@ func (s *Server) admit(ctx context.Context, r *request, req *produceRequest) (st
 			}
 			st.parts = append(st.parts, ingest.Part{
 				Topic: view.id, Partition: p.index, Records: p.records, Header: header,
-				LogAppendTime: settings.LogAppendTime, Release: release,
+				LogAppendTime: settings.LogAppendTime, Lock: lockOf(&settings), Release: release,
 			})
 			p.part = &st.parts[len(st.parts)-1]
 			st.ptrs = append(st.ptrs, p.part)
@@ -324,6 +325,18 @@ func (s *Server) producedTopics(ctx context.Context, req *produceRequest) ([]top
 		return complete
 	})
 	return views, err
+}
+
+// lockOf is how the objects of a topic are protected.
+func lockOf(t *topicconfig.Settings) ingest.Lock {
+	if !t.Locked() {
+		return ingest.Lock{}
+	}
+	mode := objstore.LockGovernance
+	if t.LockMode == topicconfig.LockCompliance {
+		mode = objstore.LockCompliance
+	}
+	return ingest.Lock{Mode: mode, Days: t.LockDays}
 }
 
 func limits(t topicconfig.Settings, now int64) batch.Limits {

@@ -138,6 +138,7 @@ func ofError(err error, later errorCode) (code errorCode, ok bool) {
 		{metastore.ErrClosed, later},
 		{ingest.ErrClosed, later},
 		{ingest.ErrSpillLost, codeStorageError},
+		{ingest.ErrLock, codePolicyViolation},
 		{context.Canceled, later},
 		{context.DeadlineExceeded, later},
 		{ErrClosed, later},

@@ -55,7 +55,7 @@ func TestEveryErrorOfTheRoomsBelowHasACode(t *testing.T) {
 		"fetch.ErrUnknownTopic": fetch.ErrUnknownTopic, "fetch.ErrOffsetOutOfRange": fetch.ErrOffsetOutOfRange,
 		"fetch.ErrStorage": fetch.ErrStorage, "fetch.ErrCorrupt": fetch.ErrCorrupt, "fetch.ErrUnavailable": fetch.ErrUnavailable,
 		"ingest.ErrClosed": ingest.ErrClosed, "ingest.ErrSpillLost": ingest.ErrSpillLost,
-		"ingest.ErrLock": ingest.ErrLock,
+		"ingest.ErrLock":         ingest.ErrLock,
 		"topicconfig.ErrUnknown": topicconfig.ErrUnknown, "topicconfig.ErrInvalid": topicconfig.ErrInvalid,
 	}
 	betweenAgents := []string{"fetch.ErrBusy", "fetch.ErrRefused"} // clients never hear of them

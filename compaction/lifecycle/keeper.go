@@ -57,7 +57,7 @@ func (c *Config) Validate() error {
 type Deps struct {
 	Meta    Meta
 	Bucket  objstore.Bucket
-	Store   Store        // default: NewStore(Bucket)
+	Store   Store
 	Logger  *slog.Logger // default: discard
 	Metrics *Metrics     // may be nil
 }
@@ -82,11 +82,8 @@ func New(cfg Config, deps Deps) (*Keeper, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if deps.Meta == nil || deps.Bucket == nil {
-		return nil, errors.New("lifecycle: metastore and bucket are required")
-	}
-	if deps.Store == nil {
-		deps.Store = NewStore(deps.Bucket)
+	if deps.Meta == nil || deps.Bucket == nil || deps.Store == nil {
+		return nil, errors.New("lifecycle: metastore, bucket and store are required")
 	}
 	if deps.Logger == nil {
 		deps.Logger = slog.New(slog.DiscardHandler)
@@ -104,7 +101,6 @@ type view struct {
 	logEpoch uint64
 	logTime  int64
 	topics   []Topic
-	objects  []object // merged, in order of birth
 }
 
 // object is a merged object.
@@ -190,7 +186,10 @@ func (k *Keeper) Step(ctx context.Context) (worked bool, err error) {
 		return false, nil
 	}
 	followed, followErr := k.follow(ctx, inv, v.topics)
-	mirrored, err := k.mirror(ctx, &v, inv, ledger)
+	mirrored, err := false, error(nil)
+	if inv.RulesErr == nil { // else follow has said so
+		mirrored, err = k.mirror(ctx, &v, inv, ledger)
+	}
 	return err == nil && followErr == nil && (followed || mirrored), errors.Join(followErr, err)
 }
 
@@ -289,9 +288,6 @@ func (k *Keeper) cannotFollow(err error, topics []Topic) error {
 
 // mirror brings rules and tags up to date: the ledger first, then rules, then tags, of which a Step does some.
 func (k *Keeper) mirror(ctx context.Context, v *view, inv *Inventory, ledger *Ledger) (worked bool, err error) {
-	if inv.RulesErr != nil {
-		return false, nil // follow has said so
-	}
 	var held []Hold
 	if ledger == nil {
 		ledger = NewLedger(v.logEpoch)

@@ -1,5 +1,0 @@
-package lifecycle
-
-import "github.com/firnlog/firn/objstore"
-
-func NewStore(objstore.Bucket) Store { return nil }

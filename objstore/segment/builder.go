@@ -3,30 +3,9 @@ package segment
 import (
 	"bytes"
 	"cmp"
-	"encoding/binary"
 	"fmt"
 	"hash/crc32"
 	"slices"
-
-	"github.com/klauspost/compress/zstd"
-)
-
-// DefaultChunkBytes is where chunks close when Options say nothing else.
-const DefaultChunkBytes = 1 << 20
-
-// Options are a Builder's tunables; the zero value stores chunks as they are.
-type Options struct {
-	// Compress compresses each chunk of which a sample shrinks. Costs CPU on the way in and for every reader.
-	Compress bool
-	// ChunkBytes closes a chunk at the first batch boundary at or past so many raw bytes. 0: DefaultChunkBytes.
-	// At most MaxChunkRawSize-MaxBatchSize.
-	ChunkBytes int
-}
-
-const (
-	sampleSize = 16 << 10 // of a chunk's start, compressed to see whether the rest is worth it
-	// Compression must save an eighth, or reading costs more CPU than the bytes are worth.
-	worthNumerator, worthDenominator = 7, 8
 )
 
 type partition struct {
@@ -66,17 +45,13 @@ type Builder struct {
 	span    int64 // of all batches. Invariant: <= maxTotal unless err is set
 	err     error // first Add that cannot be written
 
-	encoder *zstd.Encoder
-	scratch []byte // a compressed chunk or sample
+	compressor
 }
 
 // NewBuilder returns an empty Builder.
 func NewBuilder(opts Options) *Builder {
-	if opts.ChunkBytes <= 0 {
-		opts.ChunkBytes = DefaultChunkBytes
-	}
-	opts.ChunkBytes = min(opts.ChunkBytes, MaxChunkRawSize-MaxBatchSize)
-	return &Builder{opts: opts, index: make(map[partition]int32)}
+	opts = opts.withDefaults()
+	return &Builder{opts: opts, index: make(map[partition]int32), compressor: compressor{enabled: opts.Compress}}
 }
 
 // Add appends one batch to the block of (topic, part): raw bytes, how many offsets it takes, and its max timestamp in
@@ -127,8 +102,8 @@ func (b *Builder) Finish(dst []byte, objectID, intendedOps []byte) (body []byte,
 	if b.err != nil {
 		return nil, nil, fmt.Errorf("build segment: %w", b.err)
 	}
-	if len(objectID) > MaxObjectIDSize {
-		return nil, nil, fmt.Errorf("build segment: object id of %d bytes: %w", len(objectID), ErrInvalid)
+	if err := checkObjectID(objectID); err != nil {
+		return nil, nil, fmt.Errorf("build segment: %w", err)
 	}
 	slices.SortFunc(b.queues, func(p, q queue) int { return p.compare(q.partition) })
 	chunkCount := 0
@@ -137,26 +112,26 @@ func (b *Builder) Finish(dst []byte, objectID, intendedOps []byte) (body []byte,
 		b.index[q.partition] = int32(i) // Add may go on after Finish
 		chunkCount += int(q.rawSize/int64(b.opts.ChunkBytes)) + 1
 	}
-	footerSize := 3*fieldHeaderSize + len(objectID) + len(intendedOps) + 4 + len(b.queues)*blockRowSize + chunkCount*chunkRowSize
+	footerSize := footerBytes(len(objectID)+len(intendedOps), len(b.queues), chunkCount, minorMixed)
 	if footerSize > MaxFooterSize {
 		return nil, nil, fmt.Errorf("build segment: footer of %d bytes: %w", footerSize, ErrInvalid)
 	}
 	start := len(dst)
 	body = slices.Grow(dst, HeaderSize+b.rawSize+footerSize+TrailerSize)
-	body = appendHeader(body)
+	body = appendHeader(body, minorMixed)
 	blocks = make([]Block, len(b.queues))
 	chunks := make([]Chunk, 0, chunkCount) // never grows, so that the blocks' slices of it stay whole
 	for i := range b.queues {
 		q := &b.queues[i]
 		first := len(chunks)
 		body, chunks = b.appendBlock(body, start, q, chunks)
-		block := Block{Topic: q.topic, Partition: q.partition.partition, Index: i, Chunks: chunks[first:len(chunks):len(chunks)]}
+		block := Block{Topic: q.topic, Partition: q.partition.partition, Index: i, BaseOffset: NoOffset, Chunks: chunks[first:len(chunks):len(chunks)]}
 		block.sum()
 		blocks[i] = block
 	}
 	footer := len(body)
-	body = appendFooter(body, objectID, intendedOps, blocks)
-	return appendTrailer(body, footer-start, body[footer:]), blocks, nil
+	body = appendFooter(body, objectID, intendedOps, blocks, minorMixed)
+	return appendTrailer(body, int64(footer-start), body[footer:], minorMixed), blocks, nil
 }
 
 // appendBlock appends the partition's batches as chunks to body, whose object starts at start.
@@ -185,91 +160,4 @@ func (b *Builder) appendBlock(body []byte, start int, q *queue, chunks []Chunk) 
 		chunks = append(chunks, c)
 	}
 	return body, chunks
-}
-
-// compress returns raw compressed, where that is allowed and worth it. The result is valid until the next call.
-func (b *Builder) compress(raw []byte) ([]byte, bool) {
-	if !b.opts.Compress {
-		return nil, false
-	}
-	if b.encoder == nil {
-		// Chunks have a CRC of their own; a single segment always declares its size. Constant options cannot be refused.
-		e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest),
-			zstd.WithEncoderCRC(false), zstd.WithSingleSegment(true))
-		if err != nil {
-			panic(err)
-		}
-		b.encoder = e
-	}
-	try := func(raw []byte) bool {
-		b.scratch = b.encoder.EncodeAll(raw, b.scratch[:0])
-		return len(b.scratch)*worthDenominator <= len(raw)*worthNumerator
-	}
-	if len(raw) > 2*sampleSize && !try(raw[:sampleSize]) {
-		return nil, false
-	}
-	ok := try(raw)
-	return b.scratch, ok
-}
-
-func appendHeader(dst []byte) []byte {
-	dst = append(dst, magic...)
-	dst = binary.BigEndian.AppendUint16(dst, MajorVersion)
-	dst = binary.BigEndian.AppendUint16(dst, MinorVersion)
-	return append(dst, 0, 0, 0, 0)
-}
-
-func appendFooter(dst, objectID, intendedOps []byte, blocks []Block) []byte {
-	dst = appendField(dst, tagObjectID, objectID)
-	dst = appendField(dst, tagIntendedOps, intendedOps)
-	dst = appendField(dst, tagTable, nil)
-	size := len(dst) - 4
-	dst = binary.BigEndian.AppendUint32(dst, uint32(len(blocks)))
-	for i := range blocks {
-		b := &blocks[i]
-		dst = append(dst, b.Topic[:]...)
-		dst = binary.BigEndian.AppendUint32(dst, uint32(b.Partition))
-		dst = binary.BigEndian.AppendUint32(dst, uint32(len(b.Chunks)))
-		for j := range b.Chunks {
-			c := &b.Chunks[j]
-			dst = binary.BigEndian.AppendUint32(dst, uint32(c.StoredSize))
-			dst = binary.BigEndian.AppendUint32(dst, uint32(c.RawSize))
-			dst = binary.BigEndian.AppendUint64(dst, uint64(c.Span))
-			dst = binary.BigEndian.AppendUint32(dst, uint32(c.Batches))
-			dst = binary.BigEndian.AppendUint64(dst, uint64(c.MaxTimestamp))
-			dst = append(dst, byte(c.Codec), 0, 0, 0)
-			dst = binary.BigEndian.AppendUint32(dst, c.CRC)
-		}
-	}
-	binary.BigEndian.PutUint32(dst[size:], uint32(len(dst)-size-4))
-	return dst
-}
-
-func appendField(dst []byte, tag uint16, value []byte) []byte {
-	dst = binary.BigEndian.AppendUint16(dst, tag)
-	dst = binary.BigEndian.AppendUint32(dst, uint32(len(value)))
-	return append(dst, value...)
-}
-
-func appendTrailer(dst []byte, position int, footer []byte) []byte {
-	at := len(dst)
-	dst = binary.BigEndian.AppendUint64(dst, uint64(position))
-	dst = binary.BigEndian.AppendUint32(dst, uint32(len(footer)))
-	dst = binary.BigEndian.AppendUint32(dst, crc32.Checksum(footer, castagnoli))
-	dst = binary.BigEndian.AppendUint16(dst, MajorVersion)
-	dst = binary.BigEndian.AppendUint16(dst, MinorVersion)
-	dst = binary.BigEndian.AppendUint32(dst, crc32.Checksum(dst[at:at+trailerGuarded], castagnoli))
-	return append(dst, magic...)
-}
-
-// sum fills in the block's totals from its chunks.
-func (b *Block) sum() {
-	b.MaxTimestamp = b.Chunks[0].MaxTimestamp
-	for i := range b.Chunks {
-		c := &b.Chunks[i]
-		b.RawSize += c.RawSize
-		b.Span += c.Span
-		b.Batches += c.Batches
-		b.MaxTimestamp = max(b.MaxTimestamp, c.MaxTimestamp)
-	}
 }

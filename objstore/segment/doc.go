@@ -1,8 +1,8 @@
 // Package segment writes and reads segment objects: immutable files in the bucket that hold record batches of many
 // partitions.
 //
-// Callers are agent/ingest and compaction (Builder), agent/fetch and compaction (Footer, ReadChunk), and
-// `firn metastore restore`, which needs nothing but the footers. The package works on bytes and io.ReaderAt; it knows
+// Callers are agent/ingest (Builder, level 0), compaction (Writer, merged objects), agent/fetch and compaction (Footer,
+// ReadChunk), and `firn metastore restore`, which needs nothing but the footers. The package works on bytes and io.ReaderAt; it knows
 // nothing of buckets or of what is inside a batch.
 //
 // # Nouns
@@ -11,9 +11,16 @@
 // in the order they were added. It is cut into chunks, each closed at the first batch boundary past Options.ChunkBytes
 // (1 MiB) of raw bytes, and each compressed, checksummed and readable on its own. Positions within a block are raw
 // positions: those of its batches one after the other before compression. Offsets within a block are deltas from the
-// block's first offset, which the segment does not know: the metastore gives it.
+// block's first offset, which an object of level 0 does not know: the metastore gives it when the object is there already.
 //
-// # Format, version 1.0
+// A merged object is written after its batches have their offsets, so it tells the base offset of each block, and its
+// batches carry theirs in their headers. Offsets may be missing between its batches: what key compaction took, what was
+// given up. A chunk's span reaches to the first batch of the next chunk, the last one's to the end of what its last batch
+// covers, so that every offset of a block has one chunk.
+//
+// # Format, versions 1.0 and 1.1
+//
+// Objects of level 0 are 1.0, merged ones 1.1: they differ by tag 4.
 //
 // All integers are big endian, CRCs are CRC32C. Sizes and positions are in bytes.
 //
@@ -52,8 +59,10 @@
 //	        29   3 zero
 //	        32   4 CRC of the stored bytes
 //
+//	tag 4, base offsets (1.1): 8 for each block of the table, in its order; the base offset of its first batch
+//
 // Positions, raw positions and offset deltas are not in the table: they are running sums, so that they cannot
-// contradict the sizes. Tags 1 to 3 appear once each, in ascending order, before any other.
+// contradict the sizes. Tags 1 to 3 appear once each, in ascending order, before any other; tag 4 at most once.
 //
 // # Versions
 //

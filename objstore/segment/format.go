@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 )
 
 // What a reader does next decides the class of an error.
@@ -12,15 +13,22 @@ var (
 	ErrCorrupt = errors.New("corrupt segment")
 	// ErrVersion: a newer firn wrote the segment, in a format this one cannot read.
 	ErrVersion = errors.New("segment version not supported")
-	// ErrInvalid: what was given to a Builder cannot be written.
+	// ErrInvalid: what was given to a Builder or a Writer cannot be written.
 	ErrInvalid = errors.New("invalid segment contents")
 )
 
-// The format version that this package writes.
+// The newest format version that this package writes: a Writer's. A Builder's objects are 1.0, which has all they need, so
+// that an older firn reads them too.
 const (
 	MajorVersion = 1
-	MinorVersion = 0
+	MinorVersion = minorMerged
+
+	minorMixed  = 0 // level 0: the offsets are the index's to know
+	minorMerged = 1 // base offsets of the blocks
 )
+
+// NoOffset is the base offset of a block of an object that does not tell it.
+const NoOffset = -1
 
 // Sizes and bounds of the format, in bytes.
 const (
@@ -39,13 +47,16 @@ const (
 	tagObjectID    = 1
 	tagIntendedOps = 2
 	tagTable       = 3
+	tagBases       = 4 // from 1.1
 
 	fieldHeaderSize = 6
 	blockRowSize    = 24
 	chunkRowSize    = 36
+	baseRowSize     = 8
 
 	trailerGuarded = 20      // bytes of the trailer under its CRC
 	maxTotal       = 1 << 62 // of sums: positions and spans stay far from overflow
+	maxOffset      = math.MaxInt64
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -75,6 +86,7 @@ type Block struct {
 	Topic        [16]byte
 	Partition    int32
 	Index        int   // in the segment's table
+	BaseOffset   int64 // of the first batch, or NoOffset where the object does not tell it (1.0)
 	RawSize      int64 // sum of the chunks'
 	Span         int64 // offsets; sum of the chunks'
 	Batches      int   // sum of the chunks'

@@ -28,6 +28,14 @@ func FuzzReadFooter(f *testing.F) {
 		f.Add(body)
 		f.Add(footerOf(body))
 	}
+	for _, opts := range goldenMerged() {
+		body, _, err := merge(opts, compacted(), []byte("id"), nil)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(body)
+		f.Add(footerOf(body))
+	}
 	frame, _ := finish(f, segment.Options{}, small(), []byte("id"), []byte("ops"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		// As an object, and as a footer whose checksums hold.
@@ -51,6 +59,9 @@ func FuzzReadFooter(f *testing.F) {
 				for i, block := range footer.Blocks {
 					if found, ok := footer.Find(block.Topic, block.Partition); !ok || found.Index != i || len(block.Chunks) == 0 {
 						t.Fatalf("block %d: %+v", i, block)
+					}
+					if block.BaseOffset < segment.NoOffset || block.BaseOffset+block.Span < 0 {
+						t.Fatalf("block %d: %d offsets from %d", i, block.Span, block.BaseOffset)
 					}
 					for _, c := range block.Chunks {
 						if c.Position != position || c.StoredSize <= 0 || c.Position+c.StoredSize > int64(len(body)) || c.BaseDelta < 0 || c.Span <= 0 {

@@ -144,6 +144,7 @@ func ParseFooter(t Trailer, b []byte) (*Footer, error) {
 		return nil, fmt.Errorf("footer of %d bytes: CRC32C %08x, stored %08x: %w", len(b), got, t.FooterCRC, ErrCorrupt)
 	}
 	f := &Footer{Minor: t.Minor}
+	bases := false
 	for want := uint16(tagObjectID); want <= tagTable || len(b) > 0; want++ {
 		if len(b) < fieldHeaderSize {
 			return nil, fmt.Errorf("footer: field cut short: %w", ErrCorrupt)
@@ -157,10 +158,16 @@ func ParseFooter(t Trailer, b []byte) (*Footer, error) {
 		b = b[size:]
 		switch {
 		case want > tagTable: // of a later minor version
-			if tag <= tagTable {
+			if tag <= tagTable || tag == tagBases && bases {
 				return nil, fmt.Errorf("footer: field %d twice: %w", tag, ErrCorrupt)
 			}
 			want = tagTable
+			if tag == tagBases {
+				bases = true
+				if err := f.parseBases(value); err != nil {
+					return nil, fmt.Errorf("footer: %w", err)
+				}
+			}
 		case tag != want:
 			return nil, fmt.Errorf("footer: field %d where %d belongs: %w", tag, want, ErrCorrupt)
 		case tag == tagObjectID:
@@ -198,7 +205,7 @@ func (f *Footer) parseTable(b []byte, end int64) error {
 			return fmt.Errorf("block %d: table too short: %w", i, ErrCorrupt)
 		}
 		block := &blocks[i]
-		block.Index = i
+		block.Index, block.BaseOffset = i, NoOffset
 		copy(block.Topic[:], b)
 		block.Partition = int32(binary.BigEndian.Uint32(b[16:]))
 		n := int64(binary.BigEndian.Uint32(b[20:]))
@@ -235,6 +242,21 @@ func (f *Footer) parseTable(b []byte, end int64) error {
 		return fmt.Errorf("table describes %d of %d bytes, %d chunks unused: %w", position, end, len(chunks), ErrCorrupt)
 	}
 	f.Blocks = blocks
+	return nil
+}
+
+// parseBases reads the base offset of each block.
+func (f *Footer) parseBases(b []byte) error {
+	if len(b) != len(f.Blocks)*baseRowSize {
+		return fmt.Errorf("base offsets of %d bytes for %d blocks: %w", len(b), len(f.Blocks), ErrCorrupt)
+	}
+	for i := range f.Blocks {
+		base := binary.BigEndian.Uint64(b[i*baseRowSize:])
+		if base > uint64(maxOffset-f.Blocks[i].Span) {
+			return fmt.Errorf("block %d: base offset %d with %d offsets: %w", i, base, f.Blocks[i].Span, ErrCorrupt)
+		}
+		f.Blocks[i].BaseOffset = int64(base)
+	}
 	return nil
 }
 

@@ -28,7 +28,7 @@ type consumer struct {
 	session   int32
 	epoch     int32
 	inSession map[int]int64 // by partition, the offset that the agent believes we want
-	logStart  [partitionsMax]int64
+	logStart  [agentsMax][partitionsMax]int64 // as each agent told
 }
 
 func (c *consumer) run(ctx context.Context) {
@@ -181,40 +181,62 @@ func (c *consumer) take(rp *kmsg.FetchResponseTopicPartition, floor int64) bool 
 	case (code == errCorruptMessage || code == errStorage) && c.life.damaged():
 		c.life.sometimes("damage_noticed")
 		return false
+	case code == errOffsetOutOfRange && c.topic.keeping.delete:
+		return c.expire(i, at)
 	default:
 		h.Refused(c.broker(), i, at, kafkaError(code))
 		return false
 	}
 	h.FetchWatermark(c.broker(), i, floor, rp.HighWatermark)
 	if c.fetch >= 5 {
-		if rp.LogStartOffset < c.logStart[i] || rp.LogStartOffset > rp.HighWatermark {
+		told := &c.logStart[c.broker()][i]
+		if rp.LogStartOffset < *told || rp.LogStartOffset > rp.HighWatermark {
 			c.life.find("log_start", "%s: partition %d of %s: log start %d after %d, high watermark %d",
-				c.link.node.name, i, c.topic.name, rp.LogStartOffset, c.logStart[i], rp.HighWatermark)
+				c.link.node.name, i, c.topic.name, rp.LogStartOffset, *told, rp.HighWatermark)
 		}
-		c.logStart[i] = max(c.logStart[i], rp.LogStartOffset)
+		*told = max(*told, rp.LogStartOffset)
 	}
 	if rp.LastStableOffset > rp.HighWatermark {
 		c.life.find("last_stable", "partition %d: last stable offset %d above high watermark %d", i, rp.LastStableOffset, rp.HighWatermark)
 	}
-	records, err := c.records(rp, at)
+	records, end, err := c.records(rp, at)
 	if err != nil {
 		h.Damaged(c.broker(), i, at, err)
 		return false
 	}
+	c.reader.NowMS = time.Now().UnixMilli()
 	c.reader.Read(c.broker(), i, records)
+	if c.topic.keeping.compact { // what is missing at the end of the last batch was compacted away
+		c.reader.Skip(c.broker(), i, end)
+	}
 	return true
 }
 
-// records takes batches apart. Records before the position are dropped where their batch reaches it, as clients do.
-func (c *consumer) records(rp *kmsg.FetchResponseTopicPartition, at int64) ([]check.Record, error) {
-	var records []check.Record
+// expire goes on from the log start, where that is why an offset is out of range.
+func (c *consumer) expire(partition int, at int64) bool {
+	starts, ok := c.ask(-2, c.topic.partitionCount())
+	if !ok || partition >= len(starts) || starts[partition] == failedOffset {
+		return false
+	}
+	if starts[partition] <= at {
+		c.topic.history.Refused(c.broker(), partition, at, kafkaError(errOffsetOutOfRange))
+		return false
+	}
+	c.reader.NowMS = time.Now().UnixMilli()
+	c.reader.Expire(c.broker(), partition, starts[partition])
+	c.life.sometimes("expired_readers")
+	return true
+}
+
+// records takes batches apart, and tells where the last one ends. Records before the position are dropped where their batch reaches it, as clients do.
+func (c *consumer) records(rp *kmsg.FetchResponseTopicPartition, at int64) (records []check.Record, end int64, err error) {
 	s := batch.Split(rp.RecordBatches)
 	for s.Next() {
 		head := s.Header()
 		if err := batch.VerifyCRC(s.Raw()); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
-		end := head.BaseOffset + head.Span()
+		end = head.BaseOffset + head.Span()
 		if end > rp.HighWatermark {
 			c.life.find("beyond_watermark", "partition %d: batch [%d, %d) beyond high watermark %d", rp.Partition, head.BaseOffset, end, rp.HighWatermark)
 		}
@@ -223,16 +245,18 @@ func (c *consumer) records(rp *kmsg.FetchResponseTopicPartition, at int64) ([]ch
 			if offset < at && end > at {
 				return nil
 			}
-			records = append(records, check.Record{
-				Offset: offset, Timestamp: r.Timestamp, Key: cloneBytes(r.Key), Value: cloneBytes(r.Value),
-			})
+			record := check.Record{Offset: offset, Timestamp: r.Timestamp, Key: cloneBytes(r.Key), Value: cloneBytes(r.Value)}
+			for key, value := range r.Headers.All() {
+				record.Headers = append(record.Headers, check.Header{Key: string(key), Value: cloneBytes(value)})
+			}
+			records = append(records, record)
 			return nil
 		})
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
-	return records, s.Err()
+	return records, end, s.Err()
 }
 
 // cloneBytes keeps nil apart from empty.
@@ -266,7 +290,7 @@ func (c *consumer) list() bool {
 		case what == -1:
 			c.topic.history.Listed(c.broker(), i, floors[i], end)
 		case what == -2:
-			if end != 0 {
+			if end != 0 && !c.topic.keeping.delete {
 				c.life.find("log_start", "%s lists log start %d of partition %d; nothing was ever deleted", c.link.node.name, end, i)
 			}
 		case end < -1:

@@ -28,7 +28,8 @@ func (m *maker) think() time.Duration {
 
 // make returns a batch of new records for a partition, or nil where the topic has had its share.
 func (m *maker) make(partition int) *outBatch {
-	type record struct{ key, value []byte }
+	type record struct{ key, value, identity []byte }
+	k := m.topic.keeping
 	var records []record
 	b := &outBatch{partition: partition, since: time.Now()}
 	for range 1 + m.rng.IntN(m.plan.recordsMax) {
@@ -36,16 +37,21 @@ func (m *maker) make(partition int) *outBatch {
 		if !ok {
 			break
 		}
-		var key []byte
-		if m.rng.IntN(3) > 0 {
-			key = []byte{byte('a' + m.rng.IntN(8))}
+		var key, identity []byte
+		if k.compact || m.rng.IntN(3) > 0 {
+			key = []byte{byte('a' + m.rng.IntN(max(k.keys, 8)))}
 		}
 		value := check.AppendValue(nil, check.Value{
 			Run: m.topic.run, Number: number, Producer: m.identity, Counter: m.counter,
 		}, check.ValueBytesMin+m.rng.IntN(m.plan.valueMax))
 		m.counter++
-		m.topic.history.Send(number, m.identity, partition, check.BodyDigest(key, value))
-		b.numbers, records = append(b.numbers, number), append(records, record{key, value})
+		if k.compact && m.rng.IntN(8) == 0 {
+			identity, value = value, nil
+		}
+		m.topic.history.SendKept(number, m.identity, partition, check.BodyDigest(key, value), check.Kept{
+			Key: key, Tombstone: value == nil, SentMS: time.Now().UnixMilli(),
+		})
+		b.numbers, records = append(b.numbers, number), append(records, record{key, value, identity})
 	}
 	if len(records) == 0 {
 		return nil
@@ -63,7 +69,11 @@ func (m *maker) make(partition int) *outBatch {
 	b.build = func(who *batch.Producer) []byte {
 		builder := batch.NewBuilder(batch.BuildOptions{Codec: codec, Producer: who})
 		for _, r := range records {
-			builder.Add(stamp, r.key, r.value)
+			if r.identity != nil {
+				builder.Add(stamp, r.key, r.value, batch.HeaderPair{Key: check.IdentityHeader, Value: r.identity})
+			} else {
+				builder.Add(stamp, r.key, r.value)
+			}
 		}
 		raw, err := builder.Build(nil)
 		if err != nil {

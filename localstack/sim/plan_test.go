@@ -58,6 +58,8 @@ const (
 	snapshots      fault = "snapshot"
 	trims          fault = "trim"
 	groupReads     fault = "group_reads"       // consumer groups read the topic that stays
+	keyedTopic     fault = "keyed_topic"       // there is a topic that is compacted
+	agingTopic     fault = "aging_topic"       // there is a topic from which old records go
 	abandons       fault = "producer_abandons" // gives a batch up with its outcome unknown and starts a new epoch
 )
 
@@ -76,6 +78,7 @@ var swarm = []struct {
 	{netLatency, 0.5}, {netReset, 0.3}, {netCut, 0.3}, {netStall, 0.2},
 	{diskFails, 0.15}, {diskFull, 0.1},
 	{topicRecreate, 0.3}, {partitionsGrow, 0.35}, {epochBump, 0.5}, {snapshots, 0.7}, {trims, 0.6}, {abandons, 0.5}, {groupReads, 0.5},
+	{keyedTopic, 0.35}, {agingTopic, 0.3},
 }
 
 // plan is one life, drawn from its seed before it begins.
@@ -93,6 +96,7 @@ type plan struct {
 	batches       int // per producer
 	recordsMax    int // per batch
 	valueMax      int // bytes
+	keyed, aging  keeping
 
 	flushInterval   time.Duration
 	uploadSlots     int
@@ -104,6 +108,9 @@ type plan struct {
 	snapshotEntries int
 	trimMargin      int
 }
+
+// agentsMax bounds a life's agents.
+const agentsMax = 4
 
 // partitionsMax bounds a topic's partitions, growth included.
 const partitionsMax = 5
@@ -131,7 +138,8 @@ func newPlan(seed uint64) *plan {
 		archiveInterval: time.Duration(oneOf(1, 2, 5)) * time.Second,
 	}
 	calm := r.IntN(12) == 0 // some lives have features only, so that these are judged without excuses
-	features := map[fault]bool{topicRecreate: true, partitionsGrow: true, epochBump: true, snapshots: true, trims: true, groupReads: true}
+	features := map[fault]bool{topicRecreate: true, partitionsGrow: true, epochBump: true, snapshots: true, trims: true, groupReads: true,
+		keyedTopic: true, agingTopic: true}
 	for _, f := range swarm {
 		if drawn := r.Float64() < f.chance; drawn && (!calm || features[f.fault]) {
 			p.on[f.fault] = true
@@ -147,5 +155,6 @@ func newPlan(seed uint64) *plan {
 	if p.on[snapshots] {
 		p.snapshotEntries = oneOf(3, 10, 40)
 	}
+	p.drawKeeping(stream(seed, "keeping"))
 	return p
 }

@@ -684,7 +684,7 @@ func (m *member) read(ctx context.Context) {
 		m.data.leave() // consumers judge what fetches are answered
 		return
 	}
-	records, err := m.data.records(&r.Topics[0].Partitions[0], m.position[p])
+	records, _, err := m.data.records(&r.Topics[0].Partitions[0], m.position[p])
 	if err != nil {
 		m.data.leave()
 		return

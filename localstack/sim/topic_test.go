@@ -3,6 +3,8 @@ package sim_test
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,20 +29,21 @@ type topic struct {
 	ends       atomic.Pointer[[]int64]
 	identities atomic.Uint32
 	short      bool // it is deleted before everything is read
+	keeping    keeping
 }
 
 // recordsMax bounds the records of a topic.
 const recordsMax = 3000
 
-func newTopic(l *life, name string) *topic {
+func newTopic(l *life, name string, k keeping) *topic {
 	l.mu.Lock()
 	run := l.plan.seed<<8 | uint64(len(l.topics)+1)
 	l.mu.Unlock()
-	h, err := check.New(check.Config{Run: run, Partitions: partitionsMax, RecordsMax: recordsMax})
+	h, err := check.New(check.Config{Run: run, Partitions: partitionsMax, RecordsMax: recordsMax, Policy: k.policy(l.plan)})
 	if err != nil {
 		panic(err) // of constants
 	}
-	t := &topic{life: l, name: name, run: run, history: h}
+	t := &topic{life: l, name: name, run: run, history: h, keeping: k}
 	l.mu.Lock()
 	l.topics = append(l.topics, t)
 	l.mu.Unlock()
@@ -101,16 +104,27 @@ func (l *life) topicsProducer(id int64, who string) {
 func (l *life) runTopics(ctx context.Context) {
 	var all sync.WaitGroup
 	all.Go(func() {
-		t := newTopic(l, "stays")
+		t := newTopic(l, "stays", keeping{})
 		if newAdmin(l, t).create(ctx, l.plan.partitions) {
 			l.runTopic(ctx, t, l.plan.batches)
 		}
 	})
+	for f, k := range map[fault]keeping{keyedTopic: l.plan.keyed, agingTopic: l.plan.aging} {
+		if l.plan.on[f] {
+			all.Go(func() {
+				t := newTopic(l, string(f), k)
+				if newAdmin(l, t).create(ctx, 1+int(l.plan.seed%2)) {
+					l.runTopic(ctx, t, 1+l.plan.batches/2)
+					l.count(f, 1)
+				}
+			})
+		}
+	}
 	if l.plan.on[topicRecreate] {
 		all.Go(func() {
 			r := stream(l.plan.seed, "recreate")
 			for number := 0; number == 0 || !l.isHealed() && number < 4; number++ {
-				t := newTopic(l, "comes-and-goes")
+				t := newTopic(l, "comes-and-goes", keeping{})
 				admin := newAdmin(l, t)
 				t.short = r.IntN(2) == 0
 				if !admin.create(ctx, 1+r.IntN(2)) {
@@ -269,9 +283,13 @@ func (a *admin) create(ctx context.Context, partitions int) bool {
 	req.TimeoutMillis = 10_000
 	rt := kmsg.NewCreateTopicsRequestTopic()
 	rt.Topic, rt.NumPartitions, rt.ReplicationFactor = a.topic.name, int32(partitions), 1
+	configs := a.topic.keeping.configs()
 	if a.life.plan.logAppendTime {
+		configs["message.timestamp.type"] = "LogAppendTime"
+	}
+	for _, name := range slices.Sorted(maps.Keys(configs)) {
 		rc := kmsg.NewCreateTopicsRequestTopicConfig()
-		rc.Name, rc.Value = "message.timestamp.type", kmsg.StringPtr("LogAppendTime")
+		rc.Name, rc.Value = name, kmsg.StringPtr(configs[name])
 		rt.Configs = append(rt.Configs, rc)
 	}
 	req.Topics = append(req.Topics, rt)

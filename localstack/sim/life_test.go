@@ -171,6 +171,7 @@ func (l *life) run(ctx context.Context) {
 	clients, cancel := context.WithCancel(ctx)
 	var busy sync.WaitGroup
 	busy.Go(func() { l.runTopics(clients) })
+	busy.Go(func() { l.runRogue(clients) })
 	l.storm(ctx)
 	l.heal()
 	done := make(chan struct{})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/firnlog/firn/metastore"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/objstore"
@@ -23,9 +24,11 @@ import (
 type plant struct {
 	name   string
 	want   []string // kinds of findings; one is enough
+	also   []string // what clients see of it; one is enough, too, and both are required
 	log    func(log.Log, *rand.Rand) log.Log
 	bucket func(objstore.Bucket) objstore.Bucket
 	tamper func(*rand.Rand) *tamper
+	rogue  func(context.Context, *rogue, *metastore.Client)
 }
 
 // tamper is a proxy between a client and an agent that does wrong.
@@ -60,6 +63,14 @@ func plants() []plant {
 		{name: "flipped-byte", want: []string{"invented"}, tamper: flippedByte},
 		{name: "skipped-batch", want: []string{"gaps"}, tamper: skippedBatch},
 		{name: "out-of-range", want: []string{"refused_fetches"}, tamper: outOfRange},
+		{name: "merge-drops-batch", want: []string{"rewrite"}, also: []string{"gaps", "acked_lost"}, rogue: mergeDropsBatch},
+		{name: "merge-swaps-offsets", want: []string{"rewrite"}, also: []string{"inconsistent_offsets", "wrong_acks", "reorderings"}, rogue: mergeSwapsOffsets},
+		{name: "cleaner-keeps-older", want: []string{"cleaned"}, also: []string{"compacted_away"}, rogue: cleanerKeepsOlder},
+		{name: "cleaner-drops-tombstones", want: []string{"cleaned"}, also: []string{"compacted_away"}, rogue: cleanerDropsTombstones},
+		{name: "rewrite-unguarded", want: []string{"rewrite"}, rogue: rewritesUnguarded},
+		{name: "wall-clock-retention", want: []string{"expired"}, also: []string{"expired_early"}, rogue: expiresByWallClock},
+		{name: "collects-named", want: []string{"deleted_alive"}, also: []string{"objects"}, rogue: collectsNamed},
+		{name: "collects-without-epoch", want: []string{"deleted_alive"}, also: []string{"objects"}, rogue: collectsWithoutEpoch},
 	}
 }
 
@@ -69,9 +80,12 @@ const plantSeeds = 8
 // TestPlantedBugsAreSeen shows that the judgement can fail: every planted bug is found within a few lives, and the same
 // lives without it are clean. Nothing else goes wrong in them, so that nothing excuses or hides the bug.
 func TestPlantedBugsAreSeen(t *testing.T) {
-	quiet := func(seed uint64) *plan {
+	quiet := func(seed uint64, bug *plant) *plan {
 		p := newPlan(seed)
 		p.on = map[fault]bool{snapshots: true, trims: true, groupReads: true}
+		if bug == nil || bug.rogue != nil {
+			p.on[keyedTopic], p.on[agingTopic] = true, true
+		}
 		p.snapshotEntries, p.trimMargin = 5, 1
 		p.agents, p.plain, p.partitions = 2+int(seed%2), 1, 1+int(seed%2)
 		p.storm /= 2
@@ -80,26 +94,50 @@ func TestPlantedBugsAreSeen(t *testing.T) {
 	t.Run("none", func(t *testing.T) {
 		t.Parallel()
 		for seed := uint64(1); seed <= plantSeeds; seed++ {
-			if v := guarded(t, quiet(seed), nil).verdict(); v != "" {
+			if v := guarded(t, quiet(seed, nil), nil).verdict(); v != "" {
 				t.Errorf("seed %d without a planted bug:\n%s", seed, v)
 			}
 		}
 	})
+	for name, honest := range map[string]func(context.Context, *rogue, *metastore.Client){"merges-well": mergesWell, "cleans-well": cleansWell} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			done := 0
+			for seed := uint64(1); seed <= plantSeeds; seed++ {
+				bug := &plant{name: name, rogue: honest}
+				out := guarded(t, quiet(seed, bug), bug)
+				if v := out.verdict(); v != "" {
+					t.Errorf("seed %d:\n%s", seed, v)
+				}
+				done += out.tally.Sometimes["parts_merged"] + out.tally.Sometimes["pieces_cleaned"]
+			}
+			if done == 0 {
+				t.Error("nothing was rewritten")
+			}
+		})
+	}
 	for _, bug := range plants() {
 		t.Run(bug.name, func(t *testing.T) {
 			t.Parallel()
 			var seen []string
+			wanted := [][]string{bug.want}
+			if bug.also != nil {
+				wanted = append(wanted, bug.also)
+			}
 			for seed := uint64(1); seed <= plantSeeds; seed++ {
-				out := guarded(t, quiet(seed), &bug)
+				out := guarded(t, quiet(seed, &bug), &bug)
 				for _, f := range out.findings {
-					if slices.Contains(bug.want, f.kind) {
-						t.Logf("seen in life %d: %s", seed, f)
-						return
-					}
 					seen = append(seen, f.String())
+					if i := slices.IndexFunc(wanted, func(kinds []string) bool { return slices.Contains(kinds, f.kind) }); i >= 0 {
+						t.Logf("seen in life %d: %s", seed, f)
+						wanted = slices.Delete(wanted, i, i+1)
+					}
+				}
+				if len(wanted) == 0 {
+					return
 				}
 			}
-			t.Errorf("not seen as %v in %d lives; findings:\n%s", bug.want, plantSeeds, strings.Join(seen, "\n"))
+			t.Errorf("not seen as %v in %d lives; findings:\n%s", wanted, plantSeeds, strings.Join(seen, "\n"))
 		})
 	}
 }

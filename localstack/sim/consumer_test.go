@@ -27,7 +27,7 @@ type consumer struct {
 
 	session   int32
 	epoch     int32
-	inSession map[int]int64 // by partition, the offset that the agent believes we want
+	inSession map[int]int64                   // by partition, the offset that the agent believes we want
 	logStart  [agentsMax][partitionsMax]int64 // as each agent told
 }
 

@@ -32,7 +32,8 @@
 // Clients: idempotent producers with five requests in flight that retry over other agents and, out of patience, go on with the
 // next producer epoch (as Java) or a new id (as franz-go); plain producers; consumers that roam between agents, with
 // incremental fetch sessions or without; consumer groups whose members leave, vanish and come back; drains that read everything from one agent; an admin that makes, grows, deletes and
-// makes topics again under the same name.
+// makes topics again under the same name. Beside the topic that keeps everything some lives have one that is compacted, with keys
+// and tombstones, and one from which records go by age or size.
 //
 // # The judgement
 //
@@ -81,6 +82,18 @@
 //	flipped-byte       a fetch shows a damaged record
 //	skipped-batch      a fetch leaves a batch out
 //	out-of-range       a fetch denies an offset that exists
+//
+// and these of somebody who does to the data what a bug in a background duty would (rogue); the audit has to see them, and where
+// another kind is named, clients too. The same rogue doing it well must not be found:
+//
+//	merge-drops-batch         a merge leaves a batch out
+//	merge-swaps-offsets       a merge gives two batches each other's offsets
+//	cleaner-keeps-older       key compaction keeps the older of two values
+//	cleaner-drops-tombstones  key compaction takes fresh tombstones
+//	rewrite-unguarded         a rewrite brings back what was cleaned since it read, as if nothing were compared
+//	wall-clock-retention      records go by the clock of one agent
+//	collects-named            an object is deleted that rows name
+//	collects-without-epoch    what no row named a moment ago is deleted, whatever its collection epoch
 //
 // # A week of history
 //

@@ -3,7 +3,9 @@ package sim_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"time"
@@ -60,6 +62,15 @@ func (l *ledger) Put(ctx context.Context, key string, body []byte, opts objstore
 		l.keep(key, body)
 	}
 	return err
+}
+
+// PutFrom implements objstore.Bucket.
+func (l *ledger) PutFrom(ctx context.Context, key string, body io.ReaderAt, size int64, opts objstore.PutOptions) error {
+	b := make([]byte, size)
+	if _, err := body.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	return l.Put(ctx, key, b, opts)
 }
 
 // Delete implements objstore.Bucket.

@@ -128,6 +128,12 @@ func (b *countedBucket) Put(ctx context.Context, key string, body []byte, opts o
 	return err
 }
 
+func (b *countedBucket) PutFrom(ctx context.Context, key string, body io.ReaderAt, size int64, opts objstore.PutOptions) error {
+	err := b.Bucket.PutFrom(ctx, key, body, size, opts)
+	b.stored(key, size)
+	return err
+}
+
 func (b *countedBucket) Get(ctx context.Context, key string) ([]byte, error) {
 	b.count(requestGet)
 	return b.Bucket.Get(ctx, key)

@@ -136,3 +136,28 @@ func TestScratch(t *testing.T) {
 		})
 	}
 }
+
+func TestBusy(t *testing.T) {
+	var b duty.Busy
+	done, ok := b.Try(1)
+	if !ok {
+		t.Fatal("nobody is there")
+	}
+	if _, ok := b.Try(1); ok {
+		t.Error("two at one piece of work")
+	}
+	other, ok := b.Try(2)
+	if !ok {
+		t.Error("another piece of work waits")
+	}
+	other()
+	done()
+	if again, ok := b.Try(1); !ok {
+		t.Error("it is done, and still taken")
+	} else {
+		again()
+	}
+	if _, ok := (*duty.Busy)(nil).Try(1); !ok {
+		t.Error("nil keeps somebody out")
+	}
+}

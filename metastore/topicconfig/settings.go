@@ -57,6 +57,7 @@ type Settings struct {
 
 	RetentionMS    int64 // -1: none
 	RetentionBytes int64 // -1: none
+	SegmentMS      int64
 
 	DeleteRetentionMS      int64
 	MinCompactionLagMS     int64
@@ -113,6 +114,7 @@ func Parse(topic, cluster Get) Settings {
 		TimestampAfterMax:      p.number("message.timestamp.after.max.ms"),
 		RetentionMS:            p.number("retention.ms"),
 		RetentionBytes:         max(p.number("retention.bytes"), -1),
+		SegmentMS:              p.number("segment.ms"),
 		DeleteRetentionMS:      p.number("delete.retention.ms"),
 		MinCompactionLagMS:     p.number("min.compaction.lag.ms"),
 		MaxCompactionLagMS:     p.number("max.compaction.lag.ms"),

@@ -320,7 +320,7 @@ var specs = []Spec{
 	{
 		Name: "segment.ms", Type: Long, Default: "604800000", Min: 1, Max: maxLong,
 		Synonyms: []Synonym{{Name: "log.roll.ms", Scale: 1}, {Name: "log.roll.hours", Scale: msPerHour}},
-		Doc:      "Age in ms at which a log file is closed. Retention works on batches, not files.", Effect: NoEffect,
+		Doc:      "Age in ms at which a log file is closed. Merging puts no more time than this into one row of the index, which retention drops as a whole.",
 	},
 	{
 		Name: "unclean.leader.election.enable", Type: Boolean, Default: "false", Synonyms: same("unclean.leader.election.enable"),

@@ -283,7 +283,7 @@ func TestSettings(t *testing.T) {
 	got := topicconfig.Parse(topicconfig.Unset, topicconfig.Unset)
 	want := topicconfig.Settings{
 		Delete: true, MaxMessageBytes: 1048588, MaxRecordBytes: 2147483639, TimestampBeforeMax: math.MaxInt64, TimestampAfterMax: 3600000,
-		RetentionMS: 604800000, RetentionBytes: -1, DeleteRetentionMS: 86400000, MaxCompactionLagMS: math.MaxInt64,
+		RetentionMS: 604800000, RetentionBytes: -1, SegmentMS: 604800000, DeleteRetentionMS: 86400000, MaxCompactionLagMS: math.MaxInt64,
 		MinCleanableDirtyRatio: 0.5, WALReplicas: 2, WALAbandonMS: -1, TransitionDays: -1, TransitionClass: "STANDARD_IA",
 	}
 	if got != want {

@@ -1,0 +1,426 @@
+package merge
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/firnlog/firn/compaction/duty"
+	"github.com/firnlog/firn/compaction/rewrite"
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/state"
+)
+
+// Config holds the tunables; the zero value of each is its default.
+type Config struct {
+	// WindowBytesMin and WindowBytesMax bound the bytes of a window; between them the number of topics decides (BoundsFor). So much
+	// scratch space is needed, and ObjectBytes. Defaults 256 MiB and 1 GiB.
+	WindowBytesMin, WindowBytesMax int64
+	// Patience says when the last window is merged. Defaults 1 min, 10 min, 1 h.
+	Patience Patience
+	// ObjectBytes is the size past which an object of several partitions ends. Default 256 MiB.
+	ObjectBytes int64
+	// OwnBytes is from how many bytes on a partition has an object for itself. Default 64 MiB.
+	OwnBytes int64
+	// Tiers are the rules for merged rows.
+	Tiers TierRules
+	// TierBytes bounds what is merged in one Step. Default WindowBytesMax.
+	TierBytes int64
+	// Rescan is how long after a look at all partitions the next one begins. Default 15 s.
+	Rescan time.Duration
+	// BackoffMin and BackoffMax bound after what time what could not be merged is tried again. Defaults 1 min and 1 h.
+	BackoffMin, BackoffMax time.Duration
+}
+
+// Validate reports every problem and fills in defaults.
+func (c *Config) Validate() error {
+	var errs []error
+	bad := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	set(&c.WindowBytesMin, 256<<20)
+	set(&c.WindowBytesMax, max(c.WindowBytesMin, 1<<30))
+	set(&c.Patience.After, time.Minute)
+	set(&c.Patience.Longer, max(c.Patience.After, 10*time.Minute))
+	set(&c.Patience.Most, max(c.Patience.Longer, time.Hour))
+	set(&c.ObjectBytes, 256<<20)
+	set(&c.OwnBytes, min(c.ObjectBytes, 64<<20))
+	set(&c.TierBytes, c.WindowBytesMax)
+	set(&c.Rescan, 15*time.Second)
+	set(&c.BackoffMin, time.Minute)
+	set(&c.BackoffMax, max(c.BackoffMin, time.Hour))
+	c.Tiers = c.Tiers.withDefaults()
+	bad(c.WindowBytesMin > 0 && c.WindowBytesMax >= c.WindowBytesMin, "windows of %d to %d bytes", c.WindowBytesMin, c.WindowBytesMax)
+	bad(c.Patience.After > 0 && c.Patience.Longer >= c.Patience.After && c.Patience.Most >= c.Patience.Longer,
+		"windows are due after %v, %v, %v, which do not ascend", c.Patience.After, c.Patience.Longer, c.Patience.Most)
+	bad(c.ObjectBytes > 0 && c.OwnBytes > 0 && c.OwnBytes <= c.ObjectBytes, "ObjectBytes %d and OwnBytes %d", c.ObjectBytes, c.OwnBytes)
+	bad(c.Tiers.Fan > 1 && c.Tiers.Growth > 0 && c.Tiers.Full > 0 && c.Tiers.Crowd >= c.Tiers.Fan, "tiers by %+v", c.Tiers)
+	bad(c.TierBytes > 0, "TierBytes %d is not positive", c.TierBytes)
+	bad(c.Rescan > 0, "Rescan %v is not positive", c.Rescan)
+	bad(c.BackoffMin > 0 && c.BackoffMax >= c.BackoffMin, "backoff between %v and %v", c.BackoffMin, c.BackoffMax)
+	return errors.Join(errs...)
+}
+
+func set[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Deps are what merging works with.
+type Deps struct {
+	Env *rewrite.Env
+	// Busy keeps this agent's duties out of each other's territories. It may be nil.
+	Busy *duty.Busy
+	// Now is the agent's clock: it decides nothing but when. Default time.Now.
+	Now func() time.Time
+	// Logger may be nil.
+	Logger *slog.Logger
+	// Metrics may be nil.
+	Metrics *Metrics
+}
+
+// Merger merges what is this agent's to merge. Step is called by one goroutine at a time.
+type Merger struct {
+	cfg  Config
+	deps Deps
+	env  *rewrite.Env
+	meta rewrite.Meta
+
+	seen sightings
+	left map[entry.ObjectID]backoff // objects of level 0 that a window could not empty
+	bad  troubles
+	scan sweep
+}
+
+// backoff is how long something is left alone.
+type backoff struct {
+	until time.Time
+	delay time.Duration
+}
+
+func (b *backoff) next(now time.Time, least, most time.Duration) {
+	b.delay = min(max(2*b.delay, least), most)
+	b.until = now.Add(b.delay)
+}
+
+// New checks the config. A Merger has no goroutines and needs no Close.
+func New(cfg Config, deps Deps) (*Merger, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("compaction/merge: %w", err)
+	}
+	if deps.Env == nil {
+		return nil, errors.New("compaction/merge: Env is required")
+	}
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	if deps.Logger == nil {
+		deps.Logger = slog.New(slog.DiscardHandler)
+	}
+	if deps.Metrics == nil {
+		deps.Metrics = NewMetrics(nil)
+	}
+	m := &Merger{cfg: cfg, deps: deps, env: deps.Env, meta: deps.Env.Meta(), left: make(map[entry.ObjectID]backoff)}
+	m.bad = troubles{m: m, objects: make(map[entry.ObjectID]*trouble), places: make(map[place]*trouble)}
+	return m, nil
+}
+
+// Step merges one window and rows of one territory, where any are due.
+func (m *Merger) Step(ctx context.Context) (worked bool, err error) {
+	if !m.env.Ready() {
+		return false, nil
+	}
+	m.bad.forget()
+	worked, err = m.stepWindow(ctx)
+	if err != nil {
+		return worked, err
+	}
+	more, err := m.stepTiers(ctx)
+	return worked || more, err
+}
+
+// stepWindow merges the first window that is due and ours.
+func (m *Merger) stepWindow(ctx context.Context) (worked bool, err error) {
+	now := m.deps.Now()
+	var objects []Flushed
+	var topics int
+	var n uint64
+	m.meta.View(func(st *state.State) {
+		topics, n = st.TopicCount(), st.N()
+		for o := range st.ObjectTable() {
+			if !o.ID.Merged() && !o.Pending {
+				objects = append(objects, Flushed{ID: o.ID, Size: o.Size, Born: o.Born})
+			}
+		}
+	})
+	m.seen.look(n, now, m.cfg.Patience.Most)
+	slices.SortFunc(objects, func(a, b Flushed) int {
+		// Born is not known of what was there before the cluster's level knew it: agents flushed those about in turn.
+		return cmp.Or(cmp.Compare(a.Born, b.Born), cmp.Compare(a.ID.CollectionEpoch, b.ID.CollectionEpoch), cmp.Compare(a.ID.Seq, b.ID.Seq), a.ID.Compare(b.ID))
+	})
+	m.backlog(objects, now)
+	for _, w := range Windows(objects, BoundsFor(topics, m.cfg.WindowBytesMin, m.cfg.WindowBytesMax)) {
+		mine := false
+		m.meta.View(func(st *state.State) { mine = duty.Mine(st, m.meta.Incarnation(), w.Key()) })
+		if !mine {
+			continue
+		}
+		fresh := w.Objects[:0:0]
+		for _, o := range w.Objects {
+			if b, left := m.left[o.ID]; !left || !now.Before(b.until) {
+				fresh = append(fresh, o)
+			}
+		}
+		if len(fresh) == 0 {
+			continue
+		}
+		age := m.seen.age(fresh[0].Born, now)
+		if !m.cfg.Patience.Due(&w, age, func() int { return m.countTopics(fresh) }) {
+			continue
+		}
+		return true, m.mergeWindow(ctx, fresh)
+	}
+	return false, nil
+}
+
+// backlog reports what waits to be merged, and drops what is remembered of objects that are gone.
+func (m *Merger) backlog(objects []Flushed, now time.Time) {
+	m.deps.Metrics.backlogObjects.Set(float64(len(objects)))
+	age, bytes := time.Duration(0), int64(0)
+	for i := range objects {
+		bytes += objects[i].Size
+	}
+	if len(objects) > 0 {
+		age = m.seen.age(objects[0].Born, now)
+	}
+	m.deps.Metrics.backlogBytes.Set(float64(bytes))
+	m.deps.Metrics.backlogAge.Set(age.Seconds())
+	if len(m.left) == 0 {
+		return
+	}
+	there := make(map[entry.ObjectID]struct{}, len(objects))
+	for i := range objects {
+		there[objects[i].ID] = struct{}{}
+	}
+	for id := range m.left {
+		if _, ok := there[id]; !ok {
+			delete(m.left, id)
+		}
+	}
+}
+
+// viewPartitions is how many partitions one look at the state takes: it must be short.
+const viewPartitions = 1024
+
+// countTopics is how many topics have their newest row in one of the objects, which are the newest of level 0: one object would come
+// out for each.
+func (m *Merger) countTopics(objects []Flushed) int {
+	in := make(map[entry.ObjectID]struct{}, len(objects))
+	for i := range objects {
+		in[objects[i].ID] = struct{}{}
+	}
+	count := 0
+	var row []state.Row
+	for _, t := range m.topicsOf() {
+		found := false
+		for first := 0; first < t.partitions && !found; first += viewPartitions {
+			m.meta.View(func(st *state.State) {
+				topic := st.TopicByID(t.id)
+				for i := first; topic != nil && i < min(first+viewPartitions, topic.Partitions()) && !found; i++ {
+					p := topic.Partition(i)
+					if p.RowCount() == 0 {
+						continue
+					}
+					if row = p.Rows(p.Next()-1, 1, row[:0]); len(row) > 0 {
+						_, found = in[row[0].Object]
+					}
+				}
+			})
+		}
+		if found {
+			count++
+		}
+	}
+	return count
+}
+
+type topicRef struct {
+	id         entry.UUID
+	partitions int
+}
+
+func (m *Merger) topicsOf() []topicRef {
+	var out []topicRef
+	m.meta.View(func(st *state.State) {
+		for t := range st.Topics() {
+			out = append(out, topicRef{t.ID, t.Partitions()})
+		}
+	})
+	return out
+}
+
+// mergeWindow empties objects of level 0, as far as that goes.
+func (m *Merger) mergeWindow(ctx context.Context, objects []Flushed) error {
+	start := m.deps.Now()
+	src := m.env.NewSource()
+	defer src.Close()
+	staged := make(map[entry.ObjectID]struct{}, len(objects))
+	refs := make(map[state.PartitionRef]struct{})
+	var bytes int64
+	taken := 0
+	for _, o := range objects {
+		if bytes > 0 && bytes+o.Size > m.cfg.WindowBytesMax { // the rest is another window
+			break
+		}
+		taken++
+		footer, err := src.StageWhole(ctx, o.ID, o.Size)
+		switch {
+		case err == nil:
+		case errors.Is(err, rewrite.ErrChanged):
+			continue
+		case m.bad.note(err):
+			continue
+		default:
+			m.leave(objects[:taken-1]) // not again at once, where it is always the same object that fails
+			return err
+		}
+		m.bad.fine(o.ID)
+		bytes += o.Size
+		staged[o.ID] = struct{}{}
+		for i := range footer.Blocks {
+			refs[state.PartitionRef{Topic: footer.Blocks[i].Topic, Partition: footer.Blocks[i].Partition}] = struct{}{}
+		}
+	}
+	objects = objects[:taken]
+	m.deps.Metrics.windows.Inc()
+	m.deps.Metrics.windowObjects.Add(float64(len(staged)))
+
+	list := make([]state.PartitionRef, 0, len(refs))
+	for ref := range refs {
+		list = append(list, ref)
+	}
+	slices.SortFunc(list, func(a, b state.PartitionRef) int {
+		return cmp.Or(slices.Compare(a.Topic[:], b.Topic[:]), cmp.Compare(a.Partition, b.Partition))
+	})
+	var errs []error
+	for len(list) > 0 {
+		end := 1
+		for end < len(list) && list[end].Topic == list[0].Topic {
+			end++
+		}
+		if err := m.mergeTopic(ctx, src, list[:end], staged); err != nil {
+			if ctx.Err() != nil || errors.Is(err, rewrite.ErrUnavailable) {
+				return err
+			}
+			errs = append(errs, err) // of this topic: the others go on
+		}
+		list = list[end:]
+	}
+	m.leave(objects)
+	m.deps.Metrics.windowSeconds.Observe(m.deps.Now().Sub(start).Seconds())
+	return errors.Join(errs...)
+}
+
+// leave remembers which of the objects still have rows, so that they are not read again at once.
+func (m *Merger) leave(objects []Flushed) {
+	now := m.deps.Now()
+	m.meta.View(func(st *state.State) {
+		for i := range objects {
+			id := objects[i].ID
+			if !st.Named(id) {
+				delete(m.left, id)
+				continue
+			}
+			b := m.left[id]
+			b.next(now, m.cfg.BackoffMin, m.cfg.BackoffMax)
+			m.left[id] = b
+		}
+	})
+}
+
+// mergeTopic copies what a topic's partitions have in the staged objects.
+func (m *Merger) mergeTopic(ctx context.Context, src *rewrite.Source, refs []state.PartitionRef, staged map[entry.ObjectID]struct{}) error {
+	w := writer{m: m, topic: refs[0].Topic, src: src}
+	defer w.close()
+	for _, ref := range refs {
+		for from := int64(0); ; {
+			run := m.nextRun(ref, from, staged)
+			if len(run.rows) == 0 {
+				break
+			}
+			err := w.copy(ctx, run.in, run.rows)
+			switch {
+			case err == nil:
+			case m.bad.note(err): // what lies before the damage, and behind it, is copied without it
+				continue
+			case errors.Is(err, rewrite.ErrChanged):
+			default:
+				return err
+			}
+			if !run.more {
+				break
+			}
+			from = run.rows[len(run.rows)-1].End
+		}
+	}
+	return w.flush(ctx)
+}
+
+// run is an unbroken run of a partition's rows.
+type run struct {
+	in   rewrite.Input
+	rows []state.Row
+	more bool // it ended where a row cannot be read: the next run does not wait for that
+}
+
+// viewRows is how many rows one look at the state takes.
+const viewRows = 512
+
+// nextRun finds a partition's first unbroken run of rows, from an offset on, that are in staged objects and can be read.
+func (m *Merger) nextRun(ref state.PartitionRef, from int64, staged map[entry.ObjectID]struct{}) run {
+	r := run{in: rewrite.Input{Topic: ref.Topic, Partition: ref.Partition}}
+	buf := make([]state.Row, 0, viewRows)
+	now := m.deps.Now()
+	for {
+		m.meta.View(func(st *state.State) {
+			buf = buf[:0]
+			t := st.TopicByID(ref.Topic)
+			if t == nil {
+				return
+			}
+			p := t.Partition(int(ref.Partition))
+			if p == nil {
+				return
+			}
+			if len(r.rows) == 0 {
+				r.in.Epochs, r.in.LogStart = p.Epochs(nil), p.LogStart()
+			}
+			buf = p.Rows(from, viewRows, buf)
+		})
+		for i := range buf {
+			row := &buf[i]
+			from = row.End
+			_, in := staged[row.Object]
+			barred := m.bad.barred(ref, row, now)
+			if in && !row.InWAL && !barred {
+				r.rows = append(r.rows, *row)
+				continue
+			}
+			if len(r.rows) > 0 {
+				r.more = barred
+				return r
+			}
+		}
+		if len(buf) < viewRows {
+			return r
+		}
+	}
+}

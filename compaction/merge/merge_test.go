@@ -1,0 +1,649 @@
+package merge_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"go.uber.org/goleak"
+
+	"github.com/firnlog/firn/compaction/duty"
+	"github.com/firnlog/firn/compaction/merge"
+	"github.com/firnlog/firn/compaction/rewrite"
+	"github.com/firnlog/firn/compaction/rewrite/rewritetest"
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/objstore"
+	"github.com/firnlog/firn/objstore/segment"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fixture is a cluster with one agent that merges, and a clock.
+type fixture struct {
+	*rewritetest.Kit
+	t       *testing.T
+	now     time.Time
+	log     bytes.Buffer
+	metrics *prometheus.Registry
+	topics  []entry.UUID
+}
+
+// small are tunables for tests: a window is some hundred KiB.
+func small() merge.Config {
+	return merge.Config{
+		WindowBytesMin: 256 << 10, WindowBytesMax: 256 << 10, ObjectBytes: 200 << 10, OwnBytes: 60 << 10,
+		Tiers: merge.TierRules{Full: 200 << 10, Fan: 4, Growth: 3, Crowd: 16},
+	}
+}
+
+func newFixture(t *testing.T, seed uint64) *fixture {
+	return &fixture{Kit: rewritetest.New(t, seed), t: t, now: time.Unix(1_700_000_000, 0), metrics: prometheus.NewRegistry()}
+}
+
+// merger makes a Merger of an Env with these parts.
+func (f *fixture) merger(cfg merge.Config, change ...func(*rewrite.Deps)) *merge.Merger {
+	f.t.Helper()
+	f.metrics = prometheus.NewRegistry()
+	change = append([]func(*rewrite.Deps){func(d *rewrite.Deps) { d.Metrics = rewrite.NewMetrics(f.metrics) }}, change...)
+	m, err := merge.New(cfg, merge.Deps{
+		Env: f.Env(rewrite.Config{ChunkBytes: 16 << 10, RunBytes: 64 << 10, Attempts: 2, RetryMin: time.Microsecond}, change...),
+		Now: func() time.Time { return f.now }, Logger: slog.New(slog.NewTextHandler(&f.log, nil)), Metrics: merge.NewMetrics(f.metrics),
+		Busy: &duty.Busy{},
+	})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return m
+}
+
+// metric is the value of a counter or gauge.
+func (f *fixture) metric(name string, labels ...string) float64 {
+	f.t.Helper()
+	families, err := f.metrics.Gather()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() != name {
+			continue
+		}
+		for _, x := range family.GetMetric() {
+			if matches(x, labels) {
+				return x.GetCounter().GetValue() + x.GetGauge().GetValue()
+			}
+		}
+	}
+	f.t.Fatalf("no metric %s", name)
+	return 0
+}
+
+func matches(x *dto.Metric, labels []string) bool {
+	for i := 0; i < len(labels); i += 2 {
+		found := false
+		for _, l := range x.GetLabel() {
+			found = found || l.GetName() == labels[i] && l.GetValue() == labels[i+1]
+		}
+		if !found {
+			return false
+		}
+	}
+	return true
+}
+
+// produce flushes so many objects with batches of some of the topics' partitions.
+func (f *fixture) produce(objects int, size int) {
+	f.t.Helper()
+	for range objects {
+		var batches []rewritetest.Flushed
+		for _, topic := range f.topics {
+			for p := range int32(3) {
+				for range f.Rand.IntN(3) {
+					batches = append(batches, rewritetest.Flushed{Topic: topic, Partition: p, Raw: f.Batch(1 + f.Rand.IntN(size))})
+				}
+			}
+		}
+		if len(batches) > 0 {
+			f.Flush(segment.Options{Compress: f.Rand.IntN(2) == 0}, batches...)
+		}
+	}
+}
+
+// settle steps until there is nothing to do for as long as windows are patient at most, and fails on any error.
+func (f *fixture) settle(m *merge.Merger) {
+	f.t.Helper()
+	f.steps(m, true)
+}
+
+func (f *fixture) steps(m *merge.Merger, must bool) (failed error) {
+	f.t.Helper()
+	idle := 0
+	for n := 0; idle < 3; n++ {
+		worked, err := m.Step(f.t.Context())
+		if err != nil && must {
+			f.t.Fatalf("step %d: %v\n%s", n, err, f.log.String())
+		}
+		failed = errors.Join(failed, err)
+		if n > 500 {
+			f.t.Fatalf("it does not end\n%s", f.log.String())
+		}
+		if !worked {
+			idle++
+			f.now = f.now.Add(2 * time.Hour)
+		}
+	}
+	return failed
+}
+
+// level0 is how many objects of level 0 there are.
+func (f *fixture) level0() (n int) {
+	f.Meta.View(func(st *state.State) {
+		for o := range st.ObjectTable() {
+			if !o.ID.Merged() {
+				n++
+			}
+		}
+	})
+	return n
+}
+
+func (f *fixture) rowCount() (n int) {
+	f.Meta.View(func(st *state.State) {
+		for t := range st.Topics() {
+			for i := range t.Partitions() {
+				n += t.Partition(i).RowCount()
+			}
+		}
+	})
+	return n
+}
+
+func TestWindowsAndTiersKeepAllBatches(t *testing.T) {
+	f := newFixture(t, 1)
+	f.topics = []entry.UUID{
+		f.Topic("a", 3), f.Topic("b", 3, entry.Config{Name: "message.timestamp.type", Value: "LogAppendTime"}),
+		f.Topic("c", 3, entry.Config{Name: "retention.ms", Value: "-1"}),
+	}
+	m := f.merger(small())
+	for range 12 {
+		f.produce(20, 2000)
+		f.settle(m)
+		if n := f.level0(); n > 0 {
+			t.Fatalf("%d objects of level 0 are left", n)
+		}
+		f.Verify()
+	}
+	if n := f.rowCount(); n > 3*3*17 {
+		t.Errorf("%d rows", n)
+	}
+	if f.metric("firn_compaction_merge_parts_total", "outcome", "applied") == 0 || f.metric("firn_compaction_merge_tiers_total") == 0 {
+		t.Error("the metrics do not show what was done")
+	}
+	for _, bad := range []string{"conflict", "stale", "gone", "unknown"} {
+		if n := f.metric("firn_compaction_merge_parts_total", "outcome", bad); n > 0 {
+			t.Errorf("%v %s, and nobody else was there", n, bad)
+		}
+	}
+	if f.log.Len() > 0 {
+		t.Errorf("something was said:\n%s", f.log.String())
+	}
+}
+
+// TestEachObjectIsReadOnce: one GET for an object of level 0, one PUT for a topic.
+func TestEachObjectIsReadOnce(t *testing.T) {
+	f := newFixture(t, 2)
+	for i := range 5 {
+		f.topics = append(f.topics, f.Topic(fmt.Sprint("t", i), 3))
+	}
+	f.produce(12, 500)
+	objects := f.level0()
+	m := f.merger(small())
+	if worked, err := m.Step(t.Context()); worked || err != nil {
+		t.Fatalf("worked %v, %v: nothing is due", worked, err)
+	}
+	f.now = f.now.Add(2 * time.Minute)
+	if worked, err := m.Step(t.Context()); !worked || err != nil {
+		t.Fatal(worked, err)
+	}
+	if gets := f.metric("firn_compaction_rewrite_gets_total"); gets != float64(objects) {
+		t.Errorf("%v GETs for %d objects", gets, objects)
+	}
+	if puts := f.metric("firn_compaction_rewrite_puts_total"); puts != 5 {
+		t.Errorf("%v PUTs for 5 topics", puts)
+	}
+	if n := f.level0(); n != 0 {
+		t.Errorf("%d objects left", n)
+	}
+	f.Verify()
+}
+
+func TestAPartitionWithManyBytesHasObjectsOfItsOwn(t *testing.T) {
+	f := newFixture(t, 3)
+	topic := f.Topic("t", 3)
+	for range 20 {
+		f.Flush(segment.Options{},
+			rewritetest.Flushed{Topic: topic, Partition: 0, Raw: f.Batch(100)},
+			rewritetest.Flushed{Topic: topic, Partition: 1, Raw: f.Batch(30 << 10)},
+			rewritetest.Flushed{Topic: topic, Partition: 2, Raw: f.Batch(100)})
+	}
+	cfg := small()
+	cfg.WindowBytesMin, cfg.WindowBytesMax = 1<<20, 1<<20
+	f.settle(f.merger(cfg))
+	objects := make(map[entry.ObjectID][]int32)
+	for p := range int32(3) {
+		for _, row := range f.Rows(topic, p) {
+			objects[row.Object] = append(objects[row.Object], p)
+		}
+	}
+	shared := 0
+	for _, partitions := range objects {
+		switch fmt.Sprint(partitions) {
+		case "[0 2]":
+			shared++
+		case "[1]":
+		default:
+			t.Errorf("an object of partitions %v", partitions)
+		}
+	}
+	if shared != 1 || len(objects) < 3 {
+		t.Errorf("%d objects, %d of the small partitions", len(objects), shared)
+	}
+	f.Verify()
+}
+
+// cut is a bucket and a metastore that end the agent's life at one of its requests: before it takes effect, or after.
+type cut struct {
+	objstore.Bucket
+	rewrite.Meta
+	mu     sync.Mutex
+	left   int
+	before bool
+	cancel context.CancelFunc
+}
+
+var errKilled = errors.New("killed")
+
+// step does one request.
+func (c *cut) step(ctx context.Context, do func() error) error {
+	c.mu.Lock()
+	c.left--
+	last, dead := c.left == 0, c.left < 0
+	c.mu.Unlock()
+	if dead || last && c.before {
+		c.cancel()
+		return errors.Join(errKilled, context.Cause(ctx))
+	}
+	err := do()
+	if last {
+		c.cancel()
+		return errKilled
+	}
+	return err
+}
+
+func (c *cut) Get(ctx context.Context, key string) (body []byte, err error) {
+	err = c.step(ctx, func() (err error) { body, err = c.Bucket.Get(ctx, key); return err })
+	return body, err
+}
+
+func (c *cut) GetRange(ctx context.Context, key string, position, size int64) (body []byte, err error) {
+	err = c.step(ctx, func() (err error) { body, err = c.Bucket.GetRange(ctx, key, position, size); return err })
+	return body, err
+}
+
+func (c *cut) Propose(ctx context.Context, op entry.Op) (r state.OpResult, err error) {
+	err = c.step(ctx, func() (err error) { r, err = c.Meta.Propose(ctx, op); return err })
+	return r, err
+}
+
+// TestKilledAtEveryStep: after every request that it makes, whether it took effect or not, an agent is stopped for good. Nothing is lost,
+// and the next one finishes.
+func TestKilledAtEveryStep(t *testing.T) {
+	for _, before := range []bool{true, false} {
+		t.Run(fmt.Sprint("before ", before), func(t *testing.T) {
+			f := newFixture(t, 4)
+			f.topics = []entry.UUID{f.Topic("a", 3), f.Topic("b", 3)}
+			finished := false
+			for step := 1; !finished; step++ {
+				f.produce(8, 800)
+				ctx, cancel := context.WithCancel(t.Context())
+				c := &cut{Bucket: f.Bucket, Meta: f.Meta, left: step, before: before, cancel: cancel}
+				m := f.merger(small(), func(d *rewrite.Deps) { d.Bucket, d.Meta = putting{c}, c })
+				f.now = f.now.Add(2 * time.Hour)
+				_, _ = m.Step(ctx)
+				f.now = f.now.Add(2 * time.Hour)
+				_, err := m.Step(ctx)
+				cancel()
+				c.mu.Lock()
+				finished = c.left > 0
+				c.mu.Unlock()
+				if finished && err != nil {
+					t.Fatal(err)
+				}
+				f.Verify()
+				f.settle(f.merger(small()))
+				f.Verify()
+				if n := f.level0(); n > 0 {
+					t.Fatalf("killed at request %d: %d objects of level 0 are never merged", step, n)
+				}
+				if step > 300 {
+					t.Fatal("it does not end")
+				}
+			}
+		})
+	}
+}
+
+// putting counts puts among the requests of a cut.
+type putting struct{ *cut }
+
+func (p putting) PutFrom(ctx context.Context, key string, body io.ReaderAt, size int64, opts objstore.PutOptions) error {
+	return p.step(ctx, func() error { return p.Bucket.PutFrom(ctx, key, body, size, opts) })
+}
+
+// meddling does something else right before an op is proposed.
+type meddling struct {
+	rewrite.Meta
+	before func()
+}
+
+func (m *meddling) Propose(ctx context.Context, op entry.Op) (state.OpResult, error) {
+	if _, ok := op.(*entry.Rewrite); ok && m.before != nil {
+		before := m.before
+		m.before = nil
+		before()
+	}
+	return m.Meta.Propose(ctx, op)
+}
+
+func TestWhatOthersDoInBetween(t *testing.T) {
+	for name, meddle := range map[string]func(f *fixture){
+		"another agent merges the same window": func(f *fixture) { f.settle(f.merger(small())) },
+		"a topic is deleted":                   func(f *fixture) { f.Propose(&entry.DeleteTopic{ID: f.topics[0]}) },
+		"records are deleted":                  func(f *fixture) { f.Propose(&entry.DeleteRecords{Topic: f.topics[0], BeforeOffset: 3}) },
+		"all records are deleted":              func(f *fixture) { f.Propose(&entry.DeleteRecords{Topic: f.topics[0], BeforeOffset: -1}) },
+		"more is flushed":                      func(f *fixture) { f.produce(3, 500) },
+		"the epoch moves once":                 func(f *fixture) { f.Propose(&entry.BumpCollectionEpoch{From: 1}) },
+		"the epoch moves twice": func(f *fixture) {
+			f.Propose(&entry.BumpCollectionEpoch{From: 1})
+			f.Propose(&entry.BumpCollectionEpoch{From: 2})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, 5)
+			f.topics = []entry.UUID{f.Topic("a", 3), f.Topic("b", 3)}
+			f.produce(10, 800)
+			other := &meddling{Meta: f.Meta}
+			m := f.merger(small(), func(d *rewrite.Deps) { d.Meta = other })
+			if _, err := m.Step(t.Context()); err != nil { // it has seen the objects
+				t.Fatal(err)
+			}
+			other.before = func() { meddle(f) }
+			f.now = f.now.Add(2 * time.Hour)
+			if worked, err := m.Step(t.Context()); !worked || err != nil || other.before != nil {
+				t.Fatalf("worked %v, %v", worked, err)
+			}
+			f.Verify()
+			f.settle(m)
+			f.Verify()
+			if n := f.level0(); n > 0 {
+				t.Errorf("%d objects of level 0 are never merged", n)
+			}
+		})
+	}
+}
+
+func TestTwoMergersOnOneWindow(t *testing.T) {
+	f := newFixture(t, 6)
+	f.topics = []entry.UUID{f.Topic("a", 3), f.Topic("b", 3)}
+	for range 5 {
+		f.produce(15, 1500)
+		var mergers []*merge.Merger
+		for range 2 { // both say that they are the first agent, whose windows they all are
+			m := f.merger(small())
+			if _, err := m.Step(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			mergers = append(mergers, m)
+		}
+		f.now = f.now.Add(2 * time.Hour)
+		var wg sync.WaitGroup
+		errs := make([]error, len(mergers))
+		for i, m := range mergers {
+			wg.Go(func() {
+				for range 20 {
+					if _, err := m.Step(t.Context()); err != nil {
+						errs[i] = err
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+		f.Verify()
+		if n := f.level0(); n > 0 {
+			t.Fatalf("%d objects of level 0 are left", n)
+		}
+	}
+}
+
+// spoilt damages what it hands out of some objects.
+type spoilt struct {
+	objstore.Bucket
+	mu    sync.Mutex
+	flips map[string]int64
+}
+
+func (s *spoilt) spoil(key string, position int64, body []byte, err error) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if flip, ok := s.flips[key]; ok && flip >= position && flip-position < int64(len(body)) {
+		body[flip-position] ^= 0x10
+	}
+	return body, err
+}
+
+func (s *spoilt) Get(ctx context.Context, key string) ([]byte, error) {
+	body, err := s.Bucket.Get(ctx, key)
+	return s.spoil(key, 0, body, err)
+}
+
+func (s *spoilt) GetRange(ctx context.Context, key string, position, size int64) ([]byte, error) {
+	body, err := s.Bucket.GetRange(ctx, key, position, size)
+	return s.spoil(key, position, body, err)
+}
+
+// TestACorruptInputStopsWhatIsInItAndNothingElse: the rows of the damaged block stay, with the object they are in; the alarm is raised
+// once, and is over once the object can be read.
+func TestACorruptInputStopsWhatIsInItAndNothingElse(t *testing.T) {
+	for name, c := range map[string]struct {
+		flip                func(size int64) int64
+		partitions, objects float64
+	}{
+		"a chunk":    {func(int64) int64 { return 16 + 100 }, 1, 0}, // of the first topic's partition 0
+		"the footer": {func(size int64) int64 { return size - 40 }, 0, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, 7)
+			topic, other := f.Topic("a", 3), f.Topic("b", 3)
+			f.topics = []entry.UUID{topic, other}
+			f.produce(3, 500)
+			id := f.Flush(segment.Options{}, rewritetest.Flushed{Topic: topic, Raw: f.Batch(300)}, rewritetest.Flushed{Topic: other, Raw: f.Batch(300)})
+			f.produce(3, 500)
+			info, err := f.Bucket.Head(t.Context(), id.Key())
+			if err != nil {
+				t.Fatal(err)
+			}
+			bucket := &spoilt{Bucket: f.Bucket, flips: map[string]int64{id.Key(): c.flip(info.Size)}}
+			m := f.merger(small(), func(d *rewrite.Deps) { d.Bucket = bucket })
+			f.settle(m)
+			f.Verify()
+			if n := f.level0(); n != 1 {
+				t.Errorf("%d objects of level 0, want the damaged one", n)
+			}
+			for p := range int32(3) {
+				for _, row := range f.Rows(topic, p) {
+					if !row.Object.Merged() && (row.Object != id || p != 0) {
+						t.Errorf("partition %d: %+v was not merged", p, row)
+					}
+				}
+			}
+			if got := f.metric("firn_compaction_merge_unreadable_partitions"); got != c.partitions {
+				t.Errorf("%v partitions are said to be unreadable", got)
+			}
+			if got := f.metric("firn_compaction_merge_unreadable_objects"); got != c.objects {
+				t.Errorf("%v objects are said to be unreadable", got)
+			}
+			if n := strings.Count(f.log.String(), "level=ERROR"); n != 1 || !strings.Contains(f.log.String(), id.Key()) {
+				t.Errorf("%d lines of it:\n%s", n, f.log.String())
+			}
+			bucket.mu.Lock()
+			bucket.flips = nil
+			bucket.mu.Unlock()
+			f.settle(m)
+			f.Verify()
+			if n := f.level0(); n != 0 {
+				t.Errorf("mended, and %d objects of level 0 stay", n)
+			}
+			if f.metric("firn_compaction_merge_unreadable_partitions")+f.metric("firn_compaction_merge_unreadable_objects") != 0 ||
+				strings.Count(f.log.String(), "can be read again") != 1 {
+				t.Errorf("the alarm is not over:\n%s", f.log.String())
+			}
+		})
+	}
+}
+
+func TestACorruptMergedObjectIsLeftOutOfTiers(t *testing.T) {
+	f := newFixture(t, 8)
+	topic := f.Topic("a", 3)
+	f.topics = []entry.UUID{topic}
+	cfg := small()
+	cfg.Tiers = merge.TierRules{Fan: 1000, Crowd: 1000} // none yet
+	m := f.merger(cfg)
+	for range 9 {
+		f.produce(3, 2000)
+		f.settle(m)
+	}
+	rows := f.Rows(topic, 0)
+	victim := rows[len(rows)/2]
+	bucket := &spoilt{Bucket: f.Bucket, flips: map[string]int64{victim.Object.Key(): 16 + 50}}
+	m = f.merger(small(), func(d *rewrite.Deps) { d.Bucket = bucket })
+	before := f.rowCount()
+	f.settle(m)
+	f.Verify()
+	if after := f.rowCount(); after >= before {
+		t.Errorf("%d rows became %d", before, after)
+	}
+	stays := false
+	for _, row := range f.Rows(topic, 0) {
+		stays = stays || row.Object == victim.Object && row.Base == victim.Base && row.End == victim.End
+	}
+	if !stays {
+		t.Error("the damaged row is gone")
+	}
+	if got := f.metric("firn_compaction_merge_unreadable_partitions"); got != 1 {
+		t.Errorf("%v partitions are said to be unreadable\n%s", got, f.log.String())
+	}
+}
+
+// TestRowsOfAWALAreABarrier: what is only in a WAL cannot be read from the bucket.
+func TestRowsOfAWALAreABarrier(t *testing.T) {
+	f := newFixture(t, 9)
+	topic := f.Topic("a", 1)
+	flush := func() { f.Flush(segment.Options{}, rewritetest.Flushed{Topic: topic, Raw: f.Batch(300)}) }
+	flush()
+	flush()
+	batches := []rewritetest.Flushed{{Topic: topic, Raw: f.Batch(300)}}
+	op := f.Upload(segment.Options{}, batches...)
+	op.Location = entry.InWAL
+	f.Commit(op, batches)
+	flush()
+	m := f.merger(small())
+	f.settle(m)
+	rows := f.Rows(topic, 0)
+	pending := 0
+	for _, row := range rows {
+		if row.InWAL {
+			pending++
+		}
+	}
+	if pending != 1 {
+		t.Fatalf("%+v", rows)
+	}
+	f.Propose(&entry.Relocate{Bind: op.Object, ObjectSize: op.ObjectSize})
+	f.settle(m)
+	f.Verify()
+	if n := f.level0(); n > 0 {
+		t.Errorf("%d objects of level 0 are left", n)
+	}
+}
+
+// TestAgentsShareTheWork: every window is merged by the agent whose it is.
+func TestAgentsShareTheWork(t *testing.T) {
+	f := newFixture(t, 10)
+	f.topics = []entry.UUID{f.Topic("a", 3), f.Topic("b", 3)}
+	f.produce(100, 3000)
+	second := f.Join()
+	if err := f.Meta.Barrier(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	cfg := small()
+	cfg.Tiers = merge.TierRules{Fan: 1000, Crowd: 1000}
+	var puts [2]float64
+	mergers := []*merge.Merger{f.merger(cfg)}
+	first := f.metrics
+	mergers = append(mergers, f.merger(cfg, func(d *rewrite.Deps) { d.Meta = second }))
+	for range 4 {
+		for _, m := range mergers {
+			for worked := true; worked; {
+				var err error
+				if worked, err = m.Step(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, c := range []interface{ Barrier(context.Context) error }{f.Meta, second} {
+				if err := c.Barrier(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		f.now = f.now.Add(2 * time.Hour)
+	}
+	puts[1] = f.metric("firn_compaction_merge_windows_total")
+	f.metrics = first
+	puts[0] = f.metric("firn_compaction_merge_windows_total")
+	if puts[0] == 0 || puts[1] == 0 {
+		t.Errorf("windows merged: %v", puts)
+	}
+	if n := f.level0(); n > 0 {
+		t.Errorf("%d objects of level 0 are left", n)
+	}
+	f.Verify()
+}
+
+func TestConfig(t *testing.T) {
+	f := newFixture(t, 11)
+	env := f.Env(rewrite.Config{})
+	for _, cfg := range []merge.Config{
+		{WindowBytesMin: -1}, {WindowBytesMin: 2, WindowBytesMax: 1}, {Patience: merge.Patience{After: time.Hour, Longer: time.Minute}},
+		{ObjectBytes: 1, OwnBytes: 2}, {Tiers: merge.TierRules{Fan: 1}}, {TierBytes: -1}, {Rescan: -1}, {BackoffMin: time.Hour, BackoffMax: time.Minute},
+	} {
+		if _, err := merge.New(cfg, merge.Deps{Env: env}); err == nil {
+			t.Errorf("%+v was taken", cfg)
+		}
+	}
+	if _, err := merge.New(merge.Config{}, merge.Deps{}); err == nil {
+		t.Error("no Env, and no complaint")
+	}
+}

@@ -1,0 +1,208 @@
+package merge
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/firnlog/firn/compaction/duty"
+	"github.com/firnlog/firn/compaction/rewrite"
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/metastore/topicconfig"
+)
+
+// sweep is a look at all partitions, territory by territory.
+type sweep struct {
+	topics []topicRef // that are still to be looked at
+	next   int        // partition of the first of them from which on
+	due    time.Time  // when the next sweep begins
+}
+
+// tierJob is what is merged of one territory.
+type tierJob struct {
+	topic entry.UUID
+	parts []tierPart
+}
+
+type tierPart struct {
+	in   rewrite.Input
+	rows []state.Row
+}
+
+// stepTiers merges rows of the next territory where some are due.
+func (m *Merger) stepTiers(ctx context.Context) (worked bool, err error) {
+	now := m.deps.Now()
+	s := &m.scan
+	if len(s.topics) == 0 {
+		if now.Before(s.due) {
+			return false, nil
+		}
+		s.topics, s.next = m.topicsOf(), 0
+	}
+	for len(s.topics) > 0 {
+		if err := context.Cause(ctx); err != nil {
+			return false, err
+		}
+		t := &s.topics[0]
+		if s.next >= t.partitions {
+			s.topics, s.next = s.topics[1:], 0
+			continue
+		}
+		first, end := s.next, min(s.next+duty.TerritoryPartitions, t.partitions)
+		done, free := m.deps.Busy.Try(duty.Territory(t.id, int32(first)))
+		if !free {
+			s.next = end
+			continue
+		}
+		job := m.planTiers(t.id, first, end, now)
+		if len(job.parts) == 0 {
+			done()
+			s.next = end
+			continue
+		}
+		applied, err := m.mergeTiers(ctx, job)
+		done()
+		if applied == 0 { // else there may be more
+			s.next = end
+		}
+		return true, err
+	}
+	s.topics, s.due = nil, now.Add(m.cfg.Rescan)
+	return false, nil
+}
+
+// planTiers looks for rows to merge in the partitions [first, end) of a topic, which are a territory.
+func (m *Merger) planTiers(topic entry.UUID, first, end int, now time.Time) tierJob {
+	job := tierJob{topic: topic}
+	mine := false
+	var span Span
+	var crowded []int32
+	m.meta.View(func(st *state.State) {
+		t := st.TopicByID(topic)
+		if t == nil || !duty.Mine(st, m.meta.Incarnation(), duty.Territory(topic, int32(first))) {
+			return
+		}
+		mine = true
+		for i := first; i < min(end, t.Partitions()); i++ {
+			if t.Partition(i).RowCount() > 1 {
+				crowded = append(crowded, int32(i))
+			}
+		}
+		if len(crowded) > 0 {
+			span = SpanFor(settingsOf(st, t))
+		}
+	})
+	if !mine || len(crowded) == 0 {
+		return job
+	}
+	var bytes int64
+	anyDue := false
+	for _, partition := range crowded {
+		ref := state.PartitionRef{Topic: topic, Partition: partition}
+		in, rows := m.mergeableRows(ref, now)
+		found, due := m.cfg.Tiers.Tier(rows, span, func(row *state.Row) bool { return m.bad.barred(ref, row, now) })
+		if found.Rows() < 2 {
+			continue
+		}
+		if bytes > 0 && bytes+found.Bytes > m.cfg.TierBytes {
+			break
+		}
+		bytes += found.Bytes
+		anyDue = anyDue || due
+		job.parts = append(job.parts, tierPart{in: in, rows: rows[found.First : found.Last+1]})
+	}
+	if !anyDue {
+		job.parts = nil
+	}
+	return job
+}
+
+func settingsOf(st *state.State, t *state.Topic) topicconfig.Settings {
+	configs := st.BrokerConfigs()
+	return topicconfig.Parse(t.Config, func(name string) (string, bool) {
+		for i := range configs {
+			if configs[i].Name == name {
+				return configs[i].Value, true
+			}
+		}
+		return "", false
+	})
+}
+
+// plannedRowsMax bounds the rows of a partition that are looked at; more will be when these are fewer.
+const plannedRowsMax = 1024
+
+// mergeableRows are a partition's rows that may be merged, and of those between them one each: of a large partition nearly all are full.
+func (m *Merger) mergeableRows(ref state.PartitionRef, now time.Time) (rewrite.Input, []state.Row) {
+	in := rewrite.Input{Topic: ref.Topic, Partition: ref.Partition}
+	var rows []state.Row
+	var buf [viewRows]state.Row
+	idle := func(row *state.Row) bool { return !m.cfg.Tiers.mergeable(row) || m.bad.barred(ref, row, now) }
+	for from := int64(0); ; {
+		page := buf[:0]
+		m.meta.View(func(st *state.State) {
+			t := st.TopicByID(ref.Topic)
+			if t == nil || int(ref.Partition) >= t.Partitions() {
+				return
+			}
+			p := t.Partition(int(ref.Partition))
+			if from == 0 {
+				in.Epochs, in.LogStart = p.Epochs(nil), p.LogStart()
+			}
+			page = p.Rows(from, viewRows, page)
+		})
+		for i := range page {
+			if n := len(rows); n > 0 && idle(&page[i]) && idle(&rows[n-1]) {
+				rows[n-1] = page[i]
+				continue
+			}
+			rows = append(rows, page[i])
+		}
+		if len(page) < viewRows || len(rows) >= plannedRowsMax {
+			return in, rows
+		}
+		from = page[len(page)-1].End
+	}
+}
+
+// mergeTiers merges the rows of a job and reports of how many partitions the index took them.
+func (m *Merger) mergeTiers(ctx context.Context, job tierJob) (applied int, err error) {
+	src := m.env.NewSource()
+	defer src.Close()
+	wanted := make(map[entry.ObjectID][]uint32)
+	for i := range job.parts {
+		for j := range job.parts[i].rows {
+			row := &job.parts[i].rows[j]
+			wanted[row.Object] = append(wanted[row.Object], row.Block)
+		}
+	}
+	w := writer{m: m, topic: job.topic, src: src}
+	defer w.close()
+	m.deps.Metrics.tiers.Inc()
+	m.deps.Metrics.tierObjects.Add(float64(len(wanted)))
+	for i := range job.parts {
+		part := &job.parts[i]
+		err := m.stageShared(ctx, src, wanted, part.rows)
+		if err == nil {
+			err = w.copy(ctx, part.in, part.rows)
+		}
+		if err != nil && !m.bad.note(err) && !errors.Is(err, rewrite.ErrChanged) {
+			return w.applied, err
+		}
+	}
+	err = w.flush(ctx)
+	return w.applied, err
+}
+
+// stageShared reads what several partitions want of an object at once.
+func (m *Merger) stageShared(ctx context.Context, src *rewrite.Source, wanted map[entry.ObjectID][]uint32, rows []state.Row) error {
+	for i := range rows {
+		if blocks := wanted[rows[i].Object]; len(blocks) > 1 {
+			if err := src.Stage(ctx, rows[i].Object, rows[i].ObjectSize, blocks...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -3,6 +3,7 @@ package objstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 )
@@ -19,6 +20,8 @@ var (
 	ErrInvalid = errors.New("invalid argument")
 	// ErrDenied: the store refuses these credentials, or has no such bucket; an operator has to act.
 	ErrDenied = errors.New("access denied")
+	// ErrUnsupported: the store has no such ability. It is an ErrInvalid too.
+	ErrUnsupported = fmt.Errorf("not supported by this store: %w", ErrInvalid)
 	// ErrRetained: an object lock keeps the object, whoever asks; it can go once the lock has run out.
 	ErrRetained = errors.New("object retained by a lock")
 	// ErrUnavailable: throttled, timed out, unreachable or broken. The outcome of a Put or Delete is unknown; retrying is safe.

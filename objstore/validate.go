@@ -40,6 +40,34 @@ func ValidatePut(size int64, opts PutOptions) error {
 	return errors.Join(problems...)
 }
 
+// ValidateVersioning checks a state that is to be set: off cannot be. An error wraps ErrInvalid.
+func ValidateVersioning(state VersioningState) error {
+	if state != VersioningEnabled && state != VersioningSuspended {
+		return fmt.Errorf("versioning %q is neither %s nor %s: %w", state, VersioningEnabled, VersioningSuspended, ErrInvalid)
+	}
+	return nil
+}
+
+// ValidateLockSettings checks settings that are to be set; an error wraps ErrInvalid.
+func ValidateLockSettings(s LockSettings) error {
+	switch s.Mode {
+	case LockNone:
+		if s.Days != 0 || s.Years != 0 {
+			return fmt.Errorf("a default retention of %d days and %d years without a mode: %w", s.Days, s.Years, ErrInvalid)
+		}
+	case LockGovernance, LockCompliance:
+		if !s.Enabled {
+			return fmt.Errorf("a default retention where object lock is not enabled: %w", ErrInvalid)
+		}
+		if s.Days < 0 || s.Years < 0 || (s.Days == 0) == (s.Years == 0) {
+			return fmt.Errorf("a default retention of %d days and %d years; give one of them: %w", s.Days, s.Years, ErrInvalid)
+		}
+	default:
+		return fmt.Errorf("lock mode %.40q is neither %s nor %s: %w", s.Mode, LockGovernance, LockCompliance, ErrInvalid)
+	}
+	return nil
+}
+
 // ValidateTags checks the tags of one object; an error wraps ErrInvalid.
 func ValidateTags(tags []Tag) error {
 	if len(tags) > TagsMax {

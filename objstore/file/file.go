@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/firnlog/firn/objstore"
 )
@@ -37,7 +38,10 @@ type Bucket struct {
 	calls  sync.WaitGroup // calls under way; Close waits for them
 }
 
-var _ objstore.Bucket = (*Bucket)(nil)
+var (
+	_ objstore.Bucket = (*Bucket)(nil)
+	_ objstore.Clock  = (*Bucket)(nil)
+)
 
 // Open makes a bucket of the directory root, creating it where it does not exist, and removes temp files that crashed
 // processes left there. An error wraps objstore.ErrDenied or objstore.ErrUnavailable and names the directory.
@@ -384,4 +388,13 @@ func hasClass(err error) bool {
 		}
 	}
 	return false
+}
+
+// Now implements objstore.Clock: it is the process's clock, for the disk has none.
+func (b *Bucket) Now(ctx context.Context) (time.Time, error) {
+	if err := b.enter(ctx, "read the clock"); err != nil {
+		return time.Time{}, err
+	}
+	defer b.calls.Done()
+	return time.Now(), nil
 }

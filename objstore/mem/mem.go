@@ -20,19 +20,26 @@ type Bucket struct {
 	closed  bool
 	objects map[string]object
 	keys    []string // Invariant: the keys of objects, ascending
+
+	now        func() time.Time // time.Now, or a test's
+	rules      []objstore.Rule
+	versioning objstore.VersioningState
+	locking    objstore.LockSettings
 }
 
 // object is immutable once it is in the map: a put replaces it, so readers may copy body without the lock.
 type object struct {
 	body    []byte
 	modTime time.Time
+	tags    []objstore.Tag // in the order of their keys
+	lock    objstore.Lock
 }
 
 var _ objstore.Bucket = (*Bucket)(nil)
 
 // New returns an empty bucket.
 func New() *Bucket {
-	return &Bucket{objects: make(map[string]object)}
+	return &Bucket{objects: make(map[string]object), now: time.Now}
 }
 
 // Put implements objstore.Bucket.
@@ -46,20 +53,26 @@ func (b *Bucket) Put(ctx context.Context, key string, body []byte, opts objstore
 	if err := objstore.ValidatePut(int64(len(body)), opts); err != nil {
 		return fmt.Errorf("put %s: %w", key, err)
 	}
-	if opts.Lock.Mode != objstore.LockNone {
-		return fmt.Errorf("put %s: memory has no object lock: %w", key, objstore.ErrInvalid)
-	}
-	added := object{body: bytes.Clone(body), modTime: time.Now()}
+	added := object{body: bytes.Clone(body), tags: sorted(opts.Tags)}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
 		return fmt.Errorf("put %s: %w", key, objstore.ErrClosed)
 	}
-	if _, taken := b.objects[key]; !taken {
+	added.modTime = b.now()
+	var err error
+	if added.lock, err = b.lockOfLocked(opts.Lock, added.modTime); err != nil {
+		return fmt.Errorf("put %s: %w", key, err)
+	}
+	there, taken := b.objects[key]
+	switch {
+	case taken && opts.IfAbsent:
+		return fmt.Errorf("put %s: %w", key, objstore.ErrExists)
+	case taken && there.retainedAt(added.modTime):
+		return fmt.Errorf("put %s: %w until %v", key, objstore.ErrRetained, there.lock.Until)
+	case !taken:
 		i, _ := slices.BinarySearch(b.keys, key)
 		b.keys = slices.Insert(b.keys, i, key)
-	} else if opts.IfAbsent {
-		return fmt.Errorf("put %s: %w", key, objstore.ErrExists)
 	}
 	b.objects[key] = added
 	return nil
@@ -149,13 +162,22 @@ func (b *Bucket) Delete(ctx context.Context, keys ...string) error {
 	if b.closed {
 		return fmt.Errorf("delete: %w", objstore.ErrClosed)
 	}
+	now := b.now()
+	var kept error
 	for _, key := range keys {
-		if i, found := slices.BinarySearch(b.keys, key); found {
-			b.keys = slices.Delete(b.keys, i, i+1)
-			delete(b.objects, key)
+		there, found := b.objects[key]
+		if !found {
+			continue
 		}
+		if there.retainedAt(now) {
+			kept = fmt.Errorf("delete %s: %w until %v", key, objstore.ErrRetained, there.lock.Until)
+			continue
+		}
+		i, _ := slices.BinarySearch(b.keys, key)
+		b.keys = slices.Delete(b.keys, i, i+1)
+		delete(b.objects, key)
 	}
-	return nil
+	return kept
 }
 
 // Close implements objstore.Bucket; it drops what the bucket held.

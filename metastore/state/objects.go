@@ -148,6 +148,26 @@ func (s *State) Retired() []RetiredObject {
 	return list
 }
 
+// RetiredTable yields what Retired lists, in no order that means anything, without making a list of it.
+func (s *State) RetiredTable() iter.Seq[RetiredObject] {
+	return func(yield func(RetiredObject) bool) {
+		for id, gone := range s.objects.retired {
+			if !yield(RetiredObject{Object: id, Size: gone.size, N: gone.n}) {
+				return
+			}
+		}
+	}
+}
+
+// RetiredByID reports an object that Retired lists.
+func (s *State) RetiredByID(id entry.ObjectID) (RetiredObject, bool) {
+	gone, known := s.objects.retired[id]
+	return RetiredObject{Object: id, Size: gone.size, N: gone.n}, known
+}
+
+// RetiredCount is how many objects Retired lists.
+func (s *State) RetiredCount() int { return len(s.objects.retired) }
+
 // Named reports whether rows name the object: the collector asks before it deletes anything.
 func (s *State) Named(id entry.ObjectID) bool {
 	_, live := s.objects.byID[id]
@@ -177,6 +197,19 @@ func (s *State) ObjectTable() iter.Seq[Object] {
 			}
 		}
 	}
+}
+
+// ObjectsFrom appends to dst the objects at up to most places of the table, from place on, and returns the place to go on from;
+// more is false at the table's end. Who reads on under another lock may miss or repeat what was named or retired in between, and
+// nothing else: an object keeps its place while rows name it.
+func (s *State) ObjectsFrom(place, most int, dst []Object) (objects []Object, next int, more bool) {
+	end := min(place+most, len(s.objects.slots))
+	for slot := place; slot < end; slot++ {
+		if s.objects.slots[slot].refs > 0 {
+			dst = append(dst, s.object(uint32(slot)))
+		}
+	}
+	return dst, end, end < len(s.objects.slots)
 }
 
 // ObjectByID reports an object that rows name.

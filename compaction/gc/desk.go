@@ -1,0 +1,195 @@
+package gc
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/log"
+)
+
+// DeskCell is the cell where operators ask and the collector answers; docs/formats.md has it.
+const DeskCell = "gc"
+
+// deskFormat is the newest format of the cell that this build reads.
+const deskFormat = 1
+
+// What operators ask for.
+const (
+	AskRun    = "run"    // a sweep, now
+	AskForget = "forget" // giving up offsets whose objects are missing
+)
+
+// Desk is the value of the cell: the last request and, where their ids are the same, its answer.
+type Desk struct {
+	Format  int     `json:"format"`
+	Request Request `json:"request"`
+	Answer  Answer  `json:"answer"`
+}
+
+// Request is what an operator asks for.
+type Request struct {
+	ID      string   `json:"id"` // unique
+	Kind    string   `json:"kind"`
+	Accept  bool     `json:"accept,omitempty"`  // of run: however many orphans there are
+	Objects []string `json:"objects,omitempty"` // of forget: keys
+}
+
+// Answer is what came of it.
+type Answer struct {
+	ID    string       `json:"id,omitempty"`
+	Agent string       `json:"agent,omitempty"` // incarnation of the collector
+	Error string       `json:"error,omitempty"`
+	Sweep *SweepReport `json:"sweep,omitempty"`
+	Lost  []Loss       `json:"lost,omitempty"`
+}
+
+// ParseDesk reads the cell's value.
+func ParseDesk(b []byte) (Desk, error) {
+	var d Desk
+	if err := json.Unmarshal(b, &d); err != nil {
+		return d, fmt.Errorf("cell operator/%s of the metastore: %w", DeskCell, err)
+	}
+	if d.Format < 1 || d.Format > deskFormat {
+		return d, fmt.Errorf("cell operator/%s of the metastore has format %d, this firn knows %d; run a newer firn", DeskCell, d.Format, deskFormat)
+	}
+	return d, nil
+}
+
+// ErrBusy: the collector has not answered an earlier request yet.
+var ErrBusy = errors.New("an earlier request is not answered yet")
+
+// Ask puts a request on the desk. Where one waits there that was not answered, it is ErrBusy, unless replace says to forget that one.
+func Ask(ctx context.Context, cells Cells, r Request, replace bool) error {
+	cell, err := cells.Load(ctx, DeskCell)
+	if err != nil {
+		return fmt.Errorf("read cell operator/%s: %w", DeskCell, err)
+	}
+	if cell.Version > 0 && !replace {
+		d, err := ParseDesk(cell.Value)
+		if err != nil {
+			return err
+		}
+		if d.Request.ID != d.Answer.ID {
+			return fmt.Errorf("%w: %s, request %s", ErrBusy, d.Request.Kind, d.Request.ID)
+		}
+	}
+	value, err := json.Marshal(Desk{Format: deskFormat, Request: r})
+	if err != nil {
+		return err
+	}
+	if _, err := cells.Swap(ctx, DeskCell, cell.Version, value); err != nil {
+		return fmt.Errorf("write cell operator/%s: %w", DeskCell, err)
+	}
+	return nil
+}
+
+// Answered reads the answer to a request; nil where there is none yet. Where another request lies on the desk it is ErrBusy: the answer
+// is not to be had any more.
+func Answered(ctx context.Context, cells Cells, id string) (*Answer, error) {
+	cell, err := cells.Load(ctx, DeskCell)
+	if err != nil {
+		return nil, fmt.Errorf("read cell operator/%s: %w", DeskCell, err)
+	}
+	d, err := ParseDesk(cell.Value)
+	switch {
+	case err != nil:
+		return nil, err
+	case d.Request.ID != id:
+		return nil, fmt.Errorf("%w: request %s was put in the place of %s", ErrBusy, d.Request.ID, id)
+	case d.Answer.ID != id:
+		return nil, nil
+	}
+	return &d.Answer, nil
+}
+
+// desk is the collector's side.
+type desk struct {
+	cell  log.Cell
+	desk  Desk
+	swept *SweepReport // of the sweep that the request asked for
+}
+
+// serve does what an operator has asked for.
+func (t *T) serve(ctx context.Context) (bool, error) {
+	d := &t.desk
+	if d.swept != nil {
+		return true, t.answer(ctx, Answer{Sweep: d.swept})
+	}
+	if t.resting(doingDesk) {
+		return false, nil
+	}
+	cell, err := t.deps.Cells.Load(ctx, DeskCell)
+	if err != nil {
+		return false, fmt.Errorf("look whether an operator asks for anything: %w", err)
+	}
+	if cell.Version == d.cell.Version {
+		return false, nil
+	}
+	asked, err := ParseDesk(cell.Value)
+	d.cell, d.desk = cell, asked
+	if err != nil {
+		return false, err
+	}
+	if asked.Request.ID == asked.Answer.ID {
+		return false, nil
+	}
+	switch r := asked.Request; r.Kind {
+	case AskRun:
+		t.deps.Logger.Info("an operator asks for a sweep", "request", r.ID, "accept", r.Accept)
+		clear(t.retry)
+		clear(t.retained)
+		t.begin(r.Accept, r.ID)
+		return true, nil
+	case AskForget:
+		t.deps.Logger.Warn("an operator gives up what missing objects held", "request", r.ID, "objects", len(r.Objects))
+		lost, err := t.giveUp(ctx, r.Objects)
+		a := Answer{Lost: lost}
+		if err != nil {
+			a.Error = err.Error()
+		}
+		return true, t.answer(ctx, a)
+	default:
+		return true, t.answer(ctx, Answer{Error: fmt.Sprintf("this firn knows no request %q", r.Kind)})
+	}
+}
+
+const doingDesk = "desk"
+
+// answer answers the request that was taken up.
+func (t *T) answer(ctx context.Context, a Answer) error {
+	d := &t.desk
+	inc := t.deps.Meta.Incarnation()
+	a.ID, a.Agent = d.desk.Request.ID, inc.String()
+	reply := Desk{Format: deskFormat, Request: d.desk.Request, Answer: a}
+	value, err := json.Marshal(reply)
+	if err != nil {
+		return err
+	}
+	cell, err := t.deps.Cells.Swap(ctx, DeskCell, d.cell.Version, value)
+	switch {
+	case err == nil:
+		d.cell, d.desk, d.swept = cell, reply, nil
+		return nil
+	case errors.Is(err, log.ErrConflict): // another request lies there by now, or another collector has answered
+		d.swept = nil
+		return nil
+	}
+	return fmt.Errorf("answer an operator: %w", err)
+}
+
+// parseKeys reads the keys of objects.
+func parseKeys(keys []string) ([]entry.ObjectID, error) {
+	ids := make([]entry.ObjectID, len(keys))
+	var errs []error
+	for i, key := range keys {
+		id, err := entry.ParseObjectKey(key)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		ids[i] = id
+	}
+	return ids, errors.Join(errs...)
+}

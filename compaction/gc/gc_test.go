@@ -1,0 +1,530 @@
+package gc_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/firnlog/firn/compaction/gc"
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/objstore"
+)
+
+// noScrub is for tests whose objects are no segments.
+var noScrub = gc.Config{ScrubBytesPerSecond: -1}
+
+func TestWhatRetiredGoes(t *testing.T) {
+	w := newWorld(t)
+	first, second := w.named(topicA, 0), w.named(topicA, 1)
+	w.archiveAll()
+	c := w.collector(noScrub)
+	c.pass(30 * time.Minute)
+	if got := w.head.CollectionEpoch(); got != 1 {
+		t.Fatalf("nothing waits, and the collection epoch moved to %d", got)
+	}
+	w.empty(topicA, 0)
+	c.pass(time.Hour)
+	if w.has(first) == false {
+		t.Fatal("deleted before the log says in the bucket that it retired")
+	}
+	if got := w.head.CollectionEpoch(); got != 3 {
+		t.Errorf("it waits for the archive at collection epoch %d", got)
+	}
+	w.archiveAll()
+	c.pass(5 * time.Minute)
+	if w.has(first) || !w.has(second) {
+		t.Errorf("first there: %v, second there: %v", w.has(first), w.has(second))
+	}
+	w.archiveAll()
+	before, deletes := w.head.CollectionEpoch(), w.bucket.calls["delete"]
+	c.pass(3 * time.Hour)
+	if got := w.head.CollectionEpoch(); got != before || w.bucket.calls["delete"] != deletes {
+		t.Errorf("with nothing left to do the epoch moved from %d to %d, and %d deletes were asked for", before, got, w.bucket.calls["delete"]-deletes)
+	}
+}
+
+func TestTheEpochMovesAtMostEveryTenMinutes(t *testing.T) {
+	w := newWorld(t)
+	c := w.collector(noScrub)
+	c.settle()
+	for range 60 { // an hour in which something retires every minute
+		w.named(topicA, 0)
+		w.empty(topicA, 0)
+		w.archiveAll()
+		c.pass(time.Minute)
+	}
+	if got := w.head.CollectionEpoch(); got < 6 || got > 7 {
+		t.Errorf("collection epoch %d after an hour", got)
+	}
+	w.archiveAll()
+	c.pass(20 * time.Minute)
+	w.archiveAll()
+	c.pass(20 * time.Minute)
+	if n := len(w.keys()); n != 0 {
+		t.Errorf("%d objects left", n)
+	}
+}
+
+func TestOrphansGoWithASweep(t *testing.T) {
+	w := newWorld(t)
+	kept := w.named(topicA, 0)
+	level0, merged := w.upload(entry.UUID{}), w.upload(topicB)
+	w.archiveAll()
+	for _, key := range []string{"data/notes.txt", "topics/" + strings.Repeat("0", 32) + "/x"} {
+		if err := w.bucket.Put(t.Context(), key, []byte("x"), objstore.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := w.collector(noScrub)
+	for range 50 {
+		c.pass(time.Hour)
+		w.archiveAll()
+	}
+	if w.has(level0) || w.has(merged) || !w.has(kept) {
+		t.Errorf("orphans there: %v and %v; named there: %v", w.has(level0), w.has(merged), w.has(kept))
+	}
+	if got := len(w.keys()); got != 3 {
+		t.Errorf("%d keys, what is not firn's is gone: %v", got, w.keys())
+	}
+	if got := w.head.CollectionEpoch(); got != 3 {
+		t.Errorf("collection epoch %d", got)
+	}
+	if got := w.bucket.calls["list"]; got > 3*4 {
+		t.Errorf("%d listings in two days of a small bucket", got)
+	}
+	if c.Fault() != "" {
+		t.Error(c.Fault())
+	}
+}
+
+func TestAnUploadThatSleptIsRefusedAndCollected(t *testing.T) {
+	w := newWorld(t)
+	slept := w.upload(entry.UUID{})
+	w.archiveAll()
+	c := w.collector(noScrub)
+	for range 30 {
+		c.pass(time.Hour)
+		w.archiveAll()
+	}
+	if got := w.apply(appendOf(slept, topicA, 0))[0].Code; got != state.StaleCollectionEpoch {
+		t.Errorf("an object of a collected epoch: %v", got)
+	}
+	for range 30 {
+		c.pass(time.Hour)
+		w.archiveAll()
+	}
+	if w.has(slept) {
+		t.Error("it is there still")
+	}
+}
+
+func TestTheBreaker(t *testing.T) {
+	w := newWorld(t)
+	cfg := noScrub
+	cfg.OrphansFree, cfg.SweepInterval = 10, time.Hour
+	w.named(topicA, 0)
+	for range 40 {
+		w.upload(entry.UUID{})
+	}
+	w.ok(&entry.BumpCollectionEpoch{From: 1}, &entry.BumpCollectionEpoch{From: 2})
+	w.archiveAll()
+	c := w.collector(cfg)
+	c.pass(2 * time.Hour)
+	if n := len(w.keys()); n != 41 || !strings.Contains(c.Fault(), "40 objects that nothing names, of 41 listed") {
+		t.Fatalf("%d objects left, fault %q", n, c.Fault())
+	}
+	w.named(topicA, 1)
+	w.empty(topicA, 1)
+	w.archiveAll()
+	c.pass(2 * time.Hour)
+	if n := len(w.keys()); n != 42 {
+		t.Fatalf("%d objects: something was deleted with the breaker open", n)
+	}
+	if got := strings.Count(c.logged.String(), "nothing is deleted from the bucket any more"); got != 1 {
+		t.Errorf("told %d times", got)
+	}
+	if err := gc.Ask(t.Context(), w, gc.Request{ID: "r1", Kind: gc.AskRun}, false); err != nil {
+		t.Fatal(err)
+	}
+	c.settle()
+	answer, err := gc.Answered(t.Context(), w, "r1")
+	if err != nil || answer == nil || answer.Sweep == nil || answer.Sweep.Breaker == "" || answer.Sweep.Orphans != 40 {
+		t.Fatalf("%+v, %v", answer, err)
+	}
+	if n := len(w.keys()); n != 42 {
+		t.Fatalf("%d objects after a run that was not to accept", n)
+	}
+	if err := gc.Ask(t.Context(), w, gc.Request{ID: "r2", Kind: gc.AskRun, Accept: true}, false); err != nil {
+		t.Fatal(err)
+	}
+	c.settle()
+	if n := len(w.keys()); n > 2 || c.Fault() != "" {
+		t.Errorf("accepted: %d objects left, fault %q", n, c.Fault())
+	}
+}
+
+func TestFewOrphansOpenNoBreaker(t *testing.T) {
+	w := newWorld(t)
+	cfg := noScrub
+	cfg.SweepInterval = time.Hour
+	for range 40 {
+		w.upload(entry.UUID{})
+	}
+	w.ok(&entry.BumpCollectionEpoch{From: 1}, &entry.BumpCollectionEpoch{From: 2})
+	w.archiveAll()
+	c := w.collector(cfg)
+	c.pass(2 * time.Hour)
+	if n := len(w.keys()); n != 40 {
+		t.Errorf("%d objects left: some went before the archive had come as far as the collection epoch", n)
+	}
+	w.archiveNews() // what the collector wrote to make it go on: of ticks alone nothing is archived
+	c.pass(10 * time.Minute)
+	if n := len(w.keys()); n != 0 || c.Fault() != "" {
+		t.Errorf("%d objects left, fault %q", n, c.Fault())
+	}
+}
+
+func TestTheBudget(t *testing.T) {
+	w := newWorld(t)
+	cfg := noScrub
+	cfg.DeletesPerHour = 60
+	for range 200 {
+		w.named(topicA, 0)
+	}
+	w.empty(topicA, 0)
+	w.ok(&entry.BumpCollectionEpoch{From: 1}, &entry.BumpCollectionEpoch{From: 2})
+	w.archiveAll()
+	c := w.collector(cfg)
+	for range 60 {
+		c.pass(time.Minute)
+	}
+	if n := len(w.keys()); n < 200-62 || n > 200-58 {
+		t.Errorf("%d of 200 objects left after an hour with a budget of 60", n)
+	}
+	if got := w.head.CollectionEpoch(); got != 3 {
+		t.Errorf("the epoch moved to %d, and what retired will be forgotten", got)
+	}
+	for range 4 * 60 {
+		c.pass(time.Minute)
+	}
+	if n := len(w.keys()); n != 0 {
+		t.Errorf("%d objects left", n)
+	}
+}
+
+func TestWhatALockKeepsIsTriedAgain(t *testing.T) {
+	w := newWorld(t)
+	cfg := noScrub
+	cfg.OrphansFree = 3
+	ids := make([]entry.ObjectID, 20)
+	for i := range ids {
+		ids[i] = w.named(topicA, 0)
+		w.bucket.kept[ids[i].Key()] = i%2 == 0
+	}
+	w.empty(topicA, 0)
+	w.ok(&entry.BumpCollectionEpoch{From: 1}, &entry.BumpCollectionEpoch{From: 2})
+	w.archiveAll()
+	c := w.collector(cfg)
+	c.pass(time.Hour)
+	for i, id := range ids {
+		if w.has(id) != (i%2 == 0) {
+			t.Errorf("object %d there: %v", i, w.has(id))
+		}
+	}
+	if c.Fault() != "" {
+		t.Errorf("a lock is no fault: %s", c.Fault())
+	}
+	calls := w.bucket.calls["delete"]
+	c.pass(time.Hour)
+	if w.bucket.calls["delete"] != calls {
+		t.Error("tried again at once")
+	}
+	for range 50 { // they are forgotten as retired, and come back as orphans that are kept
+		w.named(topicB, 0)
+		w.empty(topicB, 0)
+		w.archiveAll()
+		c.pass(time.Hour)
+	}
+	if c.Fault() != "" {
+		t.Errorf("what a lock keeps opened the breaker: %s", c.Fault())
+	}
+	clear(w.bucket.kept)
+	for range 32 {
+		w.archiveAll()
+		c.pass(time.Hour)
+	}
+	if n := len(w.keys()); n > 2 {
+		t.Errorf("%d objects left after the lock ran out", n)
+	}
+}
+
+func TestDeletesThatAreRefused(t *testing.T) {
+	w := newWorld(t)
+	id := w.named(topicA, 0)
+	w.empty(topicA, 0)
+	w.ok(&entry.BumpCollectionEpoch{From: 1}, &entry.BumpCollectionEpoch{From: 2})
+	w.archiveAll()
+	w.bucket.fail["delete"] = objstore.ErrDenied
+	c := w.collector(noScrub)
+	c.pass(2 * time.Hour)
+	if !strings.Contains(c.Fault(), "s3:DeleteObject") || !w.has(id) {
+		t.Fatalf("fault %q, there: %v", c.Fault(), w.has(id))
+	}
+	if got := w.head.CollectionEpoch(); got != 3 {
+		t.Errorf("the epoch moved to %d, though nothing can be deleted", got)
+	}
+	if w.bucket.calls["list"] == 0 {
+		t.Error("the bucket is not swept because nothing can be deleted")
+	}
+	clear(w.bucket.fail)
+	c.pass(5 * time.Minute)
+	if c.Fault() != "" || w.has(id) {
+		t.Errorf("allowed again: fault %q, there: %v", c.Fault(), w.has(id))
+	}
+}
+
+func TestABucketThatDoesNotAnswer(t *testing.T) {
+	w := newWorld(t)
+	id := w.named(topicA, 0)
+	w.empty(topicA, 0)
+	w.ok(&entry.BumpCollectionEpoch{From: 1}, &entry.BumpCollectionEpoch{From: 2})
+	orphan := w.upload(entry.UUID{})
+	w.archiveAll()
+	down := fmt.Errorf("no route: %w", objstore.ErrUnavailable)
+	w.bucket.fail["delete"], w.bucket.fail["list"] = down, down
+	c := w.collector(noScrub)
+	c.pass(3 * time.Hour)
+	if !strings.Contains(c.Fault(), "no route") {
+		t.Fatalf("fault %q", c.Fault())
+	}
+	if got := w.bucket.calls["list"] + w.bucket.calls["delete"]; got > 80 {
+		t.Errorf("asked %d times in three hours", got)
+	}
+	clear(w.bucket.fail)
+	for range 50 {
+		w.archiveAll()
+		c.pass(time.Hour)
+	}
+	if c.Fault() != "" || w.has(id) || w.has(orphan) {
+		t.Errorf("it answers again: fault %q, there: %v and %v", c.Fault(), w.has(id), w.has(orphan))
+	}
+}
+
+func TestAnotherClustersBucketIsLeftAlone(t *testing.T) {
+	w := newWorld(t)
+	id := w.named(topicA, 0)
+	w.empty(topicA, 0)
+	w.ok(&entry.BumpCollectionEpoch{From: 1}, &entry.BumpCollectionEpoch{From: 2})
+	w.archiveAll()
+	c := w.collector(noScrub)
+	c.epoch = 0 // the marker names a later one
+	for range 10 {
+		w.steady += time.Minute
+		if _, err := c.Step(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !w.has(id) || !strings.Contains(c.Fault(), "restored since") || w.bucket.calls["delete"] != 0 {
+		t.Errorf("there: %v, fault %q", w.has(id), c.Fault())
+	}
+}
+
+func TestMissingObjects(t *testing.T) {
+	w := newWorld(t)
+	var ids []entry.ObjectID
+	for range 3 {
+		ids = append(ids, w.named(topicA, 0))
+	}
+	other := w.named(topicB, 0)
+	w.archiveAll()
+	cfg := noScrub
+	cfg.SweepInterval = 2 * time.Hour
+	c := w.collector(cfg)
+	for _, id := range []entry.ObjectID{ids[0], ids[2]} {
+		if err := w.bucket.Bucket.Delete(t.Context(), id.Key()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.put(other, make([]byte, objectSize-1))
+	c.pass(5 * time.Hour)
+	damaged := c.Damaged()
+	if len(damaged) != 3 || damaged[0].Kind != gc.KindMissing || damaged[2].Kind != gc.KindSize {
+		t.Fatalf("%+v", damaged)
+	}
+	if !strings.Contains(c.Fault(), ids[0].Key()) || strings.Count(c.logged.String(), "is damaged") != 3 {
+		t.Errorf("fault %q, log %s", c.Fault(), c.logged)
+	}
+	if w.head.TopicByID(topicA).Partition(0).LogStart() != 0 {
+		t.Fatal("the log start moved by itself")
+	}
+
+	// What is there is not given up; what is not, is: the log start moves, and what lies behind records becomes a gap.
+	ask := func(id string, keys ...string) *gc.Answer {
+		t.Helper()
+		if err := gc.Ask(t.Context(), w, gc.Request{ID: id, Kind: gc.AskForget, Objects: keys}, false); err != nil {
+			t.Fatal(err)
+		}
+		c.settle()
+		a, err := gc.Answered(t.Context(), w, id)
+		if err != nil || a == nil {
+			t.Fatal(a, err)
+		}
+		return a
+	}
+	if a := ask("f1", ids[0].Key(), ids[1].Key()); !strings.Contains(a.Error, "is there") || len(a.Lost) != 0 {
+		t.Errorf("%+v", a)
+	}
+	if a := ask("f2", "data/nonsense"); a.Error == "" {
+		t.Errorf("%+v", a)
+	}
+	a := ask("f3", ids[0].Key(), ids[2].Key())
+	if a.Error != "" || len(a.Lost) != 2 || !a.Lost[0].LogStart || a.Lost[0].End != 10 || a.Lost[1].LogStart || a.Lost[1].Start != 20 {
+		t.Errorf("%+v", a)
+	}
+	p := w.head.TopicByID(topicA).Partition(0)
+	if p.LogStart() != 10 || p.RowCount() != 1 || w.head.TopicByID(topicA).GivenUp() != 10 {
+		t.Errorf("log start %d, %d rows, %d given up", p.LogStart(), p.RowCount(), w.head.TopicByID(topicA).GivenUp())
+	}
+	w.put(other, make([]byte, objectSize)) // from a copy
+	c.pass(3 * time.Hour)
+	if c.Fault() != "" {
+		t.Errorf("all is well again: %s", c.Fault())
+	}
+}
+
+// rule covers objects from an age on.
+type rule time.Duration
+
+func (r rule) Covered(_ entry.ObjectID, age time.Duration) bool { return age >= time.Duration(r) }
+
+func TestARuleOfTheBucketMovesTheLogStart(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		rule    rule
+		comes   bool // the object is back before the second listing
+		gone    int  // of three objects, oldest first
+		want    int64
+		faulted bool
+	}{
+		{"it covers the age", rule(24 * time.Hour), false, 1, 10, false},
+		{"not at this age", rule(24 * 365 * time.Hour), false, 1, 0, true},
+		{"the second listing has it", rule(24 * time.Hour), true, 1, 0, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t)
+			cfg := noScrub
+			cfg.SweepInterval = 2 * time.Hour
+			c := w.collector(cfg, func(d *gc.Deps) { d.Coverage = tc.rule })
+			c.settle()
+			ids := []entry.ObjectID{w.named(topicA, 0), w.named(topicA, 0), w.named(topicA, 0)}
+			c.pass(30 * time.Hour)
+			if err := w.bucket.Bucket.Delete(t.Context(), ids[0].Key()); err != nil {
+				t.Fatal(err)
+			}
+			for len(c.Damaged()) == 0 {
+				c.pass(5 * time.Minute)
+			}
+			if got := w.head.TopicByID(topicA).Partition(0).LogStart(); got != 0 {
+				t.Fatalf("one listing moved the log start to %d", got)
+			}
+			c.pass(50 * time.Minute)
+			if got := w.head.TopicByID(topicA).Partition(0).LogStart(); got != 0 {
+				t.Fatalf("two listings less than an hour apart moved the log start to %d", got)
+			}
+			if tc.comes {
+				w.put(ids[0], make([]byte, objectSize))
+			}
+			c.pass(15 * time.Minute)
+			if got := w.head.TopicByID(topicA).Partition(0).LogStart(); got != tc.want {
+				t.Errorf("log start %d, want %d", got, tc.want)
+			}
+			if (c.Fault() != "") != tc.faulted {
+				t.Errorf("fault %q", c.Fault())
+			}
+		})
+	}
+}
+
+func TestWhatARuleTookOutOfTheMiddleStaysAnAlarm(t *testing.T) {
+	w := newWorld(t)
+	cfg := noScrub
+	cfg.SweepInterval = 2 * time.Hour
+	c := w.collector(cfg, func(d *gc.Deps) { d.Coverage = rule(0) })
+	w.named(topicA, 0)
+	middle := w.named(topicA, 0)
+	w.named(topicA, 0)
+	if err := w.bucket.Bucket.Delete(t.Context(), middle.Key()); err != nil {
+		t.Fatal(err)
+	}
+	c.pass(10 * time.Hour)
+	if p := w.head.TopicByID(topicA).Partition(0); p.LogStart() != 0 || p.RowCount() != 3 || c.Fault() == "" {
+		t.Errorf("log start %d, %d rows, fault %q", p.LogStart(), p.RowCount(), c.Fault())
+	}
+}
+
+func TestOnlyOneAgentCollects(t *testing.T) {
+	w := newWorld(t)
+	id := w.named(topicA, 0)
+	w.empty(topicA, 0)
+	w.ok(&entry.BumpCollectionEpoch{From: 1}, &entry.BumpCollectionEpoch{From: 2})
+	w.archiveAll()
+	c := w.collector(noScrub)
+	first := w.agent
+	w.agent = [16]byte{7}
+	c.settle()
+	w.agent = first
+	if !w.has(id) {
+		t.Error("an agent that has not joined collected")
+	}
+	c.settle()
+	if w.has(id) {
+		t.Error("the one that has did not")
+	}
+}
+
+func TestRequestsThatCannotBe(t *testing.T) {
+	w := newWorld(t)
+	c := w.collector(noScrub)
+	ask := func(id, kind string, replace bool) error {
+		return gc.Ask(t.Context(), w, gc.Request{ID: id, Kind: kind}, replace)
+	}
+	if err := ask("1", "dance", false); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask("2", gc.AskRun, false); !errors.Is(err, gc.ErrBusy) {
+		t.Errorf("two requests at once: %v", err)
+	}
+	c.settle()
+	if a, err := gc.Answered(t.Context(), w, "1"); err != nil || a == nil || !strings.Contains(a.Error, "dance") {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if err := ask("3", gc.AskRun, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask("4", gc.AskRun, true); err != nil {
+		t.Errorf("in the place of one that nobody answers: %v", err)
+	}
+	if _, err := gc.Answered(t.Context(), w, "3"); !errors.Is(err, gc.ErrBusy) {
+		t.Errorf("an answer that will not come: %v", err)
+	}
+	if _, err := w.Swap(t.Context(), gc.DeskCell, w.cells[gc.DeskCell].Version, []byte(`{"format":9}`)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Step(t.Context()); err == nil || !strings.Contains(err.Error(), "run a newer firn") {
+		t.Errorf("a cell of a newer format: %v", err)
+	}
+}
+
+func TestConfigsThatCannotBe(t *testing.T) {
+	_, err := gc.New(gc.Config{EpochInterval: -1, DeletesPerHour: -1}, gc.Deps{})
+	if err == nil || !strings.Contains(err.Error(), "epoch interval") || !strings.Contains(err.Error(), "deletes per hour") {
+		t.Error(err)
+	}
+	if _, err := gc.New(gc.Config{}, gc.Deps{}); err == nil {
+		t.Error("without a bucket")
+	}
+}

@@ -193,9 +193,12 @@ func readRange(ctx context.Context, bucket objstore.Bucket, identity log.Identit
 	return a, nil
 }
 
-// ArchivedThrough is the n up to which the bucket alone gives the log: what a restore brings back at least. An object may be
-// deleted only once the entry that retired it is at or below it, or a restore would name it again. It is 0 where nothing of this
+// ArchivedThrough is the n up to which the bucket alone gives the log: what a restore brings back at least. It is 0 where nothing of this
 // log was archived yet; the log's founding by a restore counts as nothing.
+//
+// An object may be deleted only once the entry that retired it is at or below it, or a restore would name it again. Of an object that
+// the state does not remember as retired (state.RetiredEpochs), and which may so be an orphan or not, this holds: whoever saw at some n
+// that no row names it and that its collection epoch is two behind may delete it once that n is archived.
 func (c *Client) ArchivedThrough(ctx context.Context) (uint64, error) {
 	cell, err := c.log.Load(ctx, archiveCell)
 	if err != nil {

@@ -254,16 +254,25 @@ func (h *history) replayFrom(ctx context.Context, begin named, chosen string) (*
 // waitMax is longer, in log time, than an agent keeps a producer waiting, be it for the predecessor of a batch or for the log.
 const waitMax = 5 * time.Minute
 
+// lookBackMax bounds how many archive ranges are read for what happened before a snapshot.
+const lookBackMax = 2000
+
 // lookBack tells the window what happened shortly before its snapshot, and leaves too little in a state: which batches were refused
 // for want of their predecessor, and may have been accepted after the archive's end; which of the incarnations that have left
-// may have come back since; and which topics were deleted. What cannot be read there is left alone.
+// may have come back since; and which topics were deleted. It looks further back, as far as it has to, for the ops that named the last
+// object of each incarnation, for the rows that would tell may have been rewritten. What cannot be read there is left alone.
 func (h *history) lookBack(ctx context.Context, r *replayed, ranges []named) error {
 	n, since := r.st.N(), r.st.LogTime()-waitMax.Milliseconds()
 	before := slices.DeleteFunc(slices.Clone(ranges), func(o named) bool { return o.first > n })
 	slices.SortFunc(before, func(a, b named) int { return cmp.Compare(b.first, a.first) })
 	left, whole := 0, false // how many left at most, and whether all of that time was seen
 	next := n + 1           // the entries from here up to n were seen
-	for _, o := range before {
+	taken, quiet := r.st.LastSeqs(), false
+	oldest := r.st.CollectionEpoch() - min(r.st.CollectionEpoch(), 1)
+	for i, o := range before {
+		if i == lookBackMax || quiet && r.window.forgotten(oldest) == 0 {
+			break
+		}
 		a, err := readRange(ctx, h.bucket, h.identity, o.key)
 		switch {
 		case unusable(err):
@@ -274,7 +283,17 @@ func (h *history) lookBack(ctx context.Context, r *replayed, ranges []named) err
 		recent := false
 		for _, e := range a.entries {
 			decoded, err := h.decoder.Decode(e.Value)
-			if err != nil || e.N > n || decoded.ClockMs < since {
+			if err != nil || e.N > n {
+				continue
+			}
+			if e.Key.Seq <= taken[e.Key.Incarnation] { // else it was refused as a whole
+				for _, op := range decoded.Ops {
+					if op, ok := op.(*entry.Append); ok {
+						r.window.recall(op)
+					}
+				}
+			}
+			if quiet || decoded.ClockMs < since {
 				continue
 			}
 			recent = true
@@ -289,13 +308,11 @@ func (h *history) lookBack(ctx context.Context, r *replayed, ranges []named) err
 				}
 			}
 		}
-		if a.last()+1 >= next {
+		if !quiet && a.last()+1 >= next {
 			next = min(next, a.first())
 			whole = !recent || next == 1
 		}
-		if !recent {
-			break
-		}
+		quiet = quiet || !recent
 	}
 	gone := r.st.Departed()
 	if !whole {

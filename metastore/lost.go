@@ -55,7 +55,7 @@ func (w *window) judgeObject(id entry.ObjectID, retired map[entry.ObjectID]bool)
 	switch {
 	case w.parked[id] != nil:
 		return waiting
-	case retired[id] || id.Seq < last.seq:
+	case id.Seq < last.seq || retired[id] && (id.Seq > last.seq || len(last.parts) == 0):
 		return settled
 	case w.over[id.Incarnation]:
 		if id.Seq == last.seq {
@@ -68,41 +68,71 @@ func (w *window) judgeObject(id entry.ObjectID, retired map[entry.ObjectID]bool)
 	return lost
 }
 
-// listObjects lists what could still be named by an op: uploads of the collection epoch before the state's and later. Names
-// begin with a hash, so there are 256 places to look.
-func listObjects(ctx context.Context, bucket objstore.Bucket, st *state.State, strange func(key string)) ([]entry.ObjectID, error) {
+// listing is what a restore finds of objects in the bucket.
+type listing struct {
+	// recent could still be named by an op: objects of level 0 of the collection epoch before the state's and later.
+	recent []entry.ObjectID
+	// missing are named by rows, and are not there.
+	missing []state.Object
+	// epoch is the highest collection epoch of all that is there.
+	epoch uint64
+}
+
+// lostEpochs is by how many collection epochs the log may have gone on after what was archived of it. They move every ten minutes at
+// most; what names a later one was not put there by firn.
+const lostEpochs = 1000
+
+// listObjects lists the objects that are in the bucket. Names begin with a hash or with a topic's id, so there are 256 places of each to look.
+func listObjects(ctx context.Context, bucket objstore.Bucket, st *state.State, strange func(key string)) (*listing, error) {
 	const places, workers = 256, 16
+	type place struct {
+		recent, named []entry.ObjectID
+		odd           []string
+		epoch         uint64
+	}
 	var (
-		found [places][]entry.ObjectID
-		odd   [places][]string
+		found [2 * places]place
 		errs  [workers]error
 		wg    sync.WaitGroup
 	)
+	newest := st.CollectionEpoch() + lostEpochs
+	look := func(x *place, prefix string) error {
+		for after := ""; ; {
+			infos, err := bucket.List(ctx, prefix, after, 1000)
+			if err != nil {
+				return fmt.Errorf("list %s: %w", prefix, err)
+			}
+			if len(infos) == 0 {
+				return nil
+			}
+			for k := range infos {
+				after = infos[k].Key
+				id, err := entry.ParseObjectKey(after)
+				if err != nil || id.CollectionEpoch > newest {
+					x.odd = append(x.odd, after)
+					continue
+				}
+				x.epoch = max(x.epoch, id.CollectionEpoch)
+				if !id.Merged() && id.CollectionEpoch+1 >= st.CollectionEpoch() {
+					x.recent = append(x.recent, id)
+				}
+				if st.Named(id) {
+					x.named = append(x.named, id)
+				}
+			}
+		}
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for w := range workers {
 		wg.Go(func() {
-			for i := w; i < places && errs[w] == nil; i += workers {
-				prefix := fmt.Sprintf("data/%02x/", i)
-				after := fmt.Sprintf("%s%016x", prefix, st.CollectionEpoch()-1)
-				for {
-					infos, err := bucket.List(ctx, prefix, after, 1000)
-					if err != nil {
-						errs[w] = fmt.Errorf("list %s: %w", prefix, err)
-						cancel()
-						break
-					}
-					if len(infos) == 0 {
-						break
-					}
-					for k := range infos {
-						after = infos[k].Key
-						if id, err := entry.ParseObjectKey(after); err == nil {
-							found[i] = append(found[i], id)
-						} else {
-							odd[i] = append(odd[i], after)
-						}
-					}
+			for i := w; i < len(found) && errs[w] == nil; i += workers {
+				prefix := fmt.Sprintf("%s%02x/", entry.DataPrefix, i)
+				if i >= places {
+					prefix = fmt.Sprintf("%s%02x", entry.TopicsPrefix, i-places)
+				}
+				if errs[w] = look(&found[i], prefix); errs[w] != nil {
+					cancel()
 				}
 			}
 		})
@@ -116,12 +146,24 @@ func listObjects(ctx context.Context, bucket objstore.Bucket, st *state.State, s
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
-	for i := range odd {
-		for _, key := range odd[i] {
+	out, named := &listing{}, make(map[entry.ObjectID]struct{})
+	for i := range found {
+		x := &found[i]
+		out.recent, out.epoch = append(out.recent, x.recent...), max(out.epoch, x.epoch)
+		for _, id := range x.named {
+			named[id] = struct{}{}
+		}
+		for _, key := range x.odd {
 			strange(key)
 		}
 	}
-	return slices.Concat(found[:]...), nil
+	for o := range st.ObjectTable() {
+		if _, there := named[o.ID]; !there && !o.Pending {
+			out.missing = append(out.missing, o)
+		}
+	}
+	slices.SortFunc(out.missing, func(a, b state.Object) int { return cmp.Or(cmp.Compare(a.Born, b.Born), a.ID.Compare(b.ID)) })
+	return out, nil
 }
 
 // readLost reads a segment, verifies every checksum in it, and returns its ops.

@@ -80,6 +80,9 @@ type RestoreReport struct {
 	Ranges    int    `json:"archive_objects"`
 	Topics    int    `json:"topics"`
 	Objects   int    `json:"objects"` // that rows name
+	// MissingObjects of them are not in the bucket; Missing names the first.
+	MissingObjects int      `json:"missing_objects"`
+	Missing        []string `json:"missing"`
 
 	Segments  int   `json:"unreferenced_segments"` // whose batches are appended again
 	Bytes     int64 `json:"segment_bytes"`
@@ -138,10 +141,14 @@ func (r *RestoreReport) Lines() []string {
 		fmt.Sprintf("batches       %d appended again, %d there already, %d refused", r.Batches.Appended, r.Batches.Duplicate, r.Batches.Refused),
 		fmt.Sprintf("records       %d appended again, %d there already, %d refused", r.Records.Appended, r.Records.Duplicate, r.Records.Refused),
 	}
+	if r.MissingObjects > 0 {
+		lines = append(lines, fmt.Sprintf("objects       %d that rows name are not in the bucket: bring them back (versions, a replica of the bucket), or agents answer "+
+			"KAFKA_STORAGE_ERROR for what they held", r.MissingObjects))
+	}
 	for _, list := range []struct {
 		label string
 		items []string
-	}{{"TOPIC", r.RestoredTopics}, {"REFUSED", r.Refused}, {"note", r.Notes}, {"DAMAGE", r.Damage}} {
+	}{{"MISSING", r.Missing}, {"TOPIC", r.RestoredTopics}, {"REFUSED", r.Refused}, {"note", r.Notes}, {"DAMAGE", r.Damage}} {
 		for _, item := range list.items {
 			lines = append(lines, fmt.Sprintf("%-13s %s", list.label, item))
 		}
@@ -168,6 +175,8 @@ type restorer struct {
 	segments []lostSegment // sorted by collection epoch, incarnation, seq
 	creates  []*entry.CreateTopic
 	order    []numbered
+	// newestEpoch is the highest collection epoch of the objects in the bucket.
+	newestEpoch uint64
 
 	// Of the log that is being written.
 	st          *state.State
@@ -202,7 +211,7 @@ func Restore(ctx context.Context, l log.Founder, bucket objstore.Bucket, opts Re
 	opts.TTL = cmp.Or(opts.TTL, 10*time.Second)
 	r := &restorer{
 		log: l, bucket: bucket, opts: opts, outcomes: make(map[ref]state.Code), byID: make(map[entry.ObjectID]int),
-		report: &RestoreReport{DryRun: opts.DryRun, RestoredTopics: []string{}, Refused: []string{}, Notes: []string{}, Damage: []string{}, Steps: []Step{}},
+		report: &RestoreReport{DryRun: opts.DryRun, Missing: []string{}, RestoredTopics: []string{}, Refused: []string{}, Notes: []string{}, Damage: []string{}, Steps: []Step{}},
 	}
 	err := r.run(ctx)
 	r.report.Notes = append(r.report.Notes, r.history.notes...)
@@ -349,6 +358,9 @@ func (r *restorer) nextEpoch() uint64 {
 	return max(r.history.marker.newest(), r.base.st.Identity().Epoch) + 1
 }
 
+// missingMax bounds how many missing objects the report names.
+const missingMax = 50
+
 // segmentReaders is how many segments are read at a time.
 const segmentReaders = 8
 
@@ -356,9 +368,14 @@ const segmentReaders = 8
 func (r *restorer) find(ctx context.Context) error {
 	st, w := r.base.st, r.base.window
 	w.end(st.LogTime())
-	ids, err := listObjects(ctx, r.bucket, st, func(key string) { r.history.note("object %s is not one of firn's: ignored", key) })
+	there, err := listObjects(ctx, r.bucket, st, func(key string) { r.history.note("object %s is not one of firn's: ignored", key) })
 	if err != nil {
 		return err
+	}
+	r.newestEpoch = there.epoch
+	r.report.MissingObjects = len(there.missing)
+	for _, o := range there.missing[:min(len(there.missing), missingMax)] {
+		r.report.Missing = append(r.report.Missing, fmt.Sprintf("%s (%d bytes)", o.ID, o.Size))
 	}
 	retired := make(map[entry.ObjectID]bool)
 	for _, gone := range st.Retired() {
@@ -366,7 +383,7 @@ func (r *restorer) find(ctx context.Context) error {
 	}
 	var read []entry.ObjectID
 	verdicts := make(map[entry.ObjectID]verdict)
-	for _, id := range ids {
+	for _, id := range there.recent {
 		switch v := w.judgeObject(id, retired); v {
 		case settled:
 			r.report.Settled++
@@ -405,6 +422,8 @@ func (r *restorer) find(ctx context.Context) error {
 			return err
 		case verdicts[read[i]] == partly && st.Named(read[i]):
 			r.history.note("%v (its records are in the log and cannot be read)", err)
+		case verdicts[read[i]] == partly && retired[read[i]]:
+			r.history.note("%v (its records were deleted, or are elsewhere by now)", err)
 		default:
 			r.report.Damage = append(r.report.Damage, err.Error())
 		}
@@ -750,10 +769,7 @@ func (r *restorer) count() {
 // finish closes the door behind the restore and opens the one to agents.
 func (r *restorer) finish(ctx context.Context) error {
 	// From what the state had before anything was appended: bumps that an interrupted restore made are not made again.
-	epoch := r.base.st.CollectionEpoch()
-	for i := range r.segments {
-		epoch = max(epoch, r.segments[i].id.CollectionEpoch)
-	}
+	epoch := max(r.base.st.CollectionEpoch(), r.newestEpoch)
 	var ops []entry.Op
 	for at := r.st.CollectionEpoch(); at < epoch+2; at++ {
 		ops = append(ops, &entry.BumpCollectionEpoch{From: at})

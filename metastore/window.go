@@ -28,10 +28,12 @@ type place struct {
 	position uint64
 }
 
-// lastObject is the highest object of an incarnation that an op named, and which parts of it ops asked offsets for.
+// lastObject is the highest object of level 0 of an incarnation that an op named, and which parts of it ops asked offsets for. Merged
+// objects do not count: their numbers are compaction's own, and no Append names them.
 type lastObject struct {
 	seq   uint64
-	parts []span
+	epoch uint64 // its collection epoch
+	parts []span // none: the ops that named it are not in what was read
 }
 
 // span is a stretch of raw bytes of a block.
@@ -51,13 +53,34 @@ func newWindow(st *state.State) *window {
 	for id := range st.Objects() {
 		w.raise(id)
 	}
+	for _, gone := range st.Retired() { // within a minute, most of what agents uploaded was rewritten
+		w.raise(gone.Object)
+	}
 	return w
 }
 
 func (w *window) raise(id entry.ObjectID) {
-	if id.Seq > w.last[id.Incarnation].seq {
-		w.last[id.Incarnation] = lastObject{seq: id.Seq}
+	if !id.Merged() && id.Seq > w.last[id.Incarnation].seq {
+		w.last[id.Incarnation] = lastObject{seq: id.Seq, epoch: id.CollectionEpoch}
 	}
+}
+
+// recall notes what an op from before the window named. The state does not say: rows that named an incarnation's last object may have
+// been rewritten since, some of them or all.
+func (w *window) recall(op *entry.Append) {
+	w.raise(op.Object)
+	w.note(op)
+}
+
+// forgotten counts the incarnations whose last object an op may still be missing of (it is of this collection epoch or later), and of
+// which no op was read.
+func (w *window) forgotten(epoch uint64) (n int) {
+	for _, o := range w.last {
+		if len(o.parts) == 0 && o.epoch >= epoch {
+			n++
+		}
+	}
+	return n
 }
 
 // see takes an entry that was applied.
@@ -106,17 +129,7 @@ func (w *window) end(now int64) {
 // commits an object of its own, nothing is left of the earlier one. That one ended otherwise if its process did.
 func (w *window) append(proposer [16]byte, op *entry.Append) {
 	w.raise(op.Object)
-	if o := w.last[op.Object.Incarnation]; o.seq == op.Object.Seq {
-		for i := range op.Blocks {
-			b := &op.Blocks[i]
-			s := span{block: b.Index, from: b.FirstPosition, to: b.FirstPosition}
-			for _, size := range b.Sizes {
-				s.to += size
-			}
-			o.parts = append(o.parts, s)
-		}
-		w.last[op.Object.Incarnation] = o
-	}
+	w.note(op)
 	if op.Object.Incarnation != proposer {
 		return
 	}
@@ -127,6 +140,23 @@ func (w *window) append(proposer [16]byte, op *entry.Append) {
 			delete(w.names, inc)
 		}
 	}
+}
+
+// note remembers which parts of an incarnation's last object an op named.
+func (w *window) note(op *entry.Append) {
+	o := w.last[op.Object.Incarnation]
+	if o.seq != op.Object.Seq {
+		return
+	}
+	for i := range op.Blocks {
+		b := &op.Blocks[i]
+		s := span{block: b.Index, from: b.FirstPosition, to: b.FirstPosition}
+		for _, size := range b.Sizes {
+			s.to += size
+		}
+		o.parts = append(o.parts, s)
+	}
+	w.last[op.Object.Incarnation] = o
 }
 
 // proposed reports whether an op asked for the offset of a batch of the incarnation's last object.

@@ -98,8 +98,8 @@ type Tagger interface {
 	SetTags(ctx context.Context, key string, tags []Tag) error
 }
 
-// Clock tells the store's time, to about a second: a clock that is no agent's. Drivers without a store of their own (file,
-// mem) tell the process's.
+// Clock tells the store's time, to about a second: a clock that is no agent's, to hold agents' clocks against. ErrInvalid: it has
+// none but the process's, as a directory.
 type Clock interface {
 	Now(ctx context.Context) (time.Time, error)
 }

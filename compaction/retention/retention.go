@@ -12,6 +12,7 @@ import (
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/objstore"
 )
 
 // Interval is how often Step is worth a call where it had nothing to do: Kafka's log.retention.check.interval.ms.
@@ -223,8 +224,8 @@ func (t *T) due() bool {
 func (t *T) look(ctx context.Context, p *pass) (v Verdict, err error) {
 	times := Times{LogMS: p.nowMS, Steady: t.deps.Steady()}
 	if t.deps.Clock != nil {
-		times.Witness = true
 		times.Bucket, times.Unheard = t.deps.Clock.Now(ctx)
+		times.Witness = !errors.Is(times.Unheard, objstore.ErrInvalid) // else it has no clock after all
 		t.asked, t.askedAt = times.Unheard == nil, times.Steady
 	}
 	var word *Word

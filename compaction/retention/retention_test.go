@@ -10,6 +10,8 @@ import (
 	"github.com/firnlog/firn/compaction/retention"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/objstore"
+	"github.com/firnlog/firn/objstore/mem"
 )
 
 const day = 24 * 60 * 60 * 1000
@@ -223,6 +225,29 @@ func TestOneAgentsClockIn2038(t *testing.T) {
 			t.Errorf("log start %d, fault %q", c.logStart(topic, 0), k.Fault())
 		}
 	})
+}
+
+func TestBucketsWithoutAClock(t *testing.T) {
+	b := mem.New()
+	defer b.Close()
+	if _, is := objstore.As[objstore.Clock](b); !is {
+		t.Fatal("memory is asked for its time")
+	}
+	c := newCluster(t, 1)
+	topic := c.topic(0, 1, configs("retention.ms", "1000")...)
+	c.append(topic, 0, start, 600)
+	k := newKeeper(t, agent{c, 1}, b)
+	k.pass(t)
+	k.run(c, 2000)
+	if k.pass(t); c.logStart(topic, 0) != 10 || k.Fault() != "" {
+		t.Errorf("log start %d, fault %q", c.logStart(topic, 0), k.Fault())
+	}
+	b.SetClock(func() time.Time { return time.UnixMilli(start - day) })
+	c.append(topic, 0, start, 600)
+	k.run(c, 2000)
+	if k.pass(t); c.logStart(topic, 0) != 10 || !strings.Contains(k.Fault(), "ahead of the bucket's clock") {
+		t.Errorf("with a clock: log start %d, fault %q", c.logStart(topic, 0), k.Fault())
+	}
 }
 
 func TestTheBucketIsAskedForItsTimeOnlyWhereItMatters(t *testing.T) {

@@ -13,7 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/firnlog/firn/objstore"
 )
@@ -40,7 +39,6 @@ type Bucket struct {
 
 var (
 	_ objstore.Bucket = (*Bucket)(nil)
-	_ objstore.Clock  = (*Bucket)(nil)
 )
 
 // Open makes a bucket of the directory root, creating it where it does not exist, and removes temp files that crashed
@@ -388,13 +386,4 @@ func hasClass(err error) bool {
 		}
 	}
 	return false
-}
-
-// Now implements objstore.Clock: it is the process's clock, for the disk has none.
-func (b *Bucket) Now(ctx context.Context) (time.Time, error) {
-	if err := b.enter(ctx, "read the clock"); err != nil {
-		return time.Time{}, err
-	}
-	defer b.calls.Done()
-	return time.Now(), nil
 }

@@ -22,12 +22,15 @@ var (
 func (b *Bucket) SetClock(now func() time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.now = now
+	b.now, b.ownClock = now, true
 }
 
-// Now implements objstore.Clock; it is the process's clock, or the one of SetClock.
+// Now implements objstore.Clock: it is the clock of SetClock. Without one the bucket has none that the process has not.
 func (b *Bucket) Now(ctx context.Context) (now time.Time, err error) {
 	err = b.with(ctx, "read the clock", func() error {
+		if !b.ownClock {
+			return fmt.Errorf("memory has no clock: %w", objstore.ErrInvalid)
+		}
 		now = b.now()
 		return nil
 	})

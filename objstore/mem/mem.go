@@ -22,6 +22,7 @@ type Bucket struct {
 	keys    []string // Invariant: the keys of objects, ascending
 
 	now        func() time.Time // time.Now, or a test's
+	ownClock   bool             // now is of SetClock
 	rules      []objstore.Rule
 	versioning objstore.VersioningState
 	locking    objstore.LockSettings

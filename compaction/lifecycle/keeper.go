@@ -105,9 +105,9 @@ type view struct {
 
 // object is a merged object.
 type object struct {
-	key   string
-	topic string // id in hexadecimal
+	id    entry.ObjectID
 	born  uint64
+	topic *LedgerTopic
 }
 
 func (k *Keeper) view() (v view) {
@@ -144,16 +144,22 @@ func getter(list []entry.Config) topicconfig.Get {
 	}
 }
 
-// merged are the live merged objects.
-func (k *Keeper) merged() (list []object) {
+// unseen are the live merged objects that the ledger wants looked at, up to limit of each topic, in order of birth.
+func (k *Keeper) unseen(ledger *Ledger, limit func(*LedgerTopic) uint64) (list []object) {
+	topics := make(map[entry.UUID]*LedgerTopic, len(ledger.Topics))
+	for id, t := range ledger.Topics {
+		var topic entry.UUID
+		_, _ = hex.Decode(topic[:], []byte(id)) // ParseLedger has checked it
+		topics[topic] = t
+	}
 	k.deps.Meta.View(func(st *state.State) {
 		for o := range st.ObjectTable() {
-			if o.ID.Merged() {
-				list = append(list, object{key: o.ID.Key(), topic: hex.EncodeToString(o.ID.Topic[:]), born: o.Born})
+			if t := topics[o.ID.Topic]; o.ID.Merged() && t != nil && o.Born > t.Verified && o.Born <= limit(t) {
+				list = append(list, object{o.ID, o.Born, t})
 			}
 		}
 	})
-	slices.SortFunc(list, func(a, b object) int { return cmp.Or(cmp.Compare(a.born, b.born), cmp.Compare(a.key, b.key)) })
+	slices.SortFunc(list, func(a, b object) int { return cmp.Or(cmp.Compare(a.born, b.born), a.id.Compare(b.id)) })
 	return list
 }
 
@@ -342,15 +348,10 @@ func (k *Keeper) retag(ctx context.Context, v *view, ledger *Ledger) (more bool,
 		}
 		return ledger.RunN
 	}
-	var todo []object
-	for _, o := range k.merged() {
-		if t := ledger.Topics[o.topic]; t != nil && o.born > t.Verified && o.born <= limit(t) {
-			todo = append(todo, o)
-		}
-	}
+	todo := k.unseen(ledger, limit)
 	now := todo[:min(len(todo), k.cfg.ObjectsPerStep)]
 	for _, o := range now {
-		if err := k.label(ctx, o.key, ledger.Topics[o.topic].Wants); err != nil {
+		if err := k.label(ctx, o.id.Key(), o.topic.Wants); err != nil {
 			return false, err
 		}
 	}
@@ -358,13 +359,13 @@ func (k *Keeper) retag(ctx context.Context, v *view, ledger *Ledger) (more bool,
 	if err != nil {
 		return false, err
 	}
-	left := make(map[string]uint64) // by topic, the oldest birth that is left
+	left := make(map[*LedgerTopic]uint64) // the oldest birth that is left
 	for _, o := range slices.Backward(todo[len(now):]) {
 		left[o.topic] = o.born
 	}
-	for id, t := range ledger.Topics {
+	for _, t := range ledger.Topics {
 		through := limit(t)
-		if born, some := left[id]; some {
+		if born, some := left[t]; some {
 			through = born - 1
 		}
 		t.Verified = max(t.Verified, through)

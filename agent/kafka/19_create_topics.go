@@ -131,8 +131,12 @@ func (s *Server) createTopic(ctx context.Context, t *kmsg.CreateTopicsRequestTop
 	if exists != "" {
 		return view, refused(codeTopicAlreadyExists, "topic %s already exists", exists)
 	}
-	if err := topicconfig.Parse(getter(view.configs), getter(view.cluster)).Check(); err != nil {
+	settings := topicconfig.Parse(getter(view.configs), getter(view.cluster))
+	if err := settings.Check(); err != nil {
 		return view, refused(codeInvalidConfig, "%v", err)
+	}
+	if no := s.lockable(&settings); no != nil {
+		return view, no
 	}
 	if validateOnly {
 		view.id = entry.UUID{}
@@ -143,6 +147,17 @@ func (s *Server) createTopic(ctx context.Context, t *kmsg.CreateTopicsRequestTop
 		no.why = fmt.Sprintf("topic %s differs from an existing one only in '.' and '_'", op.Name)
 	}
 	return view, no
+}
+
+// lockable refuses an object lock where the bucket is known to keep none: its first batch would be refused.
+func (s *Server) lockable(settings *topicconfig.Settings) *refusal {
+	if !settings.Locked() || s.cfg.LockFault == nil {
+		return nil
+	}
+	if why := s.cfg.LockFault(); why != "" {
+		return refused(codeInvalidConfig, "firn.object.lock.mode %v: %s", settings.LockMode, why)
+	}
+	return nil
 }
 
 // plannedTopic is the op that a request asks for, its numbers and names checked.

@@ -63,7 +63,7 @@ func (s *Server) replaceConfigsOf(ctx context.Context, r *kmsg.AlterConfigsReque
 		op.Changes = append(op.Changes, entry.ConfigChange{Name: c.Name, Kind: entry.ConfigSet, Value: *c.Value})
 		after = append(after, entry.Config{Name: c.Name, Value: *c.Value})
 	}
-	if no := of.checkWhole(after); no != nil {
+	if no := s.checkWhole(&of, after); no != nil {
 		return no
 	}
 	if validateOnly {

@@ -95,7 +95,7 @@ func (s *Server) configurable(kind kmsg.ConfigResourceType, name string) (of con
 }
 
 // checkWhole holds the configs that an alteration leaves to the rules between them.
-func (of *configured) checkWhole(after []entry.Config) *refusal {
+func (s *Server) checkWhole(of *configured, after []entry.Config) *refusal {
 	if !of.isTopic {
 		return nil
 	}
@@ -103,10 +103,14 @@ func (of *configured) checkWhole(after []entry.Config) *refusal {
 	if err := settings.Check(); err != nil {
 		return refused(codeInvalidConfig, "%v", err)
 	}
-	if why := topicconfig.Parse(getter(of.have), getter(of.cluster)).Loosens(settings); why != "" {
+	have := topicconfig.Parse(getter(of.have), getter(of.cluster))
+	if why := have.Loosens(settings); why != "" {
 		return refused(codePolicyViolation, "%s", why)
 	}
-	return nil
+	if have.Locked() {
+		return nil
+	}
+	return s.lockable(&settings)
 }
 
 func (s *Server) alterConfigs(
@@ -133,7 +137,7 @@ func (s *Server) alterConfigs(
 			after = append(after, entry.Config{Name: change.Name, Value: change.Value})
 		}
 	}
-	if no := of.checkWhole(after); no != nil {
+	if no := s.checkWhole(&of, after); no != nil {
 		return no
 	}
 	if validateOnly || len(op.Changes) == 0 {

@@ -160,6 +160,9 @@ type Config struct {
 	// OffsetMetadataMax bounds what a client commits beside an offset, in bytes. Default 4096.
 	OffsetMetadataMax int
 
+	// LockFault says why no topic can have an object lock, "" where that is possible or not known; nil: not known.
+	LockFault func() string
+
 	// LogDir is the one log directory that tools are shown. Default "bucket".
 	LogDir string
 

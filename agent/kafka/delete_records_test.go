@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/firnlog/firn/agent/kafka"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/objstore/batch"
 )
@@ -157,6 +158,38 @@ func TestALockedTopicIsKept(t *testing.T) {
 		}
 		if code, why := remove(); code != 0 {
 			t.Errorf("empty: code %d, %q", code, why)
+		}
+	})
+}
+
+// A lock that the bucket is known not to keep is refused when it is asked for, not with the first batch.
+func TestALockNeedsABucketThatKeepsIt(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a := newCluster(t).join("a")
+		a.topic("plain", 1)
+		fault := "the bucket has no object lock"
+		c := dial(t, server(t, a, func(cfg *kafka.Config) { cfg.LockFault = func() string { return fault } }))
+		configs := []string{"firn.object.lock.mode=governance", "firn.object.lock.days=9"}
+		create := func() (int16, string) {
+			req := creation("locked", 1, 1, configs...)
+			req.ValidateOnly = true
+			r := ask[*kmsg.CreateTopicsResponse](c, req).Topics[0]
+			if r.ErrorMessage == nil {
+				return r.ErrorCode, ""
+			}
+			return r.ErrorCode, *r.ErrorMessage
+		}
+		alter := func() int16 {
+			req := replacement(kmsg.ConfigResourceTypeTopic, "plain", configs...)
+			req.ValidateOnly = true
+			return ask[*kmsg.AlterConfigsResponse](c, req).Resources[0].ErrorCode
+		}
+		if code, why := create(); code != 40 || !strings.Contains(why, fault) || alter() != 40 {
+			t.Errorf("code %d, %q; altered: %d", code, why, alter())
+		}
+		fault = ""
+		if code, why := create(); code != 0 || alter() != 0 {
+			t.Errorf("nothing known: code %d, %q; altered: %d", code, why, alter())
 		}
 	})
 }

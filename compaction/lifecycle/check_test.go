@@ -213,10 +213,12 @@ func TestFollowTakesTheShortestRule(t *testing.T) {
 		}
 	}
 	day := 24 * time.Hour
-	tags := []lifecycle.Tag{{Key: "firn-topic", Value: "t1"}}
-	for age, want := range map[time.Duration]string{day: "", 3 * day: "small", 10*day - 1: "small", 10 * day: "tagged"} {
-		if got := lifecycle.Covered(site, all[2:6], &topic, tags, age); got != want && !(want == "tagged" && got != "") {
+	for age, want := range map[time.Duration]string{day: "", 3 * day: "", 10*day - 1: "", 10 * day: "tagged"} {
+		if got := lifecycle.Covered(site, all[2:], &topic, age); got != want {
 			t.Errorf("at %v: %q, want %q", age, got, want)
 		}
+	}
+	if got := lifecycle.Covered(site, all, nil, 40*day); got != "whole" {
+		t.Errorf("level 0: %q", got)
 	}
 }

@@ -5,8 +5,10 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/firnlog/firn/metastore/topicconfig"
+	"github.com/firnlog/firn/objstore"
 )
 
 // Tags of merged objects.
@@ -139,4 +141,19 @@ func classOf(l Label) Class {
 	}
 	c, _ := ParseClass(l.Value)
 	return c
+}
+
+// PutOptions says with which tags, class and lock a merged object of a topic is put.
+func PutOptions(name string, s *topicconfig.Settings, now time.Time) objstore.PutOptions {
+	opts := objstore.PutOptions{StorageClass: s.StorageClass}
+	if l := LabelOf(name, s); l != (Label{}) {
+		opts.Tags = []objstore.Tag{objstore.Tag(l)}
+	}
+	if s.Locked() {
+		opts.Lock = objstore.Lock{Mode: objstore.LockGovernance, Until: now.AddDate(0, 0, int(s.LockDays))}
+		if s.LockMode == topicconfig.LockCompliance {
+			opts.Lock.Mode = objstore.LockCompliance
+		}
+	}
+	return opts
 }

@@ -27,11 +27,16 @@ func Follow(site Site, rules []Rule, t *Topic) (days int, rule string) {
 	return days, rule
 }
 
-// Covered says which rule explains that a merged object of a topic is missing at that age, which is counted from its upload; "" for none.
-func Covered(site Site, rules []Rule, t *Topic, tags []Tag, age time.Duration) string {
+// Covered says which rule explains that an object is missing at that age, counted from its upload; "" for none. topic is nil for an
+// object of level 0.
+func Covered(site Site, rules []Rule, topic *Topic, age time.Duration) string {
+	prefix, tags := site.level0(), []Tag(nil)
+	if topic != nil {
+		prefix, tags = site.topic(topic), []Tag{topic.Label()}
+	}
 	for i := range rules {
 		r := &rules[i]
-		if r.ExpireDays > 0 && r.takes(site.topic(t), tags) && age >= time.Duration(r.ExpireDays)*24*time.Hour {
+		if r.ExpireDays > 0 && r.covers(prefix, tags) && age >= time.Duration(r.ExpireDays)*24*time.Hour {
 			return r.ID
 		}
 	}

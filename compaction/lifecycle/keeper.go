@@ -31,8 +31,6 @@ type Meta interface {
 
 // Config are the tunables; zero values are the defaults.
 type Config struct {
-	// Prefix is the bucket's own, as in its URL: rules count from the top of the bucket. "" or ends in '/'.
-	Prefix string
 	// ObjectsPerStep bounds how many objects' tags are looked at in one Step. Default 200.
 	ObjectsPerStep int
 	// CallTimeout bounds one request. Default 10 s.
@@ -42,9 +40,6 @@ type Config struct {
 // Validate reports every problem and fills in defaults.
 func (c *Config) Validate() error {
 	var errs []error
-	if c.Prefix != "" && c.Prefix[len(c.Prefix)-1] != '/' {
-		errs = append(errs, fmt.Errorf("lifecycle: prefix %q does not end in a slash", c.Prefix))
-	}
 	if c.ObjectsPerStep < 0 || c.CallTimeout < 0 {
 		errs = append(errs, fmt.Errorf("lifecycle: negative: %d objects a step, %v a call", c.ObjectsPerStep, c.CallTimeout))
 	}
@@ -57,7 +52,7 @@ func (c *Config) Validate() error {
 type Deps struct {
 	Meta    Meta
 	Bucket  objstore.Bucket
-	Store   Store
+	Store   Store        // default: NewStore(Bucket)
 	Logger  *slog.Logger // default: discard
 	Metrics *Metrics     // may be nil
 }
@@ -72,8 +67,8 @@ type Keeper struct {
 
 	told map[string]Finding // by what they say, as of the last look
 
-	mu    sync.Mutex // guards what Covered and Locks were told last
-	inv   *Inventory
+	mu    sync.Mutex // guards what the bucket said last
+	inv   *Inventory // nil: nothing yet
 	invAt time.Time
 }
 
@@ -82,8 +77,11 @@ func New(cfg Config, deps Deps) (*Keeper, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if deps.Meta == nil || deps.Bucket == nil || deps.Store == nil {
-		return nil, errors.New("lifecycle: metastore, bucket and store are required")
+	if deps.Meta == nil || deps.Bucket == nil {
+		return nil, errors.New("lifecycle: metastore and bucket are required")
+	}
+	if deps.Store == nil {
+		deps.Store = NewStore(deps.Bucket)
 	}
 	if deps.Logger == nil {
 		deps.Logger = slog.New(slog.DiscardHandler)
@@ -91,7 +89,8 @@ func New(cfg Config, deps Deps) (*Keeper, error) {
 	if deps.Metrics == nil {
 		deps.Metrics = NewMetrics(nil)
 	}
-	return &Keeper{cfg: cfg, deps: deps, site: Site{Cluster: deps.Meta.ClusterID(), Prefix: cfg.Prefix}, told: make(map[string]Finding)}, nil
+	site := Site{Cluster: deps.Meta.ClusterID(), Prefix: deps.Store.KeyPrefix()}
+	return &Keeper{cfg: cfg, deps: deps, site: site, told: make(map[string]Finding)}, nil
 }
 
 // view is what a Step decides by.
@@ -444,4 +443,57 @@ func (k *Keeper) saveLedger(ctx context.Context, l *Ledger, before []byte) error
 		return fmt.Errorf("write the ledger of object tags: %w", err)
 	}
 	return nil
+}
+
+// PutOptions says with which tags, class and lock a merged object of the topic is put now; the zero value for a topic that is not there.
+func (k *Keeper) PutOptions(topic entry.UUID) (opts objstore.PutOptions) {
+	k.deps.Meta.View(func(st *state.State) {
+		if t := st.TopicByID(topic); t != nil {
+			s := topicconfig.Parse(t.Config, getter(st.BrokerConfigs()))
+			opts = PutOptions(t.Name, &s, time.Now())
+		}
+	})
+	return opts
+}
+
+// coveredAge is how old rules may be that Covered goes by.
+const coveredAge = 10 * time.Minute
+
+// Covered reports whether a rule of the bucket explains that an object is missing at that age, counted from its upload. It may ask the
+// store, and says no where that does not answer.
+func (k *Keeper) Covered(id entry.ObjectID, age time.Duration) bool {
+	k.mu.Lock()
+	inv, at := k.inv, k.invAt
+	k.mu.Unlock()
+	if inv == nil || time.Since(at) > coveredAge {
+		var err error
+		if inv, err = k.look(context.Background()); err != nil {
+			return false
+		}
+	}
+	if inv.RulesErr != nil {
+		return false
+	}
+	var topic *Topic
+	if id.Merged() {
+		k.deps.Meta.View(func(st *state.State) {
+			if t := st.TopicByID(id.Topic); t != nil {
+				topic = &Topic{ID: t.ID, Name: t.Name, Settings: topicconfig.Parse(t.Config, getter(st.BrokerConfigs()))}
+			}
+		})
+		if topic == nil {
+			return false
+		}
+	}
+	return Covered(k.site, inv.Rules, topic, age) != ""
+}
+
+// LockFault says why a topic may not be created with an object lock, "" where it may or nothing is known.
+func (k *Keeper) LockFault() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.inv == nil || k.inv.LockErr != nil || k.inv.Lock.Enabled {
+		return ""
+	}
+	return "the bucket has no object lock, which is chosen when a bucket is made"
 }

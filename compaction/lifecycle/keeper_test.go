@@ -120,6 +120,8 @@ func newShelf() *shelf {
 	return &shelf{tags: make(map[string][]lifecycle.Tag), deny: make(map[string]error)}
 }
 
+func (s *shelf) KeyPrefix() string { return "p/" }
+
 func (s *shelf) Rules(context.Context) ([]lifecycle.Rule, error) { return s.rules, s.deny["Rules"] }
 
 func (s *shelf) SetRules(_ context.Context, rules []lifecycle.Rule) error {
@@ -184,7 +186,7 @@ func newHarness(t *testing.T) *harness {
 func (h *harness) restart() {
 	var err error
 	h.gauges = prometheus.NewRegistry()
-	h.keeper, err = lifecycle.New(lifecycle.Config{Prefix: "p/", ObjectsPerStep: 3}, lifecycle.Deps{
+	h.keeper, err = lifecycle.New(lifecycle.Config{ObjectsPerStep: 3}, lifecycle.Deps{
 		Meta: h.cluster, Bucket: h.bucket, Store: h.shelf, Logger: slog.New(slog.NewTextHandler(&h.logged, nil)), Metrics: lifecycle.NewMetrics(h.gauges),
 	})
 	if err != nil {
@@ -447,7 +449,7 @@ func TestOnlyOneAgentActs(t *testing.T) {
 		}
 		h.topic("t", mirror+"retention.ms=-1")
 		h.rules = []lifecycle.Rule{{ID: "all", Enabled: true, Prefix: "p/topics", ExpireDays: 3}}
-		keeper, err := lifecycle.New(lifecycle.Config{Prefix: "p/"}, lifecycle.Deps{
+		keeper, err := lifecycle.New(lifecycle.Config{}, lifecycle.Deps{
 			Meta: another{h.cluster, self + 1}, Bucket: h.bucket, Store: h.shelf, Logger: slog.New(slog.NewTextHandler(&h.logged, nil)),
 		})
 		if err != nil {
@@ -588,8 +590,8 @@ func site2Rules(h *harness) []lifecycle.Rule {
 }
 
 func TestConfigThatMakesNoSense(t *testing.T) {
-	bad := lifecycle.Config{Prefix: "p", ObjectsPerStep: -1}
-	if err := bad.Validate(); err == nil || !strings.Contains(err.Error(), "slash") || !strings.Contains(err.Error(), "negative") {
+	bad := lifecycle.Config{ObjectsPerStep: -1}
+	if err := bad.Validate(); err == nil || !strings.Contains(err.Error(), "negative") {
 		t.Error(err)
 	}
 	if _, err := lifecycle.New(lifecycle.Config{}, lifecycle.Deps{}); err == nil {

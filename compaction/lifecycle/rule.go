@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/firnlog/firn/metastore/topicconfig"
+	"github.com/firnlog/firn/objstore"
 )
 
 // Tag is a label of an object.
@@ -34,6 +35,11 @@ type Rule struct {
 	NoncurrentDays int `json:"noncurrent_days,omitempty"`
 	NoncurrentKeep int `json:"noncurrent_keep,omitempty"`
 	AbortDays      int `json:"abort_uploads_days,omitempty"`
+
+	// Unknown names the parts that firn has no words for.
+	Unknown []string `json:"unknown,omitempty"`
+	// raw is the rule as it came, for it to go back just so.
+	raw *objstore.Rule
 }
 
 // Move is a rule's transition to another storage class.
@@ -110,6 +116,9 @@ func (r *Rule) String() string {
 	}
 	if r.AbortDays > 0 {
 		add("ends unfinished uploads after %s", days(r.AbortDays))
+	}
+	if len(r.Unknown) > 0 {
+		add("has %s, which firn does not know", strings.Join(r.Unknown, ", "))
 	}
 	if len(does) == 0 {
 		add("does nothing that firn knows of")

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/firnlog/firn/compaction/duty"
+	"github.com/firnlog/firn/metastore"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/metastore/state"
@@ -27,7 +28,14 @@ type Meta interface {
 	Propose(ctx context.Context, op entry.Op) (state.OpResult, error)
 	Incarnation() log.Incarnation
 	ClusterID() string
+	// OwnsBucket is nil where the bucket is this log's.
+	OwnsBucket(ctx context.Context) error
 }
+
+var _ Meta = (*metastore.Client)(nil)
+
+// Interval is how often Step is worth a call where it had nothing to do: findings and rules are no older.
+const Interval = 10 * time.Minute
 
 // Config are the tunables; zero values are the defaults.
 type Config struct {
@@ -189,6 +197,9 @@ func (k *Keeper) Step(ctx context.Context) (worked bool, err error) {
 	k.tell(Check(k.site, inv, v.topics, ledger))
 	if !k.mine {
 		return false, nil
+	}
+	if err := k.deps.Meta.OwnsBucket(ctx); err != nil {
+		return false, err
 	}
 	followed, followErr := k.follow(ctx, inv, v.topics)
 	mirrored, err := false, error(nil)

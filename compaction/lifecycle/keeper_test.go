@@ -61,10 +61,11 @@ func (c *cluster) ok(op entry.Op) {
 	}
 }
 
-func (c *cluster) View(fn func(*state.State))    { fn(c.st) }
-func (c *cluster) Barrier(context.Context) error { return nil }
-func (c *cluster) Incarnation() log.Incarnation  { return log.Incarnation{1} }
-func (c *cluster) ClusterID() string             { return "c1" }
+func (c *cluster) View(fn func(*state.State))       { fn(c.st) }
+func (c *cluster) Barrier(context.Context) error    { return nil }
+func (c *cluster) Incarnation() log.Incarnation     { return log.Incarnation{1} }
+func (c *cluster) ClusterID() string                { return "c1" }
+func (c *cluster) OwnsBucket(context.Context) error { return nil }
 func (c *cluster) Propose(_ context.Context, op entry.Op) (state.OpResult, error) {
 	return c.apply(op), nil
 }
@@ -505,7 +506,6 @@ func aMonth(t *testing.T, rng *rand.Rand, careless bool) (lost int) {
 	type born struct {
 		topic   entry.UUID
 		at      time.Time
-		tags    []lifecycle.Tag
 		deleted bool
 	}
 	objects := make(map[string]*born)

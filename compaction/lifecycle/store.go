@@ -42,7 +42,9 @@ type store struct {
 	tagger   objstore.Tagger
 }
 
-func lacks(what string) error { return fmt.Errorf("this kind of bucket has no %s: %w", what, objstore.ErrInvalid) }
+func lacks(what string) error {
+	return fmt.Errorf("this kind of bucket has no %s: %w", what, objstore.ErrInvalid)
+}
 
 func (s store) KeyPrefix() string {
 	if s.rules == nil {

@@ -138,6 +138,7 @@ type Config struct {
 	EntryBytes      int
 	TickInterval    time.Duration
 	ArchiveInterval time.Duration
+	HistoryKeep     time.Duration
 	SnapshotEntries int
 	SnapshotBytes   int
 	TrimMargin      int
@@ -342,6 +343,8 @@ func (c *Config) Tunables() []Tunable {
 	row(t, "snapshot-entries", &c.SnapshotEntries, Count, meta.SnapshotEntries, 100, 10_000_000, "entries after which there is a new snapshot")
 	row(t, "snapshot-bytes", &c.SnapshotBytes, Bytes, meta.SnapshotBytes, 1<<20, 16<<30, "bytes of entries after which there is a new snapshot")
 	row(t, "trim-margin", &c.TrimMargin, Count, meta.TrimMargin, 100, 10_000_000, "entries below the snapshot that stay in etcd for slow watchers")
+	row(t, "history-keep", &c.HistoryKeep, Duration, meta.HistoryKeep, time.Hour, 10*365*24*time.Hour,
+		"for how long the bucket keeps entries of the log that a snapshot stands in for")
 	row(t, "watch-silence", &c.WatchSilence, Duration, meta.WatchSilence, 500*time.Millisecond, time.Minute, "a watch that is silent for this long is dropped and made anew")
 	row(t, "level-patience", &c.LevelPatience, Duration, meta.LevelPatience, time.Second, 24*time.Hour,
 		"how long every agent must have supported a higher feature level before the cluster moves to it, and older agents can start no more")
@@ -437,7 +440,7 @@ func (c *Config) group() group.Config {
 func (c *Config) metastore() metastore.Config {
 	return metastore.Config{
 		Name: c.Name, Zone: c.Zone, Version: c.Version,
-		RegistrationTTL: c.RegistrationTTL, EntryBytes: c.EntryBytes, TickInterval: c.TickInterval, ArchiveInterval: c.ArchiveInterval,
+		RegistrationTTL: c.RegistrationTTL, EntryBytes: c.EntryBytes, TickInterval: c.TickInterval, ArchiveInterval: c.ArchiveInterval, HistoryKeep: c.HistoryKeep,
 		SnapshotEntries: c.SnapshotEntries, SnapshotBytes: c.SnapshotBytes, TrimMargin: c.TrimMargin,
 		WatchSilence: c.WatchSilence, HeadLag: c.HeadLag, LevelPatience: c.LevelPatience,
 	}

@@ -138,6 +138,8 @@ type archivist struct {
 	// keys of archived entries that are not known to be deleted, in order of n; keys[0] belongs to trimBase+1.
 	keys     []log.Key
 	trimBase uint64
+	// prunedMs is the log time of the last look at what is older than what is kept.
+	prunedMs int64
 }
 
 // newArchivist builds the shadow from the newest snapshot and the archive.
@@ -200,7 +202,11 @@ func (a *archivist) run(ctx context.Context) error {
 			return err
 		}
 	}
-	return a.trim(ctx)
+	if err := a.trim(ctx); err != nil {
+		return err
+	}
+	a.prune(ctx)
+	return nil
 }
 
 // note records how far the duty has come.

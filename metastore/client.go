@@ -59,6 +59,8 @@ type Config struct {
 	SnapshotBytes   int
 	// TrimMargin is how many entries below the snapshot stay in the log for slow watchers. Default 10 000.
 	TrimMargin int
+	// HistoryKeep is for how long, in log time, the bucket keeps entries that a snapshot stands in for. Default 72 h; below 0: for ever.
+	HistoryKeep time.Duration
 	// WatchSilence is how long a watch may be silent before it is dropped. Default 1.5 s.
 	WatchSilence time.Duration
 	// HeadLag is how long the head may be beyond what is applied before the watch is dropped. Default 500 ms.
@@ -109,6 +111,9 @@ func (c *Config) Validate() error {
 	positive("registration ttl", &c.RegistrationTTL, 10*time.Second)
 	positive("tick interval", &c.TickInterval, 10*time.Second)
 	positive("archive interval", &c.ArchiveInterval, 3*time.Second)
+	if c.HistoryKeep == 0 {
+		c.HistoryKeep = 72 * time.Hour
+	}
 	positive("watch silence", &c.WatchSilence, 1500*time.Millisecond)
 	positive("level patience", &c.LevelPatience, time.Minute)
 	positive("head lag", &c.HeadLag, 500*time.Millisecond)

@@ -50,7 +50,10 @@ func FindEntry(ctx context.Context, l log.Log, bucket objstore.Bucket, n uint64)
 		return e, "", fmt.Errorf("%w: n=%d, the log has 1 to %d", ErrNoEntry, n, head)
 	}
 	keys, err := archiveKeys(ctx, l, bucket, identity, n-1)
-	if err != nil {
+	switch {
+	case errors.Is(err, objstore.ErrNotFound):
+		return e, "", fmt.Errorf("%w: n=%d: what held it is not in the bucket, which keeps history for --history-keep: %w", ErrNoEntry, n, err)
+	case err != nil:
 		return e, "", err
 	}
 	if len(keys) > 0 {

@@ -244,11 +244,22 @@ func (v *replayer) archive(ctx context.Context, l log.Log, bucket objstore.Bucke
 		return fmt.Errorf("read the archive's head: %w", err)
 	}
 	var keys []string
+	var earliest *archiveRange
 	for key := string(cell.Value); key != ""; {
 		a, err := readRange(ctx, bucket, identity, key)
+		if errors.Is(err, objstore.ErrNotFound) && earliest != nil { // what lies before may have got too old to be kept
+			st, beginErr := beginning(ctx, bucket, identity, earliest)
+			if beginErr != nil {
+				return beginErr
+			}
+			if st != nil {
+				break
+			}
+		}
 		if err != nil { // and with it the way to what lies before
 			return v.found(err)
 		}
+		earliest = a
 		keys = append(keys, key)
 		key = a.previous
 	}

@@ -23,6 +23,7 @@ type Metrics struct {
 	snapshotAge     prometheus.Gauge
 	trimLag         prometheus.Gauge
 	archivedBytes   prometheus.Counter
+	prunedObjects   prometheus.Counter
 	snapshotBytes   prometheus.Gauge
 	trimmed         prometheus.Counter
 }
@@ -60,13 +61,14 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		snapshotAge:     gauge("snapshot_age_seconds", "On the archiving agent: age of the newest snapshot, in the log's time; 0 where there is none."),
 		trimLag:         gauge("trim_lag_entries", "On the archiving agent: entries that the newest snapshot covers and etcd still holds."),
 		archivedBytes:   counter("archived_bytes_total", "Bytes of log archived to the bucket by this agent."),
+		prunedObjects:   counter("pruned_objects_total", "Archive ranges and snapshots that this agent deleted because they were older than the history kept."),
 		snapshotBytes:   gauge("snapshot_bytes", "Size of the last snapshot this agent wrote."),
 		trimmed:         counter("trimmed_entries_total", "Entries this agent trimmed from the log."),
 	}
 	if reg != nil {
 		reg.MustRegister(m.commitSeconds, m.proposalSeconds, m.entryBytes, m.commitUnknown, m.entriesApplied, m.watchesLost,
 			m.repeats, m.gaps, m.sessionsLost, m.hashMismatches, m.lagEntries, m.queuedOps, m.archiver, m.archiveLag, m.archiveSeconds,
-			m.archiveErrors, m.snapshotAge, m.trimLag, m.archivedBytes, m.snapshotBytes, m.trimmed)
+			m.archiveErrors, m.snapshotAge, m.trimLag, m.archivedBytes, m.prunedObjects, m.snapshotBytes, m.trimmed)
 	}
 	return m
 }

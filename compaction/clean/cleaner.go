@@ -1,0 +1,418 @@
+package clean
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/firnlog/firn/compaction/duty"
+	"github.com/firnlog/firn/compaction/rewrite"
+	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/metastore/topicconfig"
+	"github.com/firnlog/firn/objstore/batch"
+)
+
+// Config holds the tunables; the zero value of each is its default.
+type Config struct {
+	// MemoryBytes bounds what a cleaning keeps of keys. Beside it there are a chunk of input, one of output and a batch. Default 64 MiB.
+	MemoryBytes int64
+	// ObjectBytes is the size (raw bytes) at which an output is closed, if no row is larger. Default 256 MiB.
+	ObjectBytes int64
+	// DecompressedMax bounds what a batch decompresses to. It is no less than what agents accept. Default batch.DefaultMaxDecompressedBytes.
+	DecompressedMax int64
+	// RetryMin and RetryMax bound the pause before a partition whose cleaning stopped is tried again. Defaults 1 min and 1 h.
+	RetryMin, RetryMax time.Duration
+}
+
+// Validate reports every problem and fills in defaults.
+func (c *Config) Validate() error {
+	var errs []error
+	positive := func(name string, v *int64, def int64) {
+		if *v == 0 {
+			*v = def
+		}
+		if *v < 0 {
+			errs = append(errs, fmt.Errorf("%s %d is negative", name, *v))
+		}
+	}
+	positive("MemoryBytes", &c.MemoryBytes, 64<<20)
+	positive("ObjectBytes", &c.ObjectBytes, 256<<20)
+	positive("DecompressedMax", &c.DecompressedMax, batch.DefaultMaxDecompressedBytes)
+	positive("RetryMin", (*int64)(&c.RetryMin), int64(time.Minute))
+	positive("RetryMax", (*int64)(&c.RetryMax), int64(time.Hour))
+	if c.RetryMax < c.RetryMin {
+		errs = append(errs, fmt.Errorf("RetryMax %v is below RetryMin %v", c.RetryMax, c.RetryMin))
+	}
+	return errors.Join(errs...)
+}
+
+// Deps are what key compaction works with.
+type Deps struct {
+	Env     *rewrite.Env
+	Scratch duty.Scratch
+	Busy    *duty.Busy       // keeps this agent's duties out of each other's territories; may be nil
+	Logger  *slog.Logger     // default: discard
+	Metrics *Metrics         // default: counted for nobody
+	Now     func() time.Time // for the pauses of stopped partitions; default time.Now
+}
+
+// Cleaner does the key compaction of one agent. Step is called by one goroutine at a time, Fault by any.
+type Cleaner struct {
+	cfg     Config
+	deps    Deps
+	limits  batch.Limits
+	walker  *batch.Validator
+	filter  *batch.Filter
+	parsed  map[entry.UUID]parsedSettings
+	firsts  map[state.PartitionRef]firstDirty
+	newest  *newest
+	mu      sync.Mutex // guards stopped, which only Step changes
+	stopped map[state.PartitionRef]stop
+}
+
+// stop is a partition that cannot be cleaned, and is left as it is.
+type stop struct {
+	err   error
+	until time.Time
+	pause time.Duration
+}
+
+// parsedSettings are a topic's, as long as the state has these lists: it replaces them and never changes one.
+type parsedSettings struct {
+	topic, cluster *entry.Config
+	sizes          [2]int
+	settings       topicconfig.Settings
+}
+
+// firstDirty remembers the time of a partition's first dirty record, which is read from the bucket.
+type firstDirty struct {
+	object    entry.ObjectID
+	timestamp int64
+}
+
+// New returns a Cleaner. It has no goroutines and needs no Close.
+func New(cfg Config, deps Deps) (*Cleaner, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("compaction/clean: %w", err)
+	}
+	if deps.Env == nil || deps.Scratch == nil {
+		return nil, errors.New("compaction/clean: an Env and scratch space are required")
+	}
+	if deps.Logger == nil {
+		deps.Logger = slog.New(slog.DiscardHandler)
+	}
+	if deps.Metrics == nil {
+		deps.Metrics = NewMetrics(nil)
+	}
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	return &Cleaner{
+		cfg: cfg, deps: deps, limits: batch.Limits{MaxDecompressedBytes: cfg.DecompressedMax},
+		walker: batch.NewValidator(), filter: batch.NewFilter(),
+		parsed: make(map[entry.UUID]parsedSettings), firsts: make(map[state.PartitionRef]firstDirty),
+		stopped: make(map[state.PartitionRef]stop),
+	}, nil
+}
+
+// job is a partition to clean.
+type job struct {
+	ref      state.PartitionRef
+	topic    string
+	settings *topicconfig.Settings
+	logTime  int64
+	input    rewrite.Input
+	plan     plan
+}
+
+// territory is up to duty.TerritoryPartitions neighbouring partitions of a topic, from one on.
+type territory struct {
+	topic compactedTopic
+	from  int
+	worst plan // of its partitions that are due
+}
+
+// Step cleans the partitions that are due of the territory that needs it most among this agent's. It returns soon after ctx ends.
+func (c *Cleaner) Step(ctx context.Context) (worked bool, err error) {
+	if !c.deps.Env.Ready() {
+		return false, nil
+	}
+	list, err := c.due(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, t := range list {
+		done, free := c.deps.Busy.Try(duty.Territory(t.topic.id, int32(t.from)))
+		if !free {
+			continue
+		}
+		defer done()
+		jobs, err := c.jobs(ctx, t, nil) // once more: what was in the way may have changed them
+		if err != nil {
+			return false, err
+		}
+		if len(jobs) > 0 {
+			return c.clean(ctx, jobs)
+		}
+	}
+	return false, nil
+}
+
+// due returns the territories of this agent where something is due, those that need it most first.
+func (c *Cleaner) due(ctx context.Context) (list []territory, err error) {
+	seen := make(map[state.PartitionRef]struct{})
+	for _, topic := range c.compacted() {
+		for from := 0; from < topic.partitions; from += duty.TerritoryPartitions {
+			t := territory{topic: topic, from: from}
+			jobs, err := c.jobs(ctx, t, seen)
+			if err != nil {
+				return nil, err
+			}
+			for i := range jobs {
+				if i == 0 || jobs[i].plan.before(&t.worst) {
+					t.worst = jobs[i].plan
+				}
+			}
+			if t.worst.rows = nil; len(jobs) > 0 {
+				list = append(list, t)
+			}
+		}
+	}
+	slices.SortStableFunc(list, func(a, b territory) int {
+		switch {
+		case a.worst.before(&b.worst):
+			return -1
+		case b.worst.before(&a.worst):
+			return 1
+		}
+		return 0
+	})
+	for ref := range c.firsts { // of partitions that are gone, or another agent's by now
+		if _, ok := seen[ref]; !ok {
+			delete(c.firsts, ref)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for ref := range c.stopped {
+		if _, ok := seen[ref]; !ok {
+			delete(c.stopped, ref)
+		}
+	}
+	c.deps.Metrics.stopped.Set(float64(len(c.stopped)))
+	return list, nil
+}
+
+// compactedTopic is a topic whose cleanup.policy holds compact.
+type compactedTopic struct {
+	id         entry.UUID
+	name       string
+	partitions int
+	settings   topicconfig.Settings
+}
+
+func (c *Cleaner) compacted() (list []compactedTopic) {
+	type view struct {
+		compactedTopic
+		configs []entry.Config
+	}
+	var all []view
+	var cluster []entry.Config
+	c.deps.Env.Meta().View(func(st *state.State) {
+		cluster = st.BrokerConfigs()
+		for t := range st.Topics() {
+			all = append(all, view{compactedTopic{id: t.ID, name: t.Name, partitions: t.Partitions()}, t.Configs})
+		}
+	})
+	parsed := make(map[entry.UUID]parsedSettings, len(all))
+	for i := range all {
+		t := &all[i]
+		key := parsedSettings{topic: firstOf(t.configs), cluster: firstOf(cluster), sizes: [2]int{len(t.configs), len(cluster)}}
+		have, ok := c.parsed[t.id]
+		if !ok || have.topic != key.topic || have.cluster != key.cluster || have.sizes != key.sizes {
+			have = key
+			have.settings = topicconfig.Parse(getter(t.configs), getter(cluster))
+		}
+		parsed[t.id] = have
+		if have.settings.Compact {
+			t.settings = have.settings
+			list = append(list, t.compactedTopic)
+		}
+	}
+	c.parsed = parsed
+	return list
+}
+
+func firstOf(list []entry.Config) *entry.Config {
+	if len(list) == 0 {
+		return nil
+	}
+	return &list[0]
+}
+
+func getter(list []entry.Config) topicconfig.Get {
+	return func(name string) (string, bool) {
+		at := slices.IndexFunc(list, func(c entry.Config) bool { return c.Name == name })
+		if at < 0 {
+			return "", false
+		}
+		return list[at].Value, true
+	}
+}
+
+// jobs returns the partitions of a territory that are due, in order, if it is this agent's to look after. seen takes note of all.
+func (c *Cleaner) jobs(ctx context.Context, t territory, seen map[state.PartitionRef]struct{}) ([]job, error) {
+	var jobs []job
+	self := [16]byte(c.deps.Env.Meta().Incarnation())
+	settings := &t.topic.settings
+	c.deps.Env.Meta().View(func(st *state.State) {
+		topic := st.TopicByID(t.topic.id)
+		if topic == nil || !duty.Mine(st, self, duty.Territory(t.topic.id, int32(t.from))) {
+			return
+		}
+		for i := t.from; i < min(t.from+duty.TerritoryPartitions, topic.Partitions()); i++ {
+			p := topic.Partition(i)
+			if seen != nil {
+				seen[p.Ref()] = struct{}{}
+			}
+			plan := look(p, settings, st.LogTime())
+			if plan.dirtyBytes == 0 {
+				continue
+			}
+			jobs = append(jobs, job{
+				ref: p.Ref(), topic: t.topic.name, settings: settings, logTime: st.LogTime(), plan: plan,
+				input: rewrite.Input{Topic: t.topic.id, Partition: int32(i), Epochs: p.Epochs(nil), LogStart: p.LogStart()},
+			})
+		}
+	})
+	now := c.deps.Now()
+	var due []job
+	for i := range jobs {
+		j := &jobs[i]
+		if s, ok := c.stopped[j.ref]; ok && now.Before(s.until) {
+			continue
+		}
+		if !j.plan.due && j.plan.lag > 0 {
+			timestamp, err := c.firstTimestamp(ctx, j)
+			if err = c.sort(j, err); err != nil {
+				return nil, err
+			}
+			j.plan.oldest(timestamp, j.logTime)
+		}
+		if j.plan.due {
+			due = append(due, *j)
+		}
+	}
+	return due, nil
+}
+
+// firstTimestamp is the timestamp of the first record of the job's first dirty row. The index knows the last one only.
+func (c *Cleaner) firstTimestamp(ctx context.Context, j *job) (int64, error) {
+	row := &j.plan.rows[j.plan.clean]
+	if have, ok := c.firsts[j.ref]; ok && have.object == row.Object {
+		return have.timestamp, nil
+	}
+	if row.MaxTimestamp < j.logTime-j.plan.lag { // then so is the first
+		return row.MaxTimestamp, nil
+	}
+	source := c.deps.Env.NewSource()
+	defer source.Close()
+	r := source.Read(j.input, j.plan.rows[j.plan.clean:j.plan.clean+1])
+	timestamp := row.MaxTimestamp
+	if r.Next(ctx) {
+		h := r.Batch().Header
+		timestamp = h.BaseTimestamp
+		if _, cleaned := h.DeleteHorizon(); cleaned || h.LogAppendTime() {
+			timestamp = h.MaxTimestamp
+		}
+	} else if r.Err() != nil {
+		return row.MaxTimestamp, r.Err()
+	}
+	c.firsts[j.ref] = firstDirty{row.Object, timestamp}
+	return timestamp, nil
+}
+
+// clean works through the jobs of a territory.
+func (c *Cleaner) clean(ctx context.Context, jobs []job) (worked bool, err error) {
+	p := &piece{cleaner: c, ctx: ctx, topic: jobs[0].ref.Topic}
+	defer p.drop()
+	c.newest = newNewest(c.cfg.MemoryBytes*13/16, c.deps.Scratch)
+	defer func() { c.newest.reset(); c.newest = nil }()
+	for i := range jobs {
+		j := &jobs[i]
+		err := c.partition(ctx, p, j)
+		if err != nil {
+			p.giveUp()
+		}
+		if err == nil {
+			c.goesOn(j)
+		}
+		if err = c.sort(j, err); err != nil {
+			return worked, err
+		}
+		worked = true
+	}
+	last := &jobs[len(jobs)-1]
+	return true, c.sort(last, p.commit())
+}
+
+// sort tells what concerns one partition alone, and is dealt with here, from what stops the step.
+func (c *Cleaner) sort(j *job, err error) error {
+	var input *rewrite.InputError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, rewrite.ErrChanged):
+		c.deps.Metrics.abandoned.Inc()
+		c.deps.Logger.Debug("key compaction begins anew: rows changed meanwhile", "topic", j.topic, "partition", j.ref.Partition, "cause", err)
+		return nil
+	case errors.As(err, &input):
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		s, again := c.stopped[j.ref]
+		s.pause = min(max(2*s.pause, c.cfg.RetryMin), c.cfg.RetryMax)
+		s.err, s.until = err, c.deps.Now().Add(s.pause)
+		c.stopped[j.ref] = s
+		c.deps.Metrics.stopped.Set(float64(len(c.stopped)))
+		if !again {
+			c.deps.Logger.Error("key compaction of a partition stops: its input cannot be read. Nothing is lost; `firn inspect segment` shows the object",
+				"topic", j.topic, "partition", j.ref.Partition, "error", err)
+		}
+		return nil
+	}
+	return fmt.Errorf("key compaction of %s partition %d: %w", j.topic, j.ref.Partition, err)
+}
+
+// goesOn notes that a partition could be read.
+func (c *Cleaner) goesOn(j *job) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.stopped[j.ref]; ok {
+		delete(c.stopped, j.ref)
+		c.deps.Metrics.stopped.Set(float64(len(c.stopped)))
+		c.deps.Logger.Info("key compaction of a partition goes on", "topic", j.topic, "partition", j.ref.Partition)
+	}
+}
+
+// Fault says which partitions are not cleaned and why, or "".
+func (c *Cleaner) Fault() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.stopped {
+		return fmt.Sprintf("key compaction of %d partitions has stopped: %v", len(c.stopped), s.err)
+	}
+	return ""
+}
+
+// secret draws the key of one partition's hashes.
+func secret() hashKey {
+	var random [16]byte
+	_, _ = rand.Read(random[:]) // never fails
+	return newHashKey(random)
+}

@@ -95,6 +95,8 @@ type Merger struct {
 	meta rewrite.Meta
 
 	seen sightings
+	page []state.Row // scratch: what one look at the state copies
+	list []state.Row // scratch: of planTiers
 	left map[entry.ObjectID]backoff // objects of level 0 that a window could not empty
 	bad  troubles
 	scan sweep
@@ -272,34 +274,10 @@ func (m *Merger) mergeWindow(ctx context.Context, objects []Flushed) error {
 	start := m.deps.Now()
 	src := m.env.NewSource()
 	defer src.Close()
-	staged := make(map[entry.ObjectID]struct{}, len(objects))
-	refs := make(map[state.PartitionRef]struct{})
-	var bytes int64
-	taken := 0
-	for _, o := range objects {
-		if bytes > 0 && bytes+o.Size > m.cfg.WindowBytesMax { // the rest is another window
-			break
-		}
-		taken++
-		footer, err := src.StageWhole(ctx, o.ID, o.Size)
-		switch {
-		case err == nil:
-		case errors.Is(err, rewrite.ErrChanged):
-			continue
-		case m.bad.note(err):
-			continue
-		default:
-			m.leave(objects[:taken-1]) // not again at once, where it is always the same object that fails
-			return err
-		}
-		m.bad.fine(o.ID)
-		bytes += o.Size
-		staged[o.ID] = struct{}{}
-		for i := range footer.Blocks {
-			refs[state.PartitionRef{Topic: footer.Blocks[i].Topic, Partition: footer.Blocks[i].Partition}] = struct{}{}
-		}
+	objects, staged, refs, err := m.stage(ctx, src, objects)
+	if err != nil {
+		return err
 	}
-	objects = objects[:taken]
 	m.deps.Metrics.windows.Inc()
 	m.deps.Metrics.windowObjects.Add(float64(len(staged)))
 
@@ -310,23 +288,73 @@ func (m *Merger) mergeWindow(ctx context.Context, objects []Flushed) error {
 	slices.SortFunc(list, func(a, b state.PartitionRef) int {
 		return cmp.Or(slices.Compare(a.Topic[:], b.Topic[:]), cmp.Compare(a.Partition, b.Partition))
 	})
-	var errs []error
-	for len(list) > 0 {
-		end := 1
-		for end < len(list) && list[end].Topic == list[0].Topic {
-			end++
+	for {
+		err = m.mergeTopics(ctx, src, list, staged)
+		if !errors.Is(err, duty.ErrScratchFull) || len(staged) < 2 {
+			break
 		}
-		if err := m.mergeTopic(ctx, src, list[:end], staged); err != nil {
-			if ctx.Err() != nil || errors.Is(err, rewrite.ErrUnavailable) {
-				return err
-			}
-			errs = append(errs, err) // of this topic: the others go on
-		}
-		list = list[end:]
+		objects = m.drop(src, objects, staged)
+	}
+	if ctx.Err() != nil || errors.Is(err, rewrite.ErrUnavailable) {
+		return err
 	}
 	m.leave(objects)
 	m.deps.Metrics.windowSeconds.Observe(m.deps.Now().Sub(start).Seconds())
+	return err
+}
+
+// drop takes half of the objects out of scratch space: what comes out needs room, too. They are merged when the others are gone.
+func (m *Merger) drop(src *rewrite.Source, objects []Flushed, staged map[entry.ObjectID]struct{}) []Flushed {
+	keep := max(len(objects)/2, 1)
+	for _, o := range objects[keep:] {
+		src.Forget(o.ID)
+		delete(staged, o.ID)
+	}
+	return objects[:keep]
+}
+
+// mergeTopics copies what partitions, sorted, have in the staged objects. A topic that fails does not keep the others from it.
+func (m *Merger) mergeTopics(ctx context.Context, src *rewrite.Source, refs []state.PartitionRef, staged map[entry.ObjectID]struct{}) error {
+	var errs []error
+	for len(refs) > 0 {
+		end := 1
+		for end < len(refs) && refs[end].Topic == refs[0].Topic {
+			end++
+		}
+		if err := m.mergeTopic(ctx, src, refs[:end], staged); err != nil {
+			if ctx.Err() != nil || errors.Is(err, rewrite.ErrUnavailable) || errors.Is(err, duty.ErrScratchFull) {
+				return err
+			}
+			errs = append(errs, err)
+		}
+		refs = refs[end:]
+	}
 	return errors.Join(errs...)
+}
+
+// stage reads objects into scratch space, as many as it has room for, and says which are there, and which partitions are in them.
+func (m *Merger) stage(ctx context.Context, src *rewrite.Source, objects []Flushed) (
+	taken []Flushed, staged map[entry.ObjectID]struct{}, refs map[state.PartitionRef]struct{}, err error,
+) {
+	staged, refs = make(map[entry.ObjectID]struct{}, len(objects)), make(map[state.PartitionRef]struct{})
+	for i, o := range objects {
+		footer, err := src.StageWhole(ctx, o.ID, o.Size)
+		switch {
+		case err == nil:
+		case errors.Is(err, rewrite.ErrChanged), m.bad.note(err):
+			continue
+		case errors.Is(err, duty.ErrScratchFull) && len(staged) > 0:
+			return m.drop(src, objects[:i], staged), staged, refs, nil
+		default:
+			return nil, nil, nil, err
+		}
+		m.bad.fine(o.ID)
+		staged[o.ID] = struct{}{}
+		for b := range footer.Blocks {
+			refs[state.PartitionRef{Topic: footer.Blocks[b].Topic, Partition: footer.Blocks[b].Partition}] = struct{}{}
+		}
+	}
+	return objects, staged, refs, nil
 }
 
 // leave remembers which of the objects still have rows, so that they are not read again at once.
@@ -387,7 +415,8 @@ const viewRows = 512
 // nextRun finds a partition's first unbroken run of rows, from an offset on, that are in staged objects and can be read.
 func (m *Merger) nextRun(ref state.PartitionRef, from int64, staged map[entry.ObjectID]struct{}) run {
 	r := run{in: rewrite.Input{Topic: ref.Topic, Partition: ref.Partition}}
-	buf := make([]state.Row, 0, viewRows)
+	buf := m.page[:0]
+	defer func() { m.page = buf[:0] }()
 	now := m.deps.Now()
 	for {
 		m.meta.View(func(st *state.State) {

@@ -647,3 +647,15 @@ func TestConfig(t *testing.T) {
 		t.Error("no Env, and no complaint")
 	}
 }
+
+// TestScratchSpaceThatIsTooSmallForAWindow: it is merged in pieces.
+func TestScratchSpaceThatIsTooSmallForAWindow(t *testing.T) {
+	f := newFixture(t, 12)
+	f.topics = []entry.UUID{f.Topic("a", 3), f.Topic("b", 3)}
+	f.produce(30, 3000)
+	f.settle(f.merger(small(), func(d *rewrite.Deps) { d.Scratch = duty.InMemory(200 << 10) }))
+	if n := f.level0(); n > 0 {
+		t.Errorf("%d objects of level 0 are left", n)
+	}
+	f.Verify()
+}

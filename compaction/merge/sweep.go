@@ -3,6 +3,7 @@ package merge
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/firnlog/firn/compaction/duty"
@@ -110,7 +111,7 @@ func (m *Merger) planTiers(topic entry.UUID, first, end int, now time.Time) tier
 		}
 		bytes += found.Bytes
 		anyDue = anyDue || due
-		job.parts = append(job.parts, tierPart{in: in, rows: rows[found.First : found.Last+1]})
+		job.parts = append(job.parts, tierPart{in: in, rows: slices.Clone(rows[found.First : found.Last+1])})
 	}
 	if !anyDue {
 		job.parts = nil
@@ -134,13 +135,14 @@ func settingsOf(st *state.State, t *state.Topic) topicconfig.Settings {
 const plannedRowsMax = 1024
 
 // mergeableRows are a partition's rows that may be merged, and of those between them one each: of a large partition nearly all are full.
+// They are valid until the next call.
 func (m *Merger) mergeableRows(ref state.PartitionRef, now time.Time) (rewrite.Input, []state.Row) {
 	in := rewrite.Input{Topic: ref.Topic, Partition: ref.Partition}
-	var rows []state.Row
-	var buf [viewRows]state.Row
+	rows, page := m.list[:0], m.page[:0]
+	defer func() { m.list, m.page = rows[:0], page[:0] }()
 	idle := func(row *state.Row) bool { return !m.cfg.Tiers.mergeable(row) || m.bad.barred(ref, row, now) }
 	for from := int64(0); ; {
-		page := buf[:0]
+		page = page[:0]
 		m.meta.View(func(st *state.State) {
 			t := st.TopicByID(ref.Topic)
 			if t == nil || int(ref.Partition) >= t.Partitions() {

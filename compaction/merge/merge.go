@@ -13,12 +13,13 @@ import (
 	"github.com/firnlog/firn/compaction/rewrite"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/objstore/segment"
 )
 
 // Config holds the tunables; the zero value of each is its default.
 type Config struct {
 	// WindowBytesMin and WindowBytesMax bound the bytes of a window; between them the number of topics decides (BoundsFor). So much
-	// scratch space is needed, and ObjectBytes. Defaults 256 MiB and 1 GiB.
+	// scratch space is wanted, and twice ObjectBytes; where there is less, windows are merged in pieces. Defaults 256 MiB and 2 GiB.
 	WindowBytesMin, WindowBytesMax int64
 	// Patience says when the last window is merged. Defaults 1 min, 10 min, 1 h.
 	Patience Patience
@@ -28,7 +29,7 @@ type Config struct {
 	OwnBytes int64
 	// Tiers are the rules for merged rows.
 	Tiers TierRules
-	// TierBytes bounds what is merged in one Step. Default WindowBytesMax.
+	// TierBytes bounds what is merged of a territory in one Step. Default 1 GiB.
 	TierBytes int64
 	// Rescan is how long after a look at all partitions the next one begins. Default 15 s.
 	Rescan time.Duration
@@ -45,13 +46,13 @@ func (c *Config) Validate() error {
 		}
 	}
 	set(&c.WindowBytesMin, 256<<20)
-	set(&c.WindowBytesMax, max(c.WindowBytesMin, 1<<30))
+	set(&c.WindowBytesMax, max(c.WindowBytesMin, 2<<30))
 	set(&c.Patience.After, time.Minute)
 	set(&c.Patience.Longer, max(c.Patience.After, 10*time.Minute))
 	set(&c.Patience.Most, max(c.Patience.Longer, time.Hour))
 	set(&c.ObjectBytes, 256<<20)
 	set(&c.OwnBytes, min(c.ObjectBytes, 64<<20))
-	set(&c.TierBytes, c.WindowBytesMax)
+	set(&c.TierBytes, 1<<30)
 	set(&c.Rescan, 15*time.Second)
 	set(&c.BackoffMin, time.Minute)
 	set(&c.BackoffMax, max(c.BackoffMin, time.Hour))
@@ -95,8 +96,8 @@ type Merger struct {
 	meta rewrite.Meta
 
 	seen sightings
-	page []state.Row // scratch: what one look at the state copies
-	list []state.Row // scratch: of planTiers
+	page []state.Row                // scratch: what one look at the state copies
+	list []state.Row                // scratch: of planTiers
 	left map[entry.ObjectID]backoff // objects of level 0 that a window could not empty
 	bad  troubles
 	scan sweep
@@ -337,25 +338,41 @@ func (m *Merger) stage(ctx context.Context, src *rewrite.Source, objects []Flush
 	taken []Flushed, staged map[entry.ObjectID]struct{}, refs map[state.PartitionRef]struct{}, err error,
 ) {
 	staged, refs = make(map[entry.ObjectID]struct{}, len(objects)), make(map[state.PartitionRef]struct{})
+	wants := make([]rewrite.Want, len(objects))
 	for i, o := range objects {
-		footer, err := src.StageWhole(ctx, o.ID, o.Size)
+		wants[i] = rewrite.Want{ID: o.ID, Size: o.Size}
+	}
+	taken = objects
+	blocks := 0
+	src.StageAll(ctx, wants, func(i int, footer *segment.Footer, cause error) (more bool) {
+		id := objects[i].ID
 		switch {
-		case err == nil:
-		case errors.Is(err, rewrite.ErrChanged), m.bad.note(err):
-			continue
-		case errors.Is(err, duty.ErrScratchFull) && len(staged) > 0:
-			return m.drop(src, objects[:i], staged), staged, refs, nil
+		case cause == nil:
+		case errors.Is(cause, rewrite.ErrChanged), m.bad.note(cause):
+			return true
+		case errors.Is(cause, duty.ErrScratchFull) && len(staged) > 0:
+			taken = m.drop(src, objects[:i], staged)
+			return false
 		default:
-			return nil, nil, nil, err
+			err = cause
+			return false
 		}
-		m.bad.fine(o.ID)
-		staged[o.ID] = struct{}{}
+		m.bad.fine(id)
+		staged[id] = struct{}{}
 		for b := range footer.Blocks {
 			refs[state.PartitionRef{Topic: footer.Blocks[b].Topic, Partition: footer.Blocks[b].Partition}] = struct{}{}
 		}
-	}
-	return objects, staged, refs, nil
+		if blocks += len(footer.Blocks); blocks >= windowBlocksMax {
+			taken = objects[:i+1]
+			return false
+		}
+		return true
+	})
+	return taken, staged, refs, err
 }
+
+// windowBlocksMax bounds the tables that are in memory while a window is merged: 180 bytes a block. The rest is another window.
+const windowBlocksMax = 512 << 10
 
 // leave remembers which of the objects still have rows, so that they are not read again at once.
 func (m *Merger) leave(objects []Flushed) {

@@ -11,6 +11,7 @@ import (
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
 	"github.com/firnlog/firn/metastore/topicconfig"
+	"github.com/firnlog/firn/objstore/segment"
 )
 
 // sweep is a look at all partitions, territory by territory.
@@ -168,43 +169,56 @@ func (m *Merger) mergeableRows(ref state.PartitionRef, now time.Time) (rewrite.I
 	}
 }
 
-// mergeTiers merges the rows of a job and reports of how many partitions the index took them.
+// mergeTiers merges the rows of a job, or of a part of it where scratch space has no room for more, and reports of how many partitions the
+// index took them.
 func (m *Merger) mergeTiers(ctx context.Context, job tierJob) (applied int, err error) {
+	for {
+		n, err := m.mergeParts(ctx, job.topic, job.parts)
+		applied += n
+		if len(job.parts) < 2 || !errors.Is(err, duty.ErrScratchFull) {
+			return applied, err
+		}
+		job.parts = job.parts[:len(job.parts)/2]
+	}
+}
+
+func (m *Merger) mergeParts(ctx context.Context, topic entry.UUID, parts []tierPart) (applied int, err error) {
 	src := m.env.NewSource()
 	defer src.Close()
-	wanted := make(map[entry.ObjectID][]uint32)
-	for i := range job.parts {
-		for j := range job.parts[i].rows {
-			row := &job.parts[i].rows[j]
-			wanted[row.Object] = append(wanted[row.Object], row.Block)
+	var wants []rewrite.Want // each once, with all that is wanted of it
+	index := make(map[entry.ObjectID]int)
+	for i := range parts {
+		for j := range parts[i].rows {
+			row := &parts[i].rows[j]
+			at, known := index[row.Object]
+			if !known {
+				at = len(wants)
+				index[row.Object] = at
+				wants = append(wants, rewrite.Want{ID: row.Object, Size: row.ObjectSize})
+			}
+			wants[at].Blocks = append(wants[at].Blocks, row.Block)
 		}
 	}
-	w := writer{m: m, topic: job.topic, src: src}
-	defer w.close()
 	m.deps.Metrics.tiers.Inc()
-	m.deps.Metrics.tierObjects.Add(float64(len(wanted)))
-	for i := range job.parts {
-		part := &job.parts[i]
-		err := m.stageShared(ctx, src, wanted, part.rows)
-		if err == nil {
-			err = w.copy(ctx, part.in, part.rows)
+	m.deps.Metrics.tierObjects.Add(float64(len(wants)))
+	src.StageAll(ctx, wants, func(_ int, _ *segment.Footer, cause error) (more bool) {
+		// What cannot be read is found out by whoever reads it, with its partition.
+		if errors.Is(cause, duty.ErrScratchFull) || errors.Is(cause, rewrite.ErrUnavailable) || ctx.Err() != nil {
+			err = cause
 		}
+		return err == nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	w := writer{m: m, topic: topic, src: src}
+	defer w.close()
+	for i := range parts {
+		err := w.copy(ctx, parts[i].in, parts[i].rows)
 		if err != nil && !m.bad.note(err) && !errors.Is(err, rewrite.ErrChanged) {
 			return w.applied, err
 		}
 	}
 	err = w.flush(ctx)
 	return w.applied, err
-}
-
-// stageShared reads what several partitions want of an object at once.
-func (m *Merger) stageShared(ctx context.Context, src *rewrite.Source, wanted map[entry.ObjectID][]uint32, rows []state.Row) error {
-	for i := range rows {
-		if blocks := wanted[rows[i].Object]; len(blocks) > 1 {
-			if err := src.Stage(ctx, rows[i].Object, rows[i].ObjectSize, blocks...); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }

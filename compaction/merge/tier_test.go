@@ -96,7 +96,7 @@ func TestTier(t *testing.T) {
 // TestTiersSettle: whatever comes, merging ends, each row that it makes keeps the rules, and rows stay few.
 func TestTiersSettle(t *testing.T) {
 	rules := merge.TierRules{}.WithDefaults()
-	for seed := range uint64(24) {
+	for seed := range uint64(15) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		span := merge.Span{}
 		if seed%3 == 0 {
@@ -106,7 +106,7 @@ func TestTiersSettle(t *testing.T) {
 		var rows []state.Row
 		var copied, produced int64
 		at := int64(0)
-		for step := range 1500 {
+		for step := range 900 {
 			size := int64(1 + r.IntN(mib))
 			switch seed % 4 {
 			case 1: // bursts

@@ -29,7 +29,7 @@ var (
 	ErrUnavailable = errors.New("bucket unavailable to compaction")
 )
 
-// InputError says what cannot be read. It wraps ErrCorrupt or ErrMissing.
+// InputError says what cannot be read. It wraps ErrCorrupt, ErrMissing or segment.ErrVersion.
 type InputError struct {
 	Object     entry.ObjectID
 	Topic      entry.UUID // zero where the whole object cannot be read
@@ -63,6 +63,9 @@ type Config struct {
 	ChunkBytes int
 	// Compress compresses the chunks of which a sample shrinks.
 	Compress bool
+	// Parallel is how many inputs are read at a time. Default 4: one stream from a bucket is slow beside what an agent takes in. 1 makes
+	// requests come in one order.
+	Parallel int
 	// Attempts is how often a request of the bucket is made before the work is given up for now. Default 6.
 	Attempts int
 	// RetryMin and RetryMax bound the pause between them. Defaults 200 ms and 10 s.
@@ -81,12 +84,14 @@ func (c *Config) Validate() error {
 	}
 	set(&c.RunBytes, 8<<20)
 	set(&c.ChunkBytes, 1<<20)
+	set(&c.Parallel, 4)
 	set(&c.Attempts, 6)
 	set(&c.RetryMin, 200*time.Millisecond)
 	set(&c.RetryMax, 10*time.Second)
 	set(&c.OpBytes, 32<<10)
 	bad(c.RunBytes > 0, "RunBytes %d is not positive", c.RunBytes)
 	bad(c.ChunkBytes > 0, "ChunkBytes %d is not positive", c.ChunkBytes)
+	bad(c.Parallel > 0, "Parallel %d is not positive", c.Parallel)
 	bad(c.Attempts > 0, "Attempts %d is not positive", c.Attempts)
 	bad(c.RetryMin > 0 && c.RetryMax >= c.RetryMin, "retries between %v and %v", c.RetryMin, c.RetryMax)
 	bad(c.OpBytes > 0 && c.OpBytes <= entry.RewriteBytesMax, "OpBytes %d is not in 1..%d", c.OpBytes, entry.RewriteBytesMax)

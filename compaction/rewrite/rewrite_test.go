@@ -429,7 +429,7 @@ func TestAScratchDiskThatLiesIsFoundOut(t *testing.T) {
 	env := k.Env(rewrite.Config{}, func(d *rewrite.Deps) { d.Scratch = lying{d.Scratch} })
 	src := env.NewSource()
 	defer src.Close()
-	if _, err := src.StageWhole(t.Context(), k.Rows(topic, 0)[0].Object, k.Rows(topic, 0)[0].ObjectSize); err != nil {
+	if _, err := src.Stage(t.Context(), rewrite.Want{ID: k.Rows(topic, 0)[0].Object, Size: k.Rows(topic, 0)[0].ObjectSize}); err != nil {
 		t.Fatal(err)
 	}
 	out, err := env.NewOutput(topic)
@@ -498,7 +498,7 @@ func TestMergedObjectsKnowTheirOffsets(t *testing.T) {
 func TestConfig(t *testing.T) {
 	k := rewritetest.New(t, 12)
 	for _, cfg := range []rewrite.Config{
-		{RunBytes: -1}, {ChunkBytes: -1}, {Attempts: -1}, {RetryMin: time.Minute, RetryMax: time.Second}, {OpBytes: 1 << 20},
+		{RunBytes: -1}, {ChunkBytes: -1}, {Parallel: -1}, {Attempts: -1}, {RetryMin: time.Minute, RetryMax: time.Second}, {OpBytes: 1 << 20},
 	} {
 		if _, err := rewrite.New(cfg, rewrite.Deps{Meta: k.Meta, Bucket: k.Bucket, Scratch: duty.InMemory(1)}); err == nil {
 			t.Errorf("%+v was taken", cfg)

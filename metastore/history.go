@@ -269,8 +269,9 @@ func (h *history) lookBack(ctx context.Context, r *replayed, ranges []named) err
 	next := n + 1           // the entries from here up to n were seen
 	taken, quiet := r.st.LastSeqs(), false
 	oldest := r.st.CollectionEpoch() - min(r.st.CollectionEpoch(), 1)
+	gone := r.st.Departed()
 	for i, o := range before {
-		if i == lookBackMax || quiet && r.window.forgotten(oldest) == 0 {
+		if i == lookBackMax || quiet && !r.window.forgotten(oldest, gone[max(0, len(gone)-left):]) {
 			break
 		}
 		a, err := readRange(ctx, h.bucket, h.identity, o.key)
@@ -314,7 +315,6 @@ func (h *history) lookBack(ctx context.Context, r *replayed, ranges []named) err
 		}
 		quiet = quiet || !recent
 	}
-	gone := r.st.Departed()
 	if !whole {
 		left = len(gone)
 	}

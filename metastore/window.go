@@ -1,6 +1,8 @@
 package metastore
 
 import (
+	"slices"
+
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
 )
@@ -72,15 +74,19 @@ func (w *window) recall(op *entry.Append) {
 	w.note(op)
 }
 
-// forgotten counts the incarnations whose last object an op may still be missing of (it is of this collection epoch or later), and of
-// which no op was read.
-func (w *window) forgotten(epoch uint64) (n int) {
-	for _, o := range w.last {
-		if len(o.parts) == 0 && o.epoch >= epoch {
-			n++
+// forgotten reports whether an op may still be missing of the last object of an agent that is joined, or has just left: the object is
+// of this collection epoch or later, and no op of it was read.
+func (w *window) forgotten(epoch uint64, left [][16]byte) bool {
+	missing := func(inc [16]byte) bool {
+		o, known := w.last[inc]
+		return known && len(o.parts) == 0 && o.epoch >= epoch
+	}
+	for inc := range w.names {
+		if missing(inc) {
+			return true
 		}
 	}
-	return n
+	return slices.ContainsFunc(left, missing)
 }
 
 // see takes an entry that was applied.

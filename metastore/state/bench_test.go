@@ -2,7 +2,9 @@ package state_test
 
 import (
 	"fmt"
+	"math"
 	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/firnlog/firn/metastore/entry"
@@ -32,11 +34,12 @@ type producing struct {
 	partitions int
 	next       int
 	sequences  []int32
+	merged     []int64 // up to where window went, by partition
 }
 
 func newProducing(t testing.TB, partitions int, idempotent bool) *producing {
 	p := &producing{machine: newMachine(t), partitions: partitions}
-	p.accept(1, join("a"))
+	p.accept(1, newest("a"), &entry.SetFeatureLevel{Level: 3})
 	p.accept(1, &entry.CreateTopic{Name: "t", ID: topicID(1), Partitions: uint32(partitions)})
 	p.a = entry.Append{ObjectSize: 8 << 20, Blocks: make([]entry.Block, blocksPerCommit)}
 	p.e = entry.Entry{Format: 1, FeatureLevel: 1, Incarnation: id(1), Seq: p.seqs[id(1)], Ops: []entry.Op{&p.a}}
@@ -119,10 +122,80 @@ func (p *producing) trim() {
 		p.e.Seq++
 	}
 	for range state.RetiredEpochs {
-		p.e.Seq++
-		e := entry.Entry{Format: 1, Incarnation: id(1), Seq: p.e.Seq, ClockMs: p.e.ClockMs, Ops: []entry.Op{&entry.BumpCollectionEpoch{From: p.s.CollectionEpoch()}}}
-		p.apply(e.AppendTo(nil))
+		p.bump()
 	}
+}
+
+func (p *producing) bump() {
+	p.e.Seq++
+	e := entry.Entry{Format: 1, Incarnation: id(1), Seq: p.e.Seq, ClockMs: p.e.ClockMs, Ops: []entry.Op{&entry.BumpCollectionEpoch{From: p.s.CollectionEpoch()}}}
+	p.apply(e.AppendTo(nil))
+}
+
+// window is the Rewrite of all that is not merged yet of partitions of the topic: one row each, in one object.
+func (p *producing) window(first, end int) *entry.Rewrite {
+	p.e.Seq++
+	object := entry.ObjectID{Incarnation: id(2), Seq: p.e.Seq, CollectionEpoch: p.s.CollectionEpoch(), Topic: topicID(1)}
+	op := &entry.Rewrite{Topic: topicID(1), Objects: []entry.RewrittenObject{{ID: object, Size: 1 << 30}}}
+	if p.merged == nil {
+		p.merged = make([]int64, p.partitions)
+	}
+	var rows []state.Row
+	for i := first; i < end; i++ {
+		rows = p.s.TopicByID(topicID(1)).Partition(i).Rows(p.merged[i], math.MaxInt, rows[:0])
+		into := part(uint32(i), rows, 0, uint32(i))
+		for _, r := range rows {
+			into.Replacement[0].Size += uint64(r.Size)
+		}
+		op.Parts = append(op.Parts, into)
+		p.merged[i] = into.End
+	}
+	return op
+}
+
+// BenchmarkRewrite applies, decoding included, what merging a window of level-0 objects proposes: in each partition many rows become one.
+func BenchmarkRewrite(b *testing.B) {
+	for _, c := range []struct{ partitions, rows int }{{1000, 64}, {1000, 8}, {1, 2048}} {
+		b.Run(fmt.Sprintf("partitions=%d/rows=%d", c.partitions, c.rows), func(b *testing.B) {
+			p := newProducing(b, c.partitions, false)
+			var value []byte
+			b.ReportAllocs()
+			b.ResetTimer()
+			for range b.N {
+				b.StopTimer()
+				for range (c.partitions*c.rows + blocksPerCommit - 1) / blocksPerCommit {
+					p.apply(p.commit())
+				}
+				op := p.window(0, c.partitions)
+				value = (&entry.Entry{Format: 1, FeatureLevel: 3, Incarnation: id(1), Seq: p.e.Seq, ClockMs: p.e.ClockMs, Ops: []entry.Op{op}}).AppendTo(value[:0])
+				b.StartTimer()
+				p.apply(value)
+				b.StopTimer()
+				if slices.ContainsFunc(p.r.Ops[0].Parts, func(c state.Code) bool { return c != state.OK }) {
+					b.Fatal(p.r.Ops[0].Parts)
+				}
+				if p.s.TopicByID(topicID(1)).Partition(0).RowCount() > 100 {
+					p.trim()
+				}
+				b.StartTimer()
+			}
+			seconds := b.Elapsed().Seconds()
+			b.ReportMetric(float64(c.partitions*c.rows*b.N)/seconds, "rows/s")
+			b.ReportMetric(float64(len(value)), "log-B")
+		})
+	}
+}
+
+// BenchmarkRowsDigest digests what a proposer has read of a partition.
+func BenchmarkRowsDigest(b *testing.B) {
+	p := newProducing(b, 1, false)
+	p.apply(p.commit())
+	rows := p.rows(topicID(1), 0)[:64]
+	b.ReportAllocs()
+	for b.Loop() {
+		state.RowsDigest(rows)
+	}
+	b.ReportMetric(float64(64*b.N)/b.Elapsed().Seconds(), "rows/s")
 }
 
 // TestApplyDoesNotAllocate: nothing is allocated per batch; a page for every fifty rows and an object now and then are
@@ -161,6 +234,41 @@ func rowsOf(t testing.TB, partitions, rows int) *state.State {
 	p := newProducing(t, partitions, false)
 	for range rows / blocksPerCommit {
 		p.apply(p.commit())
+	}
+	return p.s
+}
+
+// mergedRows is a state with this many merged rows, so many to an object.
+func mergedRows(t testing.TB, partitions, rows, perObject int) *state.State {
+	p := newProducing(t, partitions, false)
+	seq, each := uint64(0), min(partitions, 10_000) // partitions of an op
+	for range rows / partitions {
+		for first := 0; first < partitions; first += each {
+			for range each / blocksPerCommit {
+				p.apply(p.commit())
+			}
+			op := p.window(first, first+each)
+			op.Objects = op.Objects[:0]
+			for i := range op.Parts {
+				if i%perObject == 0 {
+					seq++
+					o := entry.ObjectID{Incarnation: id(byte(seq % 5)), Seq: seq, CollectionEpoch: p.s.CollectionEpoch(), Topic: topicID(1)}
+					op.Objects = append(op.Objects, entry.RewrittenObject{ID: o, Size: 256 << 20})
+				}
+				op.Parts[i].Replacement[0].Object = uint32(len(op.Objects) - 1)
+			}
+			e := entry.Entry{Format: 1, FeatureLevel: 3, Incarnation: id(1), Seq: p.e.Seq, ClockMs: p.e.ClockMs, Ops: []entry.Op{op}}
+			p.apply(e.AppendTo(nil))
+			if r := &p.r.Ops[0]; r.Code != state.OK || slices.ContainsFunc(r.Parts, func(c state.Code) bool { return c != state.OK }) {
+				t.Fatalf("%v, %v", r.Code, r.Parts)
+			}
+			if p.e.Seq%64 < 2 { // what retired is not what is measured
+				p.bump()
+			}
+		}
+	}
+	for range state.RetiredEpochs {
+		p.bump()
 	}
 	return p.s
 }
@@ -323,6 +431,12 @@ var memoryCases = []struct {
 	{"row", 1_000_000, 16, func(t testing.TB, n int) func() *state.State {
 		return func() *state.State { return rowsOf(t, 1000, n) }
 	}},
+	{"merged-row", 200_000, 20, func(t testing.TB, n int) func() *state.State { // 1000 to an object
+		return func() *state.State { return mergedRows(t, 1000, n, 1000) }
+	}},
+	{"merged-object", 50_000, 200, func(t testing.TB, n int) func() *state.State { // its row included
+		return func() *state.State { return mergedRows(t, 1000, n, 1) }
+	}},
 	{"producer", 100_000, 130, func(t testing.TB, n int) func() *state.State {
 		return func() *state.State { return producersOf(t, n) }
 	}},
@@ -367,11 +481,13 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// snapshots are what BenchmarkLoad loads and BenchmarkSnapshot writes: 10 000 partitions with a million rows, and 100 000 groups
-// with a million offsets.
+// snapshots are what BenchmarkLoad loads and BenchmarkSnapshot writes: 10 000 partitions with a million rows, 100 000 groups with a
+// million offsets, 100 000 partitions with a million merged rows, and as many objects of their own.
 var snapshots = map[string]func(testing.TB) *state.State{
 	"rows":    func(t testing.TB) *state.State { return rowsOf(t, 10_000, 1_000_000) },
 	"offsets": func(t testing.TB) *state.State { return groupsOf(t, 100_000, 10) },
+	"merged":  func(t testing.TB) *state.State { return mergedRows(t, 100_000, 1_000_000, 1000) },
+	"objects": func(t testing.TB) *state.State { return mergedRows(t, 1000, 100_000, 1) },
 }
 
 func BenchmarkLoad(b *testing.B) {

@@ -11,7 +11,7 @@ import (
 // RowsDigest is what a Rewrite expects of the rows that it replaces: all that a row says, but for whether it is in a WAL, which a
 // Rewrite refuses anyway.
 func RowsDigest(rows []Row) uint64 {
-	d := rowDigest{h: sha256.New()}
+	d := rowDigest{h: sha256.New(), buf: make([]byte, 0, min(len(digestTag)+len(rows)*digestRowBytes, digestBuffer+digestRowBytes))}
 	d.start()
 	for i := range rows {
 		x := &rows[i]
@@ -30,8 +30,9 @@ type rowDigest struct {
 }
 
 const (
-	digestTag    = "firn rows 1"
-	digestBuffer = 4096
+	digestTag      = "firn rows 1"
+	digestBuffer   = 4096
+	digestRowBytes = 1 + 16 + 8 + 8 + 16 + 8 + 4 + 5*8
 )
 
 func (d *rowDigest) start() {
@@ -47,34 +48,37 @@ const (
 )
 
 func (d *rowDigest) add(id *entry.ObjectID, objectSize int64, r *row) {
-	flags := byte(0)
+	var b [digestRowBytes]byte
 	if r.logAppendTime {
-		flags |= digestLogTime
+		b[0] |= digestLogTime
 	}
 	if r.cleaned {
-		flags |= digestCleaned
+		b[0] |= digestCleaned
 	}
+	at := 1 + copy(b[1:], id.Incarnation[:])
+	put := func(v uint64) {
+		binary.BigEndian.PutUint64(b[at:], v)
+		at += 8
+	}
+	put(id.Seq)
+	put(id.CollectionEpoch)
 	if id.Merged() {
-		flags |= digestMerged
+		b[0] |= digestMerged
+		at += copy(b[at:], id.Topic[:])
 	}
-	b := append(append(d.buf, flags), id.Incarnation[:]...)
-	b = binary.BigEndian.AppendUint64(b, id.Seq)
-	b = binary.BigEndian.AppendUint64(b, id.CollectionEpoch)
-	if id.Merged() {
-		b = append(b, id.Topic[:]...)
+	put(uint64(objectSize))
+	binary.BigEndian.PutUint32(b[at:], r.block)
+	at += 4
+	put(uint64(r.base))
+	put(uint64(r.end))
+	put(uint64(r.maxTimestamp))
+	put(uint64(r.position))
+	put(uint64(r.size))
+	d.buf = append(d.buf, b[:at]...)
+	if len(d.buf) >= digestBuffer {
+		d.h.Write(d.buf)
+		d.buf = d.buf[:0]
 	}
-	b = binary.BigEndian.AppendUint64(b, uint64(objectSize))
-	b = binary.BigEndian.AppendUint32(b, r.block)
-	b = binary.BigEndian.AppendUint64(b, uint64(r.base))
-	b = binary.BigEndian.AppendUint64(b, uint64(r.end))
-	b = binary.BigEndian.AppendUint64(b, uint64(r.maxTimestamp))
-	b = binary.BigEndian.AppendUint64(b, uint64(r.position))
-	b = binary.BigEndian.AppendUint64(b, uint64(r.size))
-	if len(b) >= digestBuffer {
-		d.h.Write(b)
-		b = b[:0]
-	}
-	d.buf = b
 }
 
 func (d *rowDigest) sum() uint64 {

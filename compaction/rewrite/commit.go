@@ -76,7 +76,7 @@ func (e *Env) Commit(ctx context.Context, topic entry.UUID, objects []Object, pa
 func (e *Env) pack(topic entry.UUID, objects []Object, parts []Part, order []int) (op *entry.Rewrite, n int) {
 	op = &entry.Rewrite{Topic: topic}
 	const partBytes, rowBytes, objectBytes = 40, 32, 48 // at most about; small numbers take less
-	size := 64
+	size, rows := 64, 0
 	index := make(map[int]uint32, 1)
 	for _, i := range order {
 		p := &parts[i]
@@ -88,10 +88,11 @@ func (e *Env) pack(topic entry.UUID, objects []Object, parts []Part, order []int
 			}
 		}
 		need += objectBytes * fresh
-		if n > 0 && (size+need > e.cfg.OpBytes || n == entry.MaxRewriteParts || len(op.Objects)+fresh > entry.MaxRewriteObjects) {
+		if n > 0 && (size+need > e.cfg.OpBytes || rows+p.Rows > entry.RewriteRowsMax || n == entry.MaxRewriteParts || len(op.Objects)+fresh > entry.MaxRewriteObjects) {
 			break
 		}
 		size += need
+		rows += p.Rows
 		n++
 		part := entry.RewrittenPart{
 			Partition: uint32(p.Partition), Start: p.Start, End: p.End, Rows: uint32(p.Rows), Digest: p.Digest, Cleaned: p.Cleaned,

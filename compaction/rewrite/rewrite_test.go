@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"testing"
 	"time"
 
@@ -529,5 +530,42 @@ func TestTwoEnvsOfOneProcessDoNotShareKeys(t *testing.T) {
 	out.End()
 	if _, err := out.Upload(t.Context()); err == nil {
 		t.Error("another object's bytes were taken for its own")
+	}
+}
+
+// proposals keeps the ops that are proposed, and answers each part with a conflict.
+type proposals struct {
+	rewrite.Meta
+	ops []*entry.Rewrite
+}
+
+func (p *proposals) Propose(_ context.Context, op entry.Op) (state.OpResult, error) {
+	r := op.(*entry.Rewrite)
+	p.ops = append(p.ops, r)
+	return state.OpResult{Parts: slices.Repeat([]state.Code{state.Conflict}, len(r.Parts))}, nil
+}
+
+// Rows that are replaced take no place in an op, and time of every agent: they are bounded too.
+func TestOpsAreBoundedByTheRowsTheyReplace(t *testing.T) {
+	k := rewritetest.New(t, 9)
+	meta := &proposals{Meta: k.Meta}
+	env := k.Env(rewrite.Config{}, func(d *rewrite.Deps) { d.Meta = meta })
+	var parts []rewrite.Part
+	for i := range int32(10) {
+		rows := entry.RewriteRowsMax / 4
+		if i == 5 {
+			rows = 3 * entry.RewriteRowsMax // alone, for it cannot be cut here
+		}
+		parts = append(parts, rewrite.Part{Partition: i, End: 1, Rows: rows, Cleaned: true})
+	}
+	if _, err := env.Commit(t.Context(), entry.UUID{1}, nil, parts); err != nil {
+		t.Fatal(err)
+	}
+	var got []int
+	for _, op := range meta.ops {
+		got = append(got, len(op.Parts))
+	}
+	if !slices.Equal(got, []int{4, 1, 1, 4}) {
+		t.Errorf("parts of each op: %v", got)
 	}
 }

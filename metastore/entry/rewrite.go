@@ -2,14 +2,18 @@ package entry
 
 import "math"
 
-// Bounds of a Rewrite. RewriteBytesMax is not one of decoding but what a proposer keeps OpSize under: an entry holds up the commits
-// behind it for as long as etcd takes to write it and every agent to apply it, and at this size, which is about 1000 parts, that is
-// what a large Append takes. What does not fit is proposed as several ops; they may name the same objects.
+// Bounds of a Rewrite.
 const (
 	MaxRewriteObjects = 1024
 	MaxRewriteParts   = 16384
 	MaxRewriteRows    = 256 // replacement rows of a part
-	RewriteBytesMax   = 48 << 10
+)
+
+// What a proposer keeps a Rewrite under, though a larger one is taken: an entry holds up the commits behind it for as long as etcd takes
+// to write it and every agent to apply it. What does not fit is proposed as several ops; they may name the same objects.
+const (
+	RewriteBytesMax = 48 << 10 // OpSize: what other entries are packed to, and about 1000 parts
+	RewriteRowsMax  = 32 << 10 // rows expected by all parts together, unless it is one part: some 5 ms of each agent's applier
 )
 
 func (*Rewrite) op() opKind { return kindRewrite }

@@ -33,7 +33,7 @@ func As[T any](b Bucket) (T, bool) {
 type Expiry struct {
 	Rule       string // its name in the store; "" where it has none
 	Prefix     string // in the store's names; "" for all objects
-	TaggedOnly bool   // only objects that carry certain tags; firn's carry none
+	TaggedOnly bool   // only objects that carry certain tags
 	What       string // what it does and when, such as "deletes after 7 days"
 }
 

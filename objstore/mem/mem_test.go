@@ -32,3 +32,13 @@ func BenchmarkPut(b *testing.B) {
 		})
 	}
 }
+
+func TestAbilities(t *testing.T) {
+	objstoretest.RunAbilities(t, func(*testing.T) objstore.Bucket { return mem.New() }, func(t *testing.T) objstore.Bucket {
+		b := mem.New()
+		if err := b.SetLockSettings(t.Context(), objstore.LockSettings{Enabled: true}); err != nil {
+			t.Fatal(err)
+		}
+		return b
+	})
+}

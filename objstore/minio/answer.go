@@ -137,3 +137,10 @@ func (a *answer) classify(ctx context.Context, err error) error {
 	// %v: the cause may be the deadline of one attempt, which must not look like the end of the caller's context.
 	return fmt.Errorf("%w: %v", objstore.ErrUnavailable, err)
 }
+
+// said is the store's code in an answer that was no success, "" for none.
+func (a *answer) said() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.code
+}

@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+	"github.com/minio/minio-go/v7/pkg/signer"
 
 	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/s3compat"
@@ -39,8 +41,9 @@ type Options = s3compat.Options
 
 // Bucket is an objstore.Bucket in an S3-compatible store.
 type Bucket struct {
+	*s3compat.Abilities
 	options   Options
-	gate      s3compat.Gate
+	gate      *s3compat.Gate
 	client    *minio.Core
 	transport *http.Transport // to the store
 	roles     *http.Transport // to whoever hands out credentials
@@ -87,15 +90,21 @@ func open(options Options) (*Bucket, error) {
 		return nil, err
 	}
 	b := &Bucket{
-		options: options, gate: s3compat.Gate{Prefix: options.KeyPrefix()}, transport: transport,
+		options: options, gate: &s3compat.Gate{Prefix: options.KeyPrefix()}, transport: transport,
 		roles: &http.Transport{Proxy: http.ProxyFromEnvironment}, secure: endpoint.Scheme == "https",
 	}
 	lookup := minio.BucketLookupDNS
 	if options.PathStyle {
 		lookup = minio.BucketLookupPath
 	}
+	chain := newCredentials(options, &http.Client{Transport: b.roles, Timeout: roleTimeout})
+	b.Abilities = &s3compat.Abilities{
+		Options: options, Gate: b.gate, Transport: transport,
+		URL:  func(context.Context) (*url.URL, error) { return bucketURL(endpoint, options), nil },
+		Sign: func(ctx context.Context, r *http.Request, _ string) error { return sign(ctx, chain, r, options.Region) },
+	}
 	b.client, err = minio.NewCore(endpoint.Host, &minio.Options{
-		Creds:        newCredentials(options, &http.Client{Transport: b.roles, Timeout: roleTimeout}),
+		Creds:        chain,
 		Secure:       b.secure,
 		Transport:    noting{transport},
 		Region:       options.Region, // never "": the library would ask the store for it, once a bucket and without our bounds
@@ -106,6 +115,23 @@ func open(options Options) (*Bucket, error) {
 		return nil, fmt.Errorf("%w: %v", objstore.ErrInvalid, err)
 	}
 	return b, nil
+}
+
+// bucketURL is where the library sends the bucket's requests too.
+func bucketURL(endpoint *url.URL, o Options) *url.URL {
+	if o.PathStyle {
+		return &url.URL{Scheme: endpoint.Scheme, Host: endpoint.Host, Path: "/" + o.Bucket}
+	}
+	return &url.URL{Scheme: endpoint.Scheme, Host: o.Bucket + "." + endpoint.Host, Path: "/"}
+}
+
+func sign(ctx context.Context, chain *credentials.Credentials, r *http.Request, region string) error {
+	value, err := chain.GetWithContext(&credentials.CredContext{Context: ctx})
+	if err != nil {
+		return err
+	}
+	r.Header = signer.SignV4(*r, value.AccessKeyID, value.SecretAccessKey, value.SessionToken, region).Header
+	return nil
 }
 
 func regionOfEnvironment() string {
@@ -206,7 +232,7 @@ func (b *Bucket) put(ctx context.Context, key string, body io.ReaderAt, size int
 		}
 		return err
 	})
-	return s3compat.PutError(err)
+	return s3compat.Named(s3compat.PutError(err), b.options, s3compat.PutActions(opts), key)
 }
 
 // sums are what a request says of its body; "" for what it does not say.
@@ -252,7 +278,7 @@ func (b *Bucket) Get(ctx context.Context, key string) ([]byte, error) {
 	}
 	body, err := b.get(ctx, key, "", func(string, int64) error { return nil })
 	if err != nil {
-		return nil, fmt.Errorf("get %s: %w", key, err)
+		return nil, fmt.Errorf("get %s: %w", key, s3compat.Named(err, b.options, "s3:GetObject", key))
 	}
 	return body, nil
 }
@@ -270,7 +296,7 @@ func (b *Bucket) GetRange(ctx context.Context, key string, position, size int64)
 		return s3compat.CheckRange(contentRange, length, position, size)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("get range of %s, %d bytes from %d: %w", key, size, position, err)
+		return nil, fmt.Errorf("get range of %s, %d bytes from %d: %w", key, size, position, s3compat.Named(err, b.options, "s3:GetObject", key))
 	}
 	return body, nil
 }
@@ -312,7 +338,7 @@ func (b *Bucket) Head(ctx context.Context, key string) (objstore.Info, error) {
 		return err
 	})
 	if err != nil {
-		return objstore.Info{}, fmt.Errorf("head %s: %w", key, err)
+		return objstore.Info{}, fmt.Errorf("head %s: %w", key, s3compat.Named(err, b.options, "s3:GetObject", key))
 	}
 	return objstore.Info{Key: key, Size: found.Size, ModTime: found.LastModified}, nil
 }
@@ -347,7 +373,7 @@ func (b *Bucket) List(ctx context.Context, prefix, after string, limit int) ([]o
 		return trying.Err() // the library ends a listing silently when its context does
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", prefix, err)
+		return nil, fmt.Errorf("list %s: %w", prefix, s3compat.Named(err, b.options, "s3:ListBucket", ""))
 	}
 	return infos, nil
 }
@@ -372,13 +398,13 @@ func (b *Bucket) Delete(ctx context.Context, keys ...string) error {
 			return err
 		})
 		if err != nil && !errors.Is(err, objstore.ErrNotFound) {
-			return fmt.Errorf("delete %s: %w", keys[0], err)
+			return fmt.Errorf("delete %s: %w", keys[0], s3compat.Named(err, b.options, "s3:DeleteObject", keys[0]))
 		}
 		return nil
 	}
 	err := b.attempt(ctx, func(ctx context.Context, _ *answer) error { return b.deleteMany(ctx, keys) })
 	if err != nil {
-		return fmt.Errorf("delete %d keys from %s: %w", len(keys), keys[0], err)
+		return fmt.Errorf("delete %d keys from %s: %w", len(keys), keys[0], s3compat.Named(err, b.options, "s3:DeleteObject", keys[0]))
 	}
 	return nil
 }

@@ -284,3 +284,14 @@ func TestABodyIsNotReadOnceThePutHasReturned(t *testing.T) {
 		t.Error("the store got what the caller wrote after the put")
 	}
 }
+
+func TestAbilities(t *testing.T) {
+	opened := func(locking bool) func(t *testing.T) objstore.Bucket {
+		return func(t *testing.T) objstore.Bucket {
+			options := s3compattest.Options(s3compattest.Serve(t, s3compattest.XMLStore(t, locking)))
+			options.Prefix = "cluster-1"
+			return open(t, options)
+		}
+	}
+	objstoretest.RunAbilities(t, opened(false), opened(true))
+}

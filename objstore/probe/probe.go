@@ -208,7 +208,7 @@ func (p *probing) expiries() {
 	for _, r := range rules {
 		rule := fmt.Sprintf("rule %q on prefix %q %s", r.Rule, r.Prefix, r.What)
 		if r.TaggedOnly {
-			p.report.Warnings = append(p.report.Warnings, rule+" what carries its tags; firn's objects carry none, so it takes nothing from them")
+			p.report.Warnings = append(p.report.Warnings, rule+" what carries its tags; `firn bucket check` tells whether firn's objects do, and whether that contradicts a topic")
 			continue
 		}
 		bad = append(bad, rule)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -35,8 +36,9 @@ const (
 
 // Bucket is an objstore.Bucket in S3.
 type Bucket struct {
+	*s3compat.Abilities
 	options   Options
-	gate      s3compat.Gate
+	gate      *s3compat.Gate
 	client    *s3.Client
 	transport *http.Transport
 }
@@ -75,13 +77,36 @@ func New(ctx context.Context, options Options) (*Bucket, error) {
 		}
 		loaded.Region = defaultRegion
 	}
-	b := &Bucket{options: options, transport: transportOf(loaded.HTTPClient), gate: s3compat.Gate{Prefix: options.KeyPrefix()}}
+	b := &Bucket{options: options, transport: transportOf(loaded.HTTPClient), gate: &s3compat.Gate{Prefix: options.KeyPrefix()}}
 	if err := options.Tune(b.transport); err != nil {
 		return nil, fmt.Errorf("open s3 bucket %s: %w", options.Bucket, err)
 	}
 	b.client = s3.NewFromConfig(loaded, b.configure)
+	b.Abilities = &s3compat.Abilities{Options: b.options, Gate: b.gate, Transport: b.transport, URL: b.url, Sign: b.sign}
 	return b, nil
 }
+
+// url asks the SDK's own rules where the bucket is.
+func (b *Bucket) url(ctx context.Context) (*url.URL, error) {
+	o := b.client.Options()
+	at, err := o.EndpointResolverV2.ResolveEndpoint(ctx, s3.EndpointParameters{
+		Bucket: &b.options.Bucket, Region: &o.Region, Endpoint: o.BaseEndpoint, ForcePathStyle: &o.UsePathStyle,
+	})
+	return &at.URI, err
+}
+
+func (b *Bucket) sign(ctx context.Context, r *http.Request, payload string) error {
+	o := b.client.Options()
+	credentials, err := o.Credentials.Retrieve(ctx)
+	if err != nil {
+		return err
+	}
+	return v4.NewSigner(func(s *v4.SignerOptions) { s.DisableURIPathEscaping = true }).
+		SignHTTP(ctx, credentials, r, payload, "s3", o.Region, time.Now())
+}
+
+// Warnings implements objstore.Warner.
+func (b *Bucket) Warnings() []string { return b.options.Warnings() }
 
 // transportOf returns a copy of the SDK client's transport, which by then holds the CA bundle of the shared files. We
 // need one of our own because the SDK's client cannot be closed.
@@ -182,7 +207,12 @@ func (b *Bucket) put(ctx context.Context, key string, body *objstore.Body, size 
 	if ours := body.Err(); ours != nil && ctx.Err() == nil {
 		return ours
 	}
-	return s3compat.PutError(classify(ctx, err))
+	return b.named(s3compat.PutError(classify(ctx, err)), s3compat.PutActions(opts), key)
+}
+
+// named says which permission is missing, where one is.
+func (b *Bucket) named(err error, action, key string) error {
+	return s3compat.Named(err, b.options, action, key)
 }
 
 // leaveBodyUnsigned saves hashing the body where TLS already protects it and no checksum of the SDK's replaces the hash.
@@ -200,7 +230,7 @@ func (b *Bucket) Get(ctx context.Context, key string) ([]byte, error) {
 	}
 	out, err := b.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &b.options.Bucket, Key: aws.String(b.gate.Prefix + key)})
 	if err != nil {
-		return nil, fmt.Errorf("get %s: %w", key, classify(ctx, err))
+		return nil, fmt.Errorf("get %s: %w", key, b.named(classify(ctx, err), "s3:GetObject", key))
 	}
 	defer out.Body.Close()
 	body, err := b.readBody(ctx, out)
@@ -232,7 +262,7 @@ func (b *Bucket) getRange(ctx context.Context, key string, position, size int64)
 		Range:  aws.String("bytes=" + strconv.FormatInt(position, 10) + "-" + strconv.FormatInt(position+size-1, 10)),
 	}, withoutValidation)
 	if err != nil {
-		return nil, classify(ctx, err)
+		return nil, b.named(classify(ctx, err), "s3:GetObject", key)
 	}
 	defer out.Body.Close()
 	length := int64(-1)
@@ -270,7 +300,7 @@ func (b *Bucket) Head(ctx context.Context, key string) (objstore.Info, error) {
 		if missing := (*types.NotFound)(nil); ctx.Err() == nil && errors.As(err, &missing) {
 			class = fmt.Errorf("%w: %v", objstore.ErrNotFound, err) // a HEAD's 404 has no body, so no NoSuchKey either
 		}
-		return objstore.Info{}, fmt.Errorf("head %s: %w", key, class)
+		return objstore.Info{}, fmt.Errorf("head %s: %w", key, b.named(class, "s3:GetObject", key))
 	}
 	return objstore.Info{Key: key, Size: aws.ToInt64(out.ContentLength), ModTime: aws.ToTime(out.LastModified)}, nil
 }
@@ -294,7 +324,7 @@ func (b *Bucket) List(ctx context.Context, prefix, after string, limit int) ([]o
 	for range listRoundsMax {
 		out, err := b.client.ListObjectsV2(ctx, input)
 		if err != nil {
-			return nil, fmt.Errorf("list %s: %w", prefix, classify(ctx, err))
+			return nil, fmt.Errorf("list %s: %w", prefix, b.named(classify(ctx, err), "s3:ListBucket", ""))
 		}
 		listing := s3compat.NewListing(b.gate.Prefix, prefix, after)
 		for _, object := range out.Contents {
@@ -330,7 +360,7 @@ func (b *Bucket) Delete(ctx context.Context, keys ...string) error {
 	case 1:
 		_, err := b.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.options.Bucket, Key: aws.String(b.gate.Prefix + keys[0])})
 		if err = classify(ctx, err); err != nil && !errors.Is(err, objstore.ErrNotFound) {
-			return fmt.Errorf("delete %s: %w", keys[0], err)
+			return fmt.Errorf("delete %s: %w", keys[0], b.named(err, "s3:DeleteObject", keys[0]))
 		}
 		return nil
 	}
@@ -343,10 +373,10 @@ func (b *Bucket) Delete(ctx context.Context, keys ...string) error {
 		Delete: &types.Delete{Objects: ids, Quiet: aws.Bool(true)},
 	}, b.useContentMD5)
 	if err != nil {
-		return fmt.Errorf("delete %d keys from %s: %w", len(keys), keys[0], classify(ctx, err))
+		return fmt.Errorf("delete %d keys from %s: %w", len(keys), keys[0], b.named(classify(ctx, err), "s3:DeleteObject", keys[0]))
 	}
 	if err := b.keyErrors(out.Errors); err != nil {
-		return fmt.Errorf("delete %d keys from %s: %w", len(keys), keys[0], err)
+		return fmt.Errorf("delete %d keys from %s: %w", len(keys), keys[0], b.named(err, "s3:DeleteObject", keys[0]))
 	}
 	return nil
 }

@@ -85,3 +85,12 @@ func TestOptionsAreCheckedTogether(t *testing.T) {
 		t.Errorf("AWS without a region: %v", err)
 	}
 }
+
+func TestAbilities(t *testing.T) {
+	opened := func(locking bool) func(t *testing.T) objstore.Bucket {
+		return func(t *testing.T) objstore.Bucket {
+			return open(t, s3compattest.Serve(t, s3compattest.XMLStore(t, locking)), func(o *s3.Options) { o.Prefix = "cluster-1" })
+		}
+	}
+	objstoretest.RunAbilities(t, opened(false), opened(true))
+}

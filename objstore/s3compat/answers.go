@@ -17,9 +17,13 @@ func ClassOf(code string, status int) error {
 	case "NoSuchKey", "NoSuchVersion":
 		return objstore.ErrNotFound
 	case "NoSuchBucket", "PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "ExpiredToken", "InvalidToken",
-		"TokenRefreshRequired", "AccessDenied", "AllAccessDisabled", "AccountProblem", "InvalidAccessKeyId", "SignatureDoesNotMatch",
+		"TokenRefreshRequired", "AllAccessDisabled", "AccountProblem", "InvalidAccessKeyId", "SignatureDoesNotMatch",
 		"RequestTimeTooSkewed", "InvalidObjectState", "InvalidBucketName":
 		return objstore.ErrDenied
+	case "AccessDenied":
+		return ErrForbidden
+	case "InvalidBucketState": // a 409, but of a bucket that will not change
+		return objstore.ErrInvalid
 	case "PreconditionFailed":
 		return objstore.ErrExists
 	case "InvalidRange":
@@ -37,8 +41,10 @@ func ClassOf(code string, status int) error {
 		return objstore.ErrExists
 	case http.StatusRequestedRangeNotSatisfiable:
 		return objstore.ErrRange
-	case http.StatusUnauthorized, http.StatusForbidden:
+	case http.StatusUnauthorized:
 		return objstore.ErrDenied
+	case http.StatusForbidden:
+		return ErrForbidden
 	case http.StatusRequestTimeout, http.StatusConflict, http.StatusTooManyRequests:
 		return objstore.ErrUnavailable
 	case http.StatusNotImplemented:

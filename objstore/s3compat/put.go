@@ -22,6 +22,18 @@ func CheckPut(o Options, size int64, opts objstore.PutOptions) error {
 	return nil
 }
 
+// PutActions are the permissions that a put needs.
+func PutActions(opts objstore.PutOptions) string {
+	actions := "s3:PutObject"
+	if len(opts.Tags) > 0 {
+		actions += ", s3:PutObjectTagging"
+	}
+	if opts.Lock.Mode != objstore.LockNone {
+		actions += ", s3:PutObjectRetention"
+	}
+	return actions
+}
+
 // TaggingHeader is the value of x-amz-tagging, in the order of tags.
 func TaggingHeader(tags []objstore.Tag) string {
 	var b strings.Builder

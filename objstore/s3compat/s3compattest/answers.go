@@ -59,6 +59,11 @@ func Run(t *testing.T, driver func(t *testing.T, options s3compat.Options) (objs
 		{"ACallersEndCutsAPutFrom", s.testACallersEndCutsAPutFrom},
 		{"WhatALockKeepsIsRetained", s.testWhatALockKeepsIsRetained},
 		{"PutTimeoutGrows", testPutTimeoutGrows},
+		{"ForeignRulesAreKept", s.testForeignRulesAreKept},
+		{"AMissingPermissionIsNamed", s.testAMissingPermissionIsNamed},
+		{"AStoreWithoutAbilities", s.testAStoreWithoutAbilities},
+		{"AbilitiesAreAskedAgain", s.testAbilitiesAreAskedAgain},
+		{"TheClockOfAStore", s.testTheClockOfAStore},
 		{"ConnectionsAreClosed", s.testConnectionsAreClosed},
 	} {
 		t.Run(c.name, c.run)
@@ -89,6 +94,9 @@ func Serve(t *testing.T, handler http.Handler) string { return serve(t, handler)
 
 // FakeStore is a store in memory with one bucket, the one that Options names.
 func FakeStore(t *testing.T) http.Handler { return fakeStore(t) }
+
+// XMLStore is FakeStore with rules, versions, locks and tags; locking says whether the bucket was made with object lock.
+func XMLStore(t *testing.T, locking bool) http.Handler { return newXMLStore(t, locking) }
 
 func answer(status int, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {

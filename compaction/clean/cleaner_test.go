@@ -47,7 +47,7 @@ func (w *world) held(partition int32) string {
 }
 
 // value is a counter or gauge of a registry.
-func value(t *testing.T, reg *prometheus.Registry, name string, labels ...string) float64 {
+func value(t testing.TB, reg *prometheus.Registry, name string, labels ...string) float64 {
 	t.Helper()
 	families, err := reg.Gather()
 	if err != nil {

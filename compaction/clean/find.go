@@ -86,7 +86,7 @@ func (c *Cleaner) hash(ctx context.Context, source *rewrite.Source, j *job, rows
 		if r.Key == nil || base+int64(r.OffsetDelta) < start {
 			return nil
 		}
-		return newest.put(key.sum(r.Key), at)
+		return newest.add(key.sum(r.Key), at)
 	}
 	r := source.Read(j.input, rows)
 	row := 0
@@ -107,7 +107,10 @@ func (c *Cleaner) hash(ctx context.Context, source *rewrite.Source, j *job, rows
 		f.tombstones.add(tombstone)
 	}
 	c.deps.Metrics.read.Add(float64(next - rank))
-	return next - rank, r.Err()
+	if err := r.Err(); err != nil {
+		return 0, err
+	}
+	return next - rank, newest.drain()
 }
 
 // forget frees what the source keeps of the objects of rows that were read: of small ones all.

@@ -25,7 +25,18 @@ type newest struct {
 	scratch duty.Scratch
 	spilled *spill  // nil while everything fits
 	inner   *newest // for the shards of what was spilled
+	queue   []entryOf
+	touched uint64 // keeps drain's loads from being optimized away
 }
+
+// entryOf is a record that newest was told of.
+type entryOf struct {
+	key  digest
+	rank uint64
+}
+
+// queueSize is how many records are looked up together: see drain.
+const queueSize = 128
 
 const (
 	shardBits  = 6
@@ -92,7 +103,39 @@ func (n *newest) shard(key digest) *table {
 	return &n.shards[key.hi<<(n.depth*shardBits)>>(64-shardBits)]
 }
 
-// put tells of a record. Ranks of a key may come in any order. Errors are of the scratch file.
+// add tells of a record. Ranks of a key may come in any order. Errors are of the scratch file.
+func (n *newest) add(key digest, rank uint64) error {
+	if n.queue == nil {
+		n.queue = make([]entryOf, 0, queueSize)
+	}
+	n.queue = append(n.queue, entryOf{key, rank})
+	if len(n.queue) < queueSize {
+		return nil
+	}
+	return n.drain()
+}
+
+// drain puts what waits into the tables. Each look-up is a cache miss in tables of this size, and records are parsed between two of them, so
+// that the processor waits for one after the other. Here it is asked for all slots first and waits for all at once.
+func (n *newest) drain() error {
+	touched := uint64(0)
+	for i := range n.queue {
+		key := n.queue[i].key
+		if slots := n.shard(key).slots; len(slots) > 0 {
+			at, _ := bits.Mul64(key.lo, uint64(len(slots)))
+			touched += slots[at].rank
+		}
+	}
+	n.touched = touched
+	for i := range n.queue {
+		if err := n.put(n.queue[i].key, n.queue[i].rank); err != nil {
+			return err
+		}
+	}
+	n.queue = n.queue[:0]
+	return nil
+}
+
 func (n *newest) put(key digest, rank uint64) error {
 	t := n.shard(key)
 	if t.full() {
@@ -122,7 +165,7 @@ func (n *newest) put(key digest, rank uint64) error {
 	return nil
 }
 
-// fits reports whether everything is in memory, so that has may be asked.
+// fits reports whether everything is in memory, so that has may be asked. Requires: it was drained.
 func (n *newest) fits() bool { return n.spilled == nil }
 
 // has reports whether a record with this key was told of. Requires: fits.
@@ -163,6 +206,9 @@ func (n *newest) flush() error {
 // each calls fn with the rank of the last record of each key, in no order. After it newest is as new where it did not fit, and unchanged
 // where it did.
 func (n *newest) each(fn func(rank uint64) error) error {
+	if err := n.drain(); err != nil {
+		return err
+	}
 	if n.fits() {
 		for i := range n.shards {
 			for j := range n.shards[i].slots {
@@ -188,7 +234,7 @@ func (n *newest) each(fn func(rank uint64) error) error {
 	}
 	defer n.inner.reset()
 	for i := range n.shards {
-		if err := spilled.each(i, n.inner.put); err != nil {
+		if err := spilled.each(i, n.inner.add); err != nil {
 			return err
 		}
 		if err := n.inner.each(fn); err != nil {
@@ -217,7 +263,7 @@ func (n *newest) reset() {
 	if n.spilled != nil {
 		n.spilled.close()
 	}
-	*n = newest{depth: n.depth, most: n.most, scratch: n.scratch, inner: n.inner}
+	*n = newest{depth: n.depth, most: n.most, scratch: n.scratch, inner: n.inner, queue: n.queue[:0]}
 }
 
 // spill is a scratch file of entries, in runs that belong to a shard.

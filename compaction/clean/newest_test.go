@@ -78,7 +78,7 @@ func TestNewest(t *testing.T) {
 				ranks := rng.Perm(c.records)
 				for _, rank := range ranks {
 					d := key.sum(binary.AppendUvarint(nil, rng.Uint64N(uint64(c.keys))))
-					if err := n.put(d, uint64(rank)); err != nil {
+					if err := n.add(d, uint64(rank)); err != nil {
 						t.Fatal(err)
 					}
 					want[d] = max(want[d], uint64(rank))
@@ -88,6 +88,9 @@ func TestNewest(t *testing.T) {
 						}
 						deepest = max(deepest, depth)
 					}
+				}
+				if err := n.drain(); err != nil {
+					t.Fatal(err)
 				}
 				if n.fits() == c.spills {
 					t.Fatalf("fits: %v", n.fits())
@@ -121,7 +124,7 @@ func TestNewestWithoutScratchSpace(t *testing.T) {
 	key := newHashKey([16]byte{9})
 	var err error
 	for i := uint64(0); err == nil && i < 100_000; i++ {
-		err = n.put(key.sum(binary.AppendUvarint(nil, i)), i)
+		err = n.add(key.sum(binary.AppendUvarint(nil, i)), i)
 	}
 	if !errors.Is(err, duty.ErrScratchFull) {
 		t.Fatal(err)

@@ -24,7 +24,7 @@ import (
 
 // world is a cluster of one agent in one goroutine: its state, its bucket, and everything that was ever produced. Its clock is its own.
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	st      *state.State
 	inc     log.Incarnation
 	seq     uint64
@@ -55,7 +55,7 @@ type rec struct {
 	logAppend  bool
 }
 
-func newWorld(t *testing.T, seed uint64, partitions int, configs ...entry.Config) *world {
+func newWorld(t testing.TB, seed uint64, partitions int, configs ...entry.Config) *world {
 	t.Helper()
 	w := &world{
 		t: t, st: state.New(state.Identity{ID: [16]byte{1}}), inc: log.Incarnation{7}, clock: 1_700_000_000_000,

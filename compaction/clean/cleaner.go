@@ -18,6 +18,9 @@ import (
 	"github.com/firnlog/firn/objstore/batch"
 )
 
+// Interval is how long to wait after a Step that found nothing to do, as log.cleaner.backoff.ms of Kafka has it.
+const Interval = 15 * time.Second
+
 // Config holds the tunables; the zero value of each is its default.
 type Config struct {
 	// MemoryBytes bounds what a cleaning keeps of keys. Beside it there are a chunk of input, one of output and a batch. Default 64 MiB.

@@ -111,7 +111,7 @@ func (a *archivist) forgetRanges(ctx context.Context, base named) (deleted int, 
 		if err != nil {
 			return 0, fmt.Errorf("list %s: %w", archivePrefix, err)
 		}
-		beyond := len(infos) == 0
+		beyond = len(infos) == 0
 		for i := range infos {
 			after = infos[i].Key
 			o, ok := parseHistoryKey(after)

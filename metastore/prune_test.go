@@ -1,14 +1,17 @@
 package metastore_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/firnlog/firn/metastore"
 	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/objstore"
 )
 
 // historyObjects counts what the bucket keeps of the log.
@@ -82,5 +85,42 @@ func TestHistoryOlderThanWhatIsKeptGoes(t *testing.T) {
 			}
 		})
 		c.close(after)
+	})
+}
+
+// listing counts the lists that are asked for below a prefix.
+type listing struct {
+	objstore.Bucket
+	prefix string
+	asked  atomic.Int64
+}
+
+func (b *listing) List(ctx context.Context, prefix, after string, limit int) ([]objstore.Info, error) {
+	if strings.HasPrefix(prefix, b.prefix) {
+		b.asked.Add(1)
+	}
+	return b.Bucket.List(ctx, prefix, after, limit)
+}
+
+// Deleting history lists what there is of it once, and no more.
+func TestHistoryIsListedNoFurtherThanItGoes(t *testing.T) {
+	bubble(t, 312, func(t *testing.T, c *cluster) {
+		cfg := c.config("a")
+		cfg.SnapshotEntries, cfg.TrimMargin, cfg.ArchiveInterval, cfg.HistoryKeep = 20, 20, 5*time.Second, 10*time.Minute
+		bucket := &listing{Bucket: c.bucket, prefix: "metastore/archive/"}
+		l := c.store.Open("a")
+		a, err := metastore.Open(t.Context(), cfg, l, bucket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.logs[a] = l
+		for round := range 180 { // half an hour, and a pruning at most every 75 seconds
+			c.propose(a, topic(fmt.Sprintf("t-%d", round)))
+			time.Sleep(10 * time.Second)
+		}
+		if n := bucket.asked.Load(); n == 0 || n > 2*24 {
+			t.Errorf("%d lists", n)
+		}
+		c.close(a)
 	})
 }

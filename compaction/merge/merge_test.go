@@ -659,3 +659,22 @@ func TestScratchSpaceThatIsTooSmallForAWindow(t *testing.T) {
 	}
 	f.Verify()
 }
+
+// TestALockedTopicIsCopiedSeldom: every copy is kept, and paid for, as long as its lock.
+func TestALockedTopicIsCopiedSeldom(t *testing.T) {
+	f := newFixture(t, 13)
+	locked := f.Topic("locked", 1, entry.Config{Name: "firn.object.lock.mode", Value: "governance"}, entry.Config{Name: "firn.object.lock.days", Value: "7"})
+	other := f.Topic("other", 1)
+	m := f.merger(small())
+	for range 20 {
+		f.Flush(segment.Options{}, rewritetest.Flushed{Topic: locked, Raw: f.Batch(500)}, rewritetest.Flushed{Topic: other, Raw: f.Batch(500)})
+		f.settle(m)
+	}
+	if n := len(f.Rows(locked, 0)); n != 20 {
+		t.Errorf("%d rows of 20 that were merged once", n)
+	}
+	if n := len(f.Rows(other, 0)); n > 8 {
+		t.Errorf("%d rows of the topic without a lock", n)
+	}
+	f.Verify()
+}

@@ -79,6 +79,7 @@ func (m *Merger) planTiers(topic entry.UUID, first, end int, now time.Time) tier
 	job := tierJob{topic: topic}
 	mine := false
 	var span Span
+	rules := m.cfg.Tiers
 	var crowded []int32
 	m.meta.View(func(st *state.State) {
 		t := st.TopicByID(topic)
@@ -92,7 +93,8 @@ func (m *Merger) planTiers(topic entry.UUID, first, end int, now time.Time) tier
 			}
 		}
 		if len(crowded) > 0 {
-			span = SpanFor(settingsOf(st, t))
+			settings := settingsOf(st, t)
+			span, rules = SpanFor(settings), rules.forTopic(settings)
 		}
 	})
 	if !mine || len(crowded) == 0 {
@@ -103,7 +105,7 @@ func (m *Merger) planTiers(topic entry.UUID, first, end int, now time.Time) tier
 	for _, partition := range crowded {
 		ref := state.PartitionRef{Topic: topic, Partition: partition}
 		in, rows := m.mergeableRows(ref, now)
-		found, due := m.cfg.Tiers.Tier(rows, span, func(row *state.Row) bool { return m.bad.barred(ref, row, now) })
+		found, due := rules.Tier(rows, span, func(row *state.Row) bool { return m.bad.barred(ref, row, now) })
 		if found.Rows() < 2 {
 			continue
 		}

@@ -30,6 +30,17 @@ func (r TierRules) withDefaults() TierRules {
 	return r
 }
 
+// forTopic are the rules for a topic. Under an object lock every copy is kept, and paid for, until the lock has run out: rows become one
+// when they make a full one, or are very many.
+func (r TierRules) forTopic(s topicconfig.Settings) TierRules {
+	if s.Locked() {
+		const patient = 32
+		r.Fan *= patient
+		r.Crowd = max(r.Crowd, 2*r.Fan)
+	}
+	return r
+}
+
 // Run is a range of a partition's rows, [First, Last], that are to become one row.
 type Run struct {
 	First, Last int
@@ -71,7 +82,7 @@ func (r TierRules) Tier(rows []state.Row, span Span, barred func(*state.Row) boo
 }
 
 // stretchMax bounds the work of one look. What lies behind is looked at when this is merged.
-const stretchMax = 256
+const stretchMax = 1024
 
 // mergeable tells rows that may become part of another.
 func (r TierRules) mergeable(row *state.Row) bool {

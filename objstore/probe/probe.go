@@ -16,6 +16,11 @@ import (
 // prefix is where probes keep their objects; nothing else lies there.
 const prefix = "probe/"
 
+const (
+	topicsPrefix = "topics/" // see metastore/entry.ObjectID
+	ownRules     = "firn/"   // starts the names of rules that firn writes; see compaction/lifecycle
+)
+
 // Names of the checks.
 const (
 	put            = "put"
@@ -204,11 +209,17 @@ func (p *probing) expiries() {
 		return
 	}
 	check := Check{Name: expiryRules, Required: true, Verdict: OK}
+	topics := "" // where objects lie that hold one topic each: what may go of them is for topics to say
+	if named, ok := p.bucket.(interface{ KeyPrefix() string }); ok {
+		topics = named.KeyPrefix() + topicsPrefix
+	}
 	var bad []string
 	for _, r := range rules {
 		rule := fmt.Sprintf("rule %q on prefix %q %s", r.Rule, r.Prefix, r.What)
-		if r.TaggedOnly {
-			p.report.Warnings = append(p.report.Warnings, rule+" what carries its tags; `firn bucket check` tells whether firn's objects do, and whether that contradicts a topic")
+		if r.TaggedOnly || topics != "" && strings.HasPrefix(r.Prefix, topics) {
+			if !strings.HasPrefix(r.Rule, ownRules) {
+				p.report.Warnings = append(p.report.Warnings, rule+"; whether that is right for the topics it meets, firn bucket check says")
+			}
 			continue
 		}
 		bad = append(bad, rule)

@@ -35,6 +35,9 @@ type odd struct {
 	ignoresIf bool
 }
 
+// KeyPrefix is that of a bucket which is ours alone.
+func (o *odd) KeyPrefix() string { return "" }
+
 func (o *odd) Put(ctx context.Context, key string, body []byte, opts objstore.PutOptions) error {
 	o.calls++
 	if o.put != nil {
@@ -202,7 +205,20 @@ func TestWhatAProbeFinds(t *testing.T) {
 			bucket: odd{expiries: func() ([]objstore.Expiry, error) {
 				return []objstore.Expiry{{Rule: "tidy", TaggedOnly: true, What: "deletes after 7 days"}}, nil
 			}},
-			warns: "carries its tags",
+			warns: "firn bucket check",
+		},
+		{
+			name: "a rule on what holds one topic each",
+			bucket: odd{expiries: func() ([]objstore.Expiry, error) {
+				return []objstore.Expiry{{Rule: "orders", Prefix: "topics/ab", What: "deletes after 7 days"}}, nil
+			}},
+			warns: "firn bucket check",
+		},
+		{
+			name: "firn's own rules",
+			bucket: odd{expiries: func() ([]objstore.Expiry, error) {
+				return []objstore.Expiry{{Rule: "firn/c1/class-d8", Prefix: "topics/", TaggedOnly: true, What: "deletes after 8 days"}}, nil
+			}},
 		},
 		{
 			name:    "rules that are not ours to read",

@@ -63,6 +63,10 @@ something that firn needs does not work.`,
 		return err
 	}
 	cmd.AddCommand(probing)
+	cmd.AddCommand(newBucketShow(e))
+	cmd.AddCommand(newBucketCheck(e))
+	cmd.AddCommand(newBucketApply(e))
+	cmd.AddCommand(newBucketCost(e))
 	return cmd
 }
 

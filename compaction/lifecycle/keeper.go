@@ -182,6 +182,7 @@ func (k *Keeper) Step(ctx context.Context) (worked bool, err error) {
 	if !k.mine {
 		k.deps.Metrics.found(nil)
 		k.deps.Metrics.held.Set(0)
+		k.deps.Metrics.keeps(nil)
 		if k.begun {
 			return false, nil
 		}
@@ -198,6 +199,7 @@ func (k *Keeper) Step(ctx context.Context) (worked bool, err error) {
 	if !k.mine {
 		return false, nil
 	}
+	k.deps.Metrics.keeps(k.stored(v.topics, ledger, v.logTime))
 	if err := k.deps.Meta.OwnsBucket(ctx); err != nil {
 		return false, err
 	}
@@ -208,6 +210,31 @@ func (k *Keeper) Step(ctx context.Context) (worked bool, err error) {
 	}
 	return err == nil && followErr == nil && (followed || mirrored), errors.Join(followErr, err)
 }
+
+// stored sums live objects by storage class.
+func (k *Keeper) stored(topics []Topic, ledger *Ledger, logTime int64) map[string]int64 {
+	byID := make(map[entry.UUID]*Topic, len(topics))
+	for i := range topics {
+		byID[topics[i].ID] = &topics[i]
+	}
+	byClass := make(map[string]int64)
+	k.deps.Meta.View(func(st *state.State) {
+		for o := range st.ObjectTable() {
+			class := ""
+			if t := byID[o.ID.Topic]; o.ID.Merged() && t != nil {
+				class = t.Settings.StorageClass
+				if c := classOf(t.Label()); c.MoveTo != "" && ledger != nil && ledger.age(o.Born, logTime) >= c.MoveDays {
+					class = c.MoveTo
+				}
+			}
+			byClass[cmp.Or(class, standard)] += o.Size
+		}
+	})
+	return byClass
+}
+
+// standard is the class of what is put without one.
+const standard = "STANDARD"
 
 // barrier makes the state as new as the Step: rules that are computed from old settings are what the package doc warns of.
 func (k *Keeper) barrier(ctx context.Context) error {

@@ -322,6 +322,43 @@ func TestALostLedgerHoldsEverything(t *testing.T) {
 	}
 }
 
+// What lies in which class is told by age, which is known to about a day.
+func TestStoredBytesByClass(t *testing.T) {
+	h := newHarness(t)
+	h.merged(h.topic("cold", mirror+"retention.ms=-1 firn.storage.transition.days=30"))
+	h.merged(h.topic("cool", "firn.storage.class=GLACIER_IR"))
+	h.merged(h.topic("plain", ""))
+	stored := func() string {
+		t.Helper()
+		families, err := h.gauges.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list []string
+		for _, f := range families {
+			for _, m := range f.Metric {
+				if f.GetName() == "firn_bucket_stored_bytes" {
+					list = append(list, fmt.Sprintf("%s=%v", m.Label[0].GetValue(), m.Gauge.GetValue()))
+				}
+			}
+		}
+		return strings.Join(list, " ")
+	}
+	for range 29 {
+		h.must()
+		h.now = h.now.Add(day)
+		h.ok(&entry.Tick{})
+	}
+	h.must()
+	if got := stored(); got != "GLACIER_IR=100 STANDARD=200" {
+		t.Errorf("young: %s", got)
+	}
+	h.now = h.now.Add(2 * day)
+	if h.must(); stored() != "GLACIER_IR=100 STANDARD=100 STANDARD_IA=100" {
+		t.Errorf("old: %s", stored())
+	}
+}
+
 func TestRetentionFollowsTheBucket(t *testing.T) {
 	h := newHarness(t)
 	id := h.topic("t", follows+"retention.ms=5")

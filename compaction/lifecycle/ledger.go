@@ -35,8 +35,8 @@ const (
 // ErrLedger: what lies under LedgerKey is no ledger that this firn can read.
 var ErrLedger = errors.New("unreadable ledger of object tags")
 
-// Ledger is what is known of the tags on merged objects; see the package doc. A JSON object: format (1), log_epoch, run_n, run_ms, and
-// topics by id (32 hexadecimal digits) with name, bears, wants and verified.
+// Ledger is what is known of the tags on merged objects; see the package doc. A JSON object: format (1), log_epoch, run_n, run_ms, topics
+// by id (32 hexadecimal digits) with name, bears, wants and verified, and days, a list of n and ms.
 type Ledger struct {
 	Format int `json:"format"`
 	// LogEpoch is the log's that the values of n are of: a restored log counts anew from where its archive ended.
@@ -45,6 +45,27 @@ type Ledger struct {
 	RunN   uint64                  `json:"run_n"`
 	RunMS  int64                   `json:"run_ms"`
 	Topics map[string]*LedgerTopic `json:"topics"`
+	// Days are log times of runs about a day apart, and the n of the log then: how old what was named by an n is at least. The newest
+	// last, daysMax of them.
+	Days []Mark `json:"days,omitempty"`
+}
+
+// Mark says what n the log was at when.
+type Mark struct {
+	N  uint64 `json:"n"`
+	MS int64  `json:"ms"`
+}
+
+// daysMax bounds the marks; what is older than the first counts as that.
+const daysMax = 400
+
+// age is how old an object is at least, in days, that was named at born.
+func (l *Ledger) age(born uint64, nowMS int64) int {
+	i, _ := slices.BinarySearchFunc(l.Days, born, func(m Mark, n uint64) int { return cmp.Compare(m.N, n) })
+	if i == len(l.Days) {
+		return 0
+	}
+	return int(max(nowMS-l.Days[i].MS, 0) / topicconfig.MSPerDay)
 }
 
 // LedgerTopic is one topic's part.
@@ -73,6 +94,9 @@ func ParseLedger(b []byte) (*Ledger, error) {
 		if raw, err := hex.DecodeString(id); err != nil || len(raw) != len(entry.UUID{}) || t == nil || !slices.Contains(t.Bears, t.Wants) {
 			return nil, fmt.Errorf("%w: topic %.40q", ErrLedger, id)
 		}
+	}
+	if !slices.IsSortedFunc(l.Days, func(a, b Mark) int { return cmp.Compare(a.N, b.N) }) || len(l.Days) > daysMax {
+		return nil, fmt.Errorf("%w: %d days that do not ascend", ErrLedger, len(l.Days))
 	}
 	if l.Topics == nil {
 		l.Topics = make(map[string]*LedgerTopic)
@@ -171,6 +195,10 @@ func (l *Ledger) settled(n uint64, ms int64) {
 		t.Bears = []Label{t.Wants}
 	}
 	l.RunN, l.RunMS = max(l.RunN, n), max(l.RunMS, ms)
+	if len(l.Days) == 0 || ms-l.Days[len(l.Days)-1].MS >= topicconfig.MSPerDay {
+		l.Days = append(l.Days, Mark{n, ms})
+		l.Days = l.Days[max(0, len(l.Days)-daysMax):]
+	}
 }
 
 // classesOf are the classes that topics want, each once, by name.

@@ -1,0 +1,386 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"github.com/spf13/cobra"
+
+	"github.com/firnlog/firn/cmd/firn/client"
+	"github.com/firnlog/firn/cmd/firn/prices"
+)
+
+const (
+	gib = 1 << 30
+	// hoursPerMonth is a month as clouds bill it.
+	hoursPerMonth = 730
+	// metricsBytesMax bounds what an agent says of itself.
+	metricsBytesMax = 256 << 20
+)
+
+// costView is what bucket cost prints.
+type costView struct {
+	Prices   *prices.Table `json:"prices"`
+	Agents   int           `json:"agents"`
+	Hours    float64       `json:"hours"` // that the counters cover, of the agent that runs longest
+	Requests []requestCost `json:"requests"`
+	Stored   []storedCost  `json:"stored"`
+	Month    float64       `json:"month"` // storage, and requests at the rate seen so far
+	Topics   []topicCost   `json:"topics"`
+	Notes    []string      `json:"notes,omitempty"`
+}
+
+// requestCost is one kind of requests.
+type requestCost struct {
+	Kind  string  `json:"kind"`
+	Count float64 `json:"count"`
+	Cost  float64 `json:"cost"`
+	Month float64 `json:"month"` // at the rate seen so far
+}
+
+// storedCost is one storage class.
+type storedCost struct {
+	Class string  `json:"class"`
+	Bytes float64 `json:"bytes"`
+	Month float64 `json:"month"`
+}
+
+// topicCost is what a topic costs. Requests are shared over topics by bytes: an object of level 0 holds many.
+type topicCost struct {
+	Topic         string   `json:"topic"`
+	StoredBytes   float64  `json:"stored_bytes"` // of records
+	StoredMonth   float64  `json:"stored_month"`
+	WrittenBytes  float64  `json:"written_bytes"`
+	ReadBytes     float64  `json:"read_bytes"`
+	PerGiBMonth   *float64 `json:"per_gib_stored_month"` // null where there is nothing to divide by
+	PerGiBWritten *float64 `json:"per_gib_written"`
+	PerGiBRead    *float64 `json:"per_gib_read"`
+}
+
+func newBucketCost(e env) *cobra.Command {
+	var sources []string
+	var file, output string
+	var timeout time.Duration
+	var table bool
+	cmd := &cobra.Command{
+		Use:   "cost",
+		Short: "Say what the bucket costs: storage, requests, and for each topic a GiB written, stored and read",
+		Long: `Price what firn's own counters say: requests to the bucket by kind since each agent's start, stored bytes by storage class, and
+for each topic what a GiB written, stored for a month and read costs. Give every agent, each by its --http address, a URL, or a
+file with what its /metrics said: requests are summed over them. Nothing is asked of the bucket.
+
+Requests are shared over topics by bytes, since an object holds records of many. What is not in the figures: old versions,
+requests by others, and requests that a driver repeats inside a call.
+
+The prices are a table built in, see --print-prices; give yours with --prices.`,
+		Example: "  firn bucket cost --metrics a1.example.net:8080,a2.example.net:8080\n  firn bucket cost --print-prices > prices.yaml\n  firn bucket cost --metrics a1.txt --prices prices.yaml -o json",
+		Args:    arguments(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if table {
+				_, err := e.Stdout.Write(prices.Text())
+				return err
+			}
+			if timeout <= 0 {
+				return fmt.Errorf("%w: --timeout: %s is not above 0", client.ErrUsage, timeout)
+			}
+			pay := prices.Default()
+			if file != "" {
+				var err error
+				if pay, err = readPrices(file); err != nil {
+					return err
+				}
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			var scrapes []scrape
+			for _, source := range sources {
+				s, err := scrapeOf(ctx, source)
+				if err != nil {
+					return err
+				}
+				scrapes = append(scrapes, s)
+			}
+			v, err := costOf(scrapes, pay, time.Now())
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				return writeJSON(e.Stdout, v)
+			}
+			return printCost(e.Stdout, v)
+		},
+	}
+	cmd.Flags().StringSliceVar(&sources, "metrics", []string{defaultAgentHTTP}, "agents: --http addresses as host:port, URLs, or files with what /metrics said")
+	cmd.Flags().StringVar(&file, "prices", "", "file with prices, in YAML; default the table built in")
+	cmd.Flags().BoolVar(&table, "print-prices", false, "print the table built in, to be edited")
+	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait for the agents")
+	outputFlag(cmd, &output)
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("metrics", cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault)))
+	return cmd
+}
+
+func readPrices(file string) (*prices.Table, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("%w: --prices: %w", client.ErrUsage, err)
+	}
+	defer f.Close()
+	body, err := io.ReadAll(io.LimitReader(f, prices.BytesMax+1))
+	if err != nil {
+		return nil, fmt.Errorf("--prices: %w", err)
+	}
+	t, err := prices.Parse(body)
+	if err != nil {
+		return nil, fmt.Errorf("%w: --prices %s: %w", client.ErrUsage, file, err)
+	}
+	return t, nil
+}
+
+// scrape is what one agent's /metrics said.
+type scrape struct {
+	source   string
+	families map[string]*dto.MetricFamily
+}
+
+// scrapeOf reads a source: a URL, a file that is there, or an agent's address.
+func scrapeOf(ctx context.Context, source string) (scrape, error) {
+	url := source
+	if !strings.Contains(source, "://") {
+		if f, err := os.Open(source); err == nil {
+			defer f.Close()
+			return parseScrape(source, f)
+		}
+		if err := checkReach(source); err != nil {
+			return scrape{}, fmt.Errorf("%w: --metrics: %q is no file that can be read and no address: %w", client.ErrUsage, source, err)
+		}
+		url = "http://" + source + "/metrics"
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return scrape{}, fmt.Errorf("%w: --metrics: %w", client.ErrUsage, err)
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		return scrape{}, fmt.Errorf("%w at %s: %w; --metrics names the --http address of an agent", client.ErrNoAnswer, source, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return scrape{}, fmt.Errorf("%s answers %s: it is not the --http address of a firn agent", url, resp.Status)
+	}
+	return parseScrape(source, resp.Body)
+}
+
+func parseScrape(source string, r io.Reader) (scrape, error) {
+	body, err := io.ReadAll(io.LimitReader(r, metricsBytesMax+1))
+	if err == nil && len(body) > metricsBytesMax {
+		err = fmt.Errorf("more than %d bytes", metricsBytesMax)
+	}
+	if err != nil {
+		return scrape{}, fmt.Errorf("read the metrics of %s: %w", source, err)
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(body))
+	if err != nil {
+		return scrape{}, fmt.Errorf("%w: --metrics: what %s says is not what an agent's /metrics says: %w", client.ErrUsage, source, err)
+	}
+	if families["firn_objectstore_requests_total"] == nil {
+		return scrape{}, fmt.Errorf("%w: --metrics: %s has no firn_objectstore_requests_total: it is not an agent's /metrics", client.ErrUsage, source)
+	}
+	return scrape{source, families}, nil
+}
+
+// each calls fn for every series of a family, with the value of one of its labels.
+func (s *scrape) each(family, label string, fn func(label string, v float64)) {
+	f := s.families[family]
+	if f == nil {
+		return
+	}
+	for _, m := range f.Metric {
+		value := ""
+		for _, l := range m.Label {
+			if l.GetName() == label {
+				value = l.GetValue()
+			}
+		}
+		v := m.GetCounter().GetValue() + m.GetGauge().GetValue() + m.GetUntyped().GetValue()
+		if !math.IsNaN(v) && v > 0 {
+			fn(value, v)
+		}
+	}
+}
+
+// kindOf is how a store bills a call; deletes are of up to a thousand objects a request.
+func kindOf(op string) string {
+	switch op {
+	case "get", "get_range", "head":
+		return "get"
+	case "list", "delete":
+		return op
+	}
+	return "put"
+}
+
+// costOf prices what agents counted until now.
+func costOf(scrapes []scrape, pay *prices.Table, now time.Time) (*costView, error) {
+	if len(scrapes) == 0 {
+		return nil, fmt.Errorf("%w: --metrics names no agent", client.ErrUsage)
+	}
+	v := &costView{Prices: pay, Agents: len(scrapes), Requests: []requestCost{}, Stored: []storedCost{}, Topics: []topicCost{}}
+	count, month := make(map[string]float64), make(map[string]float64)
+	written, read, held := make(map[string]float64), make(map[string]float64), make(map[string]float64)
+	stored := make(map[string]float64)
+	for i := range scrapes {
+		s := &scrapes[i]
+		hours := 0.0
+		s.each("process_start_time_seconds", "", func(_ string, start float64) { hours = now.Sub(time.Unix(int64(start), 0)).Hours() })
+		v.Hours = max(v.Hours, hours)
+		s.each("firn_objectstore_requests_total", "op", func(op string, n float64) {
+			count[kindOf(op)] += n
+			if hours > 0 {
+				month[kindOf(op)] += n / hours * hoursPerMonth
+			}
+		})
+		s.each("firn_topic_produced_bytes_total", "topic", func(topic string, n float64) { written[topic] += n })
+		s.each("firn_topic_fetched_bytes_total", "topic", func(topic string, n float64) { read[topic] += n })
+		s.each("firn_topic_log_bytes", "topic", func(topic string, n float64) { held[topic] = max(held[topic], n) }) // every agent tells of all
+		s.each("firn_bucket_stored_bytes", "storage_class", func(class string, n float64) { stored[class] = max(stored[class], n) })
+	}
+	requests := func(kinds ...string) (cost float64) {
+		for _, kind := range kinds {
+			cost += count[kind] / 1000 * pay.Requests[kind]
+		}
+		return cost
+	}
+	for _, kind := range prices.Kinds() {
+		r := requestCost{Kind: kind, Count: count[kind], Cost: requests(kind), Month: month[kind] / 1000 * pay.Requests[kind]}
+		v.Requests = append(v.Requests, r)
+		v.Month += r.Month
+	}
+	logical := sum(held)
+	if len(stored) == 0 && logical > 0 {
+		stored[prices.Standard] = logical
+		v.Notes = append(v.Notes, "no agent tells what lies in the bucket (firn_bucket_stored_bytes): bytes of records stand in for it, all of class STANDARD")
+	}
+	storage, readBack := 0.0, 0.0
+	for class, n := range stored {
+		price, known := pay.Classes[class]
+		if !known {
+			price = pay.Classes[prices.Standard]
+			v.Notes = append(v.Notes, fmt.Sprintf("class %s is not in the price table, and counted as STANDARD", class))
+		}
+		c := storedCost{Class: class, Bytes: n, Month: n / gib * price.Month}
+		v.Stored = append(v.Stored, c)
+		storage += c.Month
+		readBack += n * price.Read
+	}
+	slices.SortFunc(v.Stored, func(a, b storedCost) int { return cmp.Compare(a.Class, b.Class) })
+	slices.Sort(v.Notes)
+	v.Month += storage
+	// A byte read costs its share of gets, what leaves the bucket, and what its class takes for reading, on average.
+	perRead := pay.Transfer
+	if all := sum(stored); all > 0 {
+		perRead += readBack / all
+	}
+	perWritten := per(requests("put", "list", "delete"), sum(written))
+	perGet := per(requests("get"), sum(read))
+	perStored := per(storage, logical)
+	names := make(map[string]bool)
+	for _, m := range []map[string]float64{written, read, held} {
+		for name := range m {
+			names[name] = true
+		}
+	}
+	for name := range names {
+		t := topicCost{Topic: name, StoredBytes: held[name], WrittenBytes: written[name], ReadBytes: read[name]}
+		if held[name] > 0 {
+			t.PerGiBMonth = perStored
+			t.StoredMonth = *perStored * held[name] / gib
+		}
+		if written[name] > 0 {
+			t.PerGiBWritten = perWritten
+		}
+		if read[name] > 0 {
+			cost := *perGet + perRead
+			t.PerGiBRead = &cost
+		}
+		v.Topics = append(v.Topics, t)
+	}
+	slices.SortFunc(v.Topics, func(a, b topicCost) int {
+		return cmp.Or(cmp.Compare(b.StoredMonth, a.StoredMonth), cmp.Compare(a.Topic, b.Topic))
+	})
+	return v, nil
+}
+
+// per is cost for a GiB, nil where there are no bytes.
+func per(cost, bytes float64) *float64 {
+	if bytes <= 0 {
+		return nil
+	}
+	v := cost / bytes * gib
+	return &v
+}
+
+func sum(m map[string]float64) (all float64) {
+	for _, v := range m {
+		all += v
+	}
+	return all
+}
+
+func printCost(out io.Writer, v *costView) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	_, _ = fmt.Fprintf(out, "prices: %s, %s, of %s\nmonth:  %s %s (storage, and requests at the rate of the last %s of %d agents)\n\n",
+		v.Prices.Source, v.Prices.Currency, v.Prices.Date, moneyText(v.Month), v.Prices.Currency, hoursText(v.Hours), v.Agents)
+	_, _ = fmt.Fprintln(w, "REQUESTS\tCOUNT\tCOST\tA MONTH\t")
+	for _, r := range v.Requests {
+		_, _ = fmt.Fprintf(w, "%s\t%.0f\t%s\t%s\t\n", r.Kind, r.Count, moneyText(r.Cost), moneyText(r.Month))
+	}
+	_, _ = fmt.Fprintln(w, "\t\t\t\t\nSTORED\tSIZE\t\tA MONTH\t")
+	for _, c := range v.Stored {
+		_, _ = fmt.Fprintf(w, "%s\t%s\t\t%s\t\n", c.Class, bytesText(c.Bytes), moneyText(c.Month))
+	}
+	_ = w.Flush() // the next table has columns of its own
+	_, _ = fmt.Fprintln(w, "\nTOPIC\tSIZE\tA MONTH\tGIB-MONTH\tWRITTEN\tPER GIB\tREAD\tPER GIB\t")
+	for _, t := range v.Topics {
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", t.Topic, bytesText(t.StoredBytes), moneyText(t.StoredMonth), perText(t.PerGiBMonth),
+			bytesText(t.WrittenBytes), perText(t.PerGiBWritten), bytesText(t.ReadBytes), perText(t.PerGiBRead))
+	}
+	err := w.Flush()
+	for _, note := range v.Notes {
+		_, err = fmt.Fprintln(out, "note: "+note)
+	}
+	return errors.Join(err)
+}
+
+func hoursText(hours float64) string {
+	return time.Duration(hours * float64(time.Hour)).Round(time.Second).String()
+}
+
+func perText(v *float64) string {
+	if v == nil {
+		return "-"
+	}
+	return moneyText(*v)
+}
+
+// moneyText words an amount with as many digits as it takes to see it.
+func moneyText(v float64) string {
+	if v == 0 || v >= 1 {
+		return fmt.Sprintf("%.2f", v)
+	}
+	return fmt.Sprintf("%.*f", min(2+int(math.Ceil(-math.Log10(v))), 8), v)
+}

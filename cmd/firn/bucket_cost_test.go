@@ -1,0 +1,138 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// scraped is what an agent says that started ten hours ago.
+func scraped(puts, gets, produced, fetched int) string {
+	return fmt.Sprintf(`# TYPE process_start_time_seconds gauge
+process_start_time_seconds %d
+# TYPE firn_objectstore_requests_total counter
+firn_objectstore_requests_total{op="put",outcome="ok"} %d
+firn_objectstore_requests_total{op="get_range",outcome="ok"} %d
+firn_objectstore_requests_total{op="get_range",outcome="not_found"} 0
+firn_objectstore_requests_total{op="delete",outcome="ok"} 7
+# TYPE firn_topic_produced_bytes_total counter
+firn_topic_produced_bytes_total{topic="orders"} %d
+# TYPE firn_topic_fetched_bytes_total counter
+firn_topic_fetched_bytes_total{topic="orders"} %d
+# TYPE firn_topic_log_bytes gauge
+firn_topic_log_bytes{topic="orders"} %d
+firn_topic_log_bytes{topic="idle"} %d
+`, time.Now().Add(-10*time.Hour).Unix(), puts, gets, produced, fetched, 30*gib, 10*gib)
+}
+
+func TestBucketCost(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/metrics" {
+			http.NotFound(w, r)
+			return
+		}
+		_, _ = w.Write([]byte(scraped(1000, 2000, 2*gib, 0)))
+	}))
+	t.Cleanup(server.Close)
+	addr := strings.TrimPrefix(server.URL, "http://")
+	file := filepath.Join(t.TempDir(), "a2.txt")
+	if err := os.WriteFile(file, []byte(scraped(3000, 0, 2*gib, 8*gib)+
+		"# TYPE firn_bucket_stored_bytes gauge\nfirn_bucket_stored_bytes{storage_class=\"STANDARD\"} 10737418240\n"+
+		"firn_bucket_stored_bytes{storage_class=\"STANDARD_IA\"} 10737418240\nfirn_bucket_stored_bytes{storage_class=\"FROSTY\"} 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := execute(t.Context(), "", "", "bucket", "cost", "--metrics", addr+","+file, "-o", "json")
+	var v costView
+	if err := json.Unmarshal([]byte(r.out), &v); err != nil || r.code != exitOK {
+		t.Fatalf("exit code %d, %v: %s", r.code, err, r.errOut)
+	}
+	near := func(what string, got, want float64) {
+		t.Helper()
+		if got < want*0.99 || got > want*1.01 {
+			t.Errorf("%s: %v, want about %v", what, got, want)
+		}
+	}
+	near("puts", v.Requests[0].Cost, 4*0.005)
+	near("puts a month", v.Requests[0].Month, 4*0.005*73)
+	near("stored", v.Stored[1].Month, 0.23)
+	near("stored colder", v.Stored[2].Month, 0.125)
+	orders := v.Topics[0]
+	if orders.Topic != "orders" || v.Agents != 2 || len(v.Topics) != 2 || len(v.Notes) != 1 || !strings.Contains(v.Notes[0], "FROSTY") {
+		t.Fatalf("%+v", v)
+	}
+	near("a GiB written", *orders.PerGiBWritten, 4*0.005/4)
+	near("a GiB read", *orders.PerGiBRead, 2*0.0004/8+0.01/2)
+	near("a GiB stored", *orders.PerGiBMonth, (0.23+0.125)/40)
+	near("the topic", orders.StoredMonth, (0.23+0.125)*30/40)
+	if idle := v.Topics[1]; idle.PerGiBRead != nil || idle.PerGiBWritten != nil || idle.PerGiBMonth == nil {
+		t.Errorf("a topic that nobody uses: %+v", idle)
+	}
+
+	own := filepath.Join(t.TempDir(), "prices.yaml")
+	table := execute(t.Context(), "", "", "bucket", "cost", "--print-prices").out
+	if err := os.WriteFile(own, []byte(strings.Replace(table, "put: 0.005", "put: 5", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r = execute(t.Context(), "", "", "bucket", "cost", "--metrics", addr, "--prices", own)
+	for _, says := range []string{"USD, of 2025-11-30", "put", "5.00", "orders", "firn_bucket_stored_bytes", "30.0 GiB"} {
+		if !strings.Contains(r.out, says) {
+			t.Errorf("it does not say %q:\n%s%s", says, r.out, r.errOut)
+		}
+	}
+
+	bad := filepath.Join(t.TempDir(), "bad.yaml")
+	if err := os.WriteFile(bad, []byte("currency: USD\nput: 3\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	nothing := filepath.Join(t.TempDir(), "nothing.txt")
+	if err := os.WriteFile(nothing, []byte("up 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for args, want := range map[string]struct {
+		code int
+		says string
+	}{
+		"--metrics absent":                         {exitUsage, "no file that can be read and no address"},
+		"--metrics " + nothing:                     {exitUsage, "not an agent's /metrics"},
+		"--metrics " + bad:                         {exitUsage, "not what an agent's /metrics says"},
+		"--metrics " + server.URL + "/elsewhere":   {exitFailure, "404"},
+		"--metrics " + addr + " --prices " + bad:   {exitUsage, "field put not found"},
+		"--metrics " + addr + " --prices /absent":  {exitUsage, "/absent"},
+		"--metrics " + addr + " --timeout -1s":     {exitUsage, "--timeout"},
+		"--metrics 127.0.0.1:1 --timeout 5s":       {exitNoAnswer, "--http address of an agent"},
+		"--metrics= --prices " + own:               {exitUsage, "names no agent"},
+		"--metrics " + addr + " surprise":          {exitUsage, "surprise"},
+		"--metrics " + addr + " -o yaml":           {exitUsage, "yaml"},
+		"--metrics ftp://" + addr + "/metrics":     {exitNoAnswer, "unsupported protocol"},
+		"--metrics http://" + addr + "/metrics%zz": {exitUsage, "--metrics"},
+	} {
+		r := execute(t.Context(), "", "", append([]string{"bucket", "cost"}, strings.Fields(args)...)...)
+		if r.code != want.code || !strings.Contains(r.errOut, want.says) {
+			t.Errorf("%s: exit code %d, want %d with %q: %s", args, r.code, want.code, want.says, r.errOut)
+		}
+	}
+}
+
+func TestRetentionOnTheCommandLine(t *testing.T) {
+	for text, ms := range map[string]int64{"7d": 604800000, "36h": 129600000, "90m": 5400000, "forever": -1, "-1": -1} {
+		if got, err := parseRetention(text); err != nil || got != ms {
+			t.Errorf("%s: %d, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"7", "0d", "-3d", "d", "1s", "a week", "99999999999d"} {
+		if got, err := parseRetention(text); err == nil {
+			t.Errorf("%q is %d ms", text, got)
+		}
+	}
+	for ms, text := range map[int64]string{-1: "for ever", 604800000: "7 d", 129600000: "36 h", 5400000: "1h30m0s", 0: "0s"} {
+		if got := retentionText(ms); got != text {
+			t.Errorf("%d ms: %q, want %q", ms, got, text)
+		}
+	}
+}

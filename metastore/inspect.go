@@ -167,6 +167,8 @@ type replayer struct {
 	pointer  pointer
 	snapshot *state.State // to compare with at its n; nil where there is none
 	apply    applier
+	// epoch is the collection epoch, and epochN the n of the entry that moved it last, or of where the replay began.
+	epoch, epochN uint64
 }
 
 func (v *replayer) problem(format string, args ...any) {
@@ -197,6 +199,9 @@ func (v *replayer) take(e log.Entry) error {
 		return fmt.Errorf("entry n=%d of %v cannot be applied: %w", e.N, e.Key, err)
 	}
 	v.report.Replayed++
+	if epoch := v.st.CollectionEpoch(); epoch != v.epoch {
+		v.epoch, v.epochN = epoch, e.N
+	}
 	if s := v.snapshot; s != nil && s.N() == e.N {
 		if want, got := s.AppendSnapshot(nil), v.st.AppendSnapshot(nil); !bytes.Equal(want, got) {
 			v.problem("snapshot %s at n=%d is not the state that the history gives: SHA-256 %x in the snapshot, %x replayed", v.pointer.Object, e.N,

@@ -12,7 +12,7 @@ import (
 // documented are the commands of docs/cli.md: those that speak to any Kafka, what they need, and those that look at what firn
 // stores. What serves, firn dev and firn agent, has docs/configuration.md.
 var documented = []string{
-	"topic", "produce", "consume", "group", "config", "cluster", "context", "verify", "bench", "inspect", "metastore", "bucket", "health", "version", "completion",
+	"topic", "produce", "consume", "group", "config", "cluster", "context", "verify", "bench", "inspect", "metastore", "bucket", "gc", "health", "version", "completion",
 }
 
 // docs/cli.md is made from the help of the commands, below a part that is written by hand: what scripts rely on.

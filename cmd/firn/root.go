@@ -58,6 +58,7 @@ They find it by --brokers, or by a context, see firn context --help.
 	root.AddCommand(newHealth(e))
 	root.AddCommand(newMetastore(e))
 	root.AddCommand(newBucket(e))
+	root.AddCommand(newGC(e))
 	root.AddCommand(newInspect(e))
 	root.AddCommand(newTopic(e))
 	root.AddCommand(newProduce(e))

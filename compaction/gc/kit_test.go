@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,6 +43,7 @@ type world struct {
 // hooked is a bucket that can be asked to do something before a call, and to fail.
 type hooked struct {
 	objstore.Bucket
+	mu     sync.Mutex // guards calls
 	before func(what string)
 	fail   map[string]error // by what is called
 	kept   map[string]bool  // keys that a lock keeps
@@ -49,7 +51,9 @@ type hooked struct {
 }
 
 func (b *hooked) called(what string) error {
+	b.mu.Lock()
 	b.calls[what]++
+	b.mu.Unlock()
 	if b.before != nil {
 		b.before(what)
 	}

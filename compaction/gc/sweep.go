@@ -259,9 +259,8 @@ func (t *T) finish(s *sweep) {
 	m.foreign.Set(float64(s.Foreign))
 	t.sweep = nil
 	t.damaged.prune(t.deps.Meta)
-	suspicious := s.Orphans > t.cfg.OrphansFree && s.Orphans*100 > s.Listed*t.cfg.OrphanPercent
 	switch {
-	case suspicious && !s.accept:
+	case t.cfg.suspicious(s.Orphans, s.Listed) && !s.accept:
 		s.Breaker = fmt.Sprintf("a sweep found %d objects that nothing names, of %d listed: nothing is deleted until firn gc run --accept; "+
 			"firn gc plan shows them", s.Orphans, s.Listed)
 		t.trip(s.Breaker)

@@ -13,6 +13,9 @@ type policies struct {
 	topics []topic // that let something go
 }
 
+// viewer shows the state.
+type viewer interface{ View(fn func(*state.State)) }
+
 // configured is a topic's own configs; the slice is never modified.
 type configured struct {
 	id      entry.UUID
@@ -20,7 +23,7 @@ type configured struct {
 }
 
 // of lists the topics that let something go. The slice is not modified before the next call.
-func (x *policies) of(meta Meta) []topic {
+func (x *policies) of(meta viewer) []topic {
 	var all []configured
 	var cluster []entry.Config
 	meta.View(func(st *state.State) {

@@ -20,6 +20,8 @@ import (
 	"github.com/firnlog/firn/agent/ingest"
 	"github.com/firnlog/firn/agent/kafka"
 	"github.com/firnlog/firn/agent/peer"
+	"github.com/firnlog/firn/compaction"
+	"github.com/firnlog/firn/compaction/duty"
 	"github.com/firnlog/firn/metastore"
 	"github.com/firnlog/firn/metastore/log"
 	logmetered "github.com/firnlog/firn/metastore/log/metered"
@@ -37,6 +39,8 @@ type Components struct {
 	BucketName string
 	FS         wal.FS
 	WALDir     string
+	// Scratch is where background duties keep what does not belong into memory. nil: this agent has no such duties, and others have them all.
+	Scratch duty.Scratch
 	// Dir, where set, is the data directory that the write-ahead log belongs to: one of another agent is refused.
 	Dir *DataDir
 	// Kafka is where the listener without a name accepts, Listeners where those with names do.
@@ -83,10 +87,14 @@ type Agent struct {
 	groups *group.Coordinator
 	kafka  *kafka.Server
 	admin  *http.Server
+	// duties is nil where the agent has none. dutyFaults tell what is wrong with them.
+	duties     *compaction.Runner
+	dutyFaults []func() string
 	// internal and peers are nil where this agent has nothing to do with others.
 	internal *peer.Server
 	peers    *peer.Client
-	process  string // names this process
+	process  string        // names this process
+	rand     *rand.ChaCha8 // of the background duties, nil: the system's
 	started  time.Time
 	behind   behind
 	met      atomic.Int32 // agents that this one looks after and has met
@@ -112,6 +120,11 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	}
 	a := &Agent{cfg: cfg, parts: parts, failed: make(chan struct{}), process: newProcess(), started: time.Now()}
 	a.behind.patience = cfg.behindPatience()
+	if parts.Rand != nil { // the metastore goes on with it
+		var seed [32]byte
+		_, _ = parts.Rand.Read(seed[:]) // never fails
+		a.rand = rand.NewChaCha8(seed)
+	}
 	parts.Logger.Info("agent starts", "agent", cfg.Name, "version", cfg.Version, "listeners", cfg.Addresses(), "mode", cfg.AdvertiseMode, "internal", cfg.Internal, "zone", cfg.Zone,
 		"segment_bytes", cfg.SegmentBytes, "flush_interval", cfg.FlushInterval, "upload_slots", cfg.UploadSlots,
 		"stage_bytes", cfg.StageBytes, "cache_bytes", cfg.CacheBytes, "wal_bytes", cfg.WALBytes, "request_bytes", cfg.RequestBytes)
@@ -209,6 +222,9 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	}
 	a.servePeers()
 	a.groups.Start()
+	if err := a.startDuties(registry); err != nil {
+		return nil, err
+	}
 	for name, socket := range sockets {
 		a.wg.Go(func() {
 			if err := a.kafka.Serve(name, socket); err != nil {
@@ -324,6 +340,9 @@ func (a *Agent) stop(ctx context.Context) {
 			_ = l.Close()
 		}
 		a.closePeers()
+		if a.duties != nil {
+			a.duties.Close()
+		}
 		if a.ingest != nil {
 			a.ingest.Close()
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,11 +26,12 @@ const (
 	partBucketRead  = "bucket_read"
 	partBucketWrite = "bucket_write"
 	partDisk        = "disk"
+	partDuties      = "duties"
 )
 
 // conditions returns all parts, in one order.
 func (a *Agent) conditions() []condition {
-	list := []condition{{part: partEtcd}, {part: partArchive}, {part: partBucketRead}, {part: partBucketWrite}, {part: partDisk}}
+	list := []condition{{part: partEtcd}, {part: partArchive}, {part: partBucketRead}, {part: partBucketWrite}, {part: partDisk}, {part: partDuties, told: true}}
 	if a.state.Load() == starting || a.meta == nil || a.wal == nil { // parts are still being made
 		return list
 	}
@@ -41,6 +43,13 @@ func (a *Agent) conditions() []condition {
 	if list[4].cause == "" && a.ingest != nil {
 		list[4].cause, list[4].told = a.ingest.SpillFault(), true
 	}
+	var duties []string
+	for _, fault := range a.dutyFaults {
+		if why := fault(); why != "" {
+			duties = append(duties, why)
+		}
+	}
+	list[5].cause = strings.Join(duties, "; ")
 	return list
 }
 

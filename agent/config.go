@@ -133,6 +133,19 @@ type Config struct {
 	ConsumerSessionTimeout    time.Duration
 	GroupMigration            string
 
+	// Background duties: merging, key compaction, retention, collection; see the rooms below compaction. CompressMerged compresses
+	// what shrinks of what is merged.
+	CompressMerged    bool
+	DutyBytes         int64
+	ScratchBytes      int64
+	MergeAfter        time.Duration
+	MergeWindowMin    int64
+	MergeWindowMax    int64
+	MergeObjectBytes  int64
+	MergeOwnBytes     int64
+	MergeRescan       time.Duration
+	RetentionInterval time.Duration
+
 	// The metastore; see metastore.Config.
 	RegistrationTTL time.Duration
 	EntryBytes      int
@@ -190,6 +203,7 @@ const (
 	GroupKafka     = "Kafka connections and requests"
 	GroupGroups    = "Consumer groups"
 	GroupMetastore = "Metastore"
+	GroupDuties    = "Background duties"
 	GroupProcess   = "Process"
 )
 
@@ -330,6 +344,8 @@ func (c *Config) Tunables() []Tunable {
 		"how long a consumer group without members keeps the offsets that it committed")
 	row(t, "offsets-expire-interval", &c.OffsetsExpire, Duration, coord.ExpireInterval, time.Second, 24*time.Hour, "how often offsets beyond that are looked for")
 	row(t, "offset-metadata-max", &c.OffsetMetadataMax, Bytes, srv.OffsetMetadataMax, 1, state.MaxOffsetMetadata, "most metadata beside a committed offset")
+
+	c.dutyTunables(t)
 
 	t.group = GroupMetastore
 	row(t, "barrier-timeout", &c.BarrierTimeout, Duration, srv.BarrierTimeout, 100*time.Millisecond, time.Minute,
@@ -499,10 +515,10 @@ func (c *Config) Validate() error {
 func (c *Config) validateRooms() error {
 	c.GroupMigration = cmp.Or(c.GroupMigration, consumer.Bidirectional.String())
 	_, errMigration := consumer.ParseMigration(c.GroupMigration)
-	in, cache, srv, meta, grp := c.ingest(), c.fetch(), c.kafka(), c.metastore(), c.group()
+	in, cache, srv, meta, grp, rooms := c.ingest(), c.fetch(), c.kafka(), c.metastore(), c.group(), c.rooms()
 	var err error
 	if meta.Listeners, err = advertised(c.listeners()); err != nil {
 		return err
 	}
-	return errors.Join(in.Validate(), cache.Validate(), srv.Validate(), meta.Validate(), grp.Validate(), errMigration)
+	return errors.Join(in.Validate(), cache.Validate(), srv.Validate(), meta.Validate(), grp.Validate(), errMigration, rooms.validate())
 }

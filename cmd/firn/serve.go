@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -16,6 +17,7 @@ import (
 	"github.com/firnlog/firn/agent"
 	"github.com/firnlog/firn/agent/group/consumer"
 	"github.com/firnlog/firn/cmd/firn/settings"
+	"github.com/firnlog/firn/compaction/duty"
 	"github.com/firnlog/firn/metastore"
 	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/metastore/log/etcdembed"
@@ -34,10 +36,12 @@ type serving struct {
 	// internal is what is listened on for other agents; "" is any port beside kafka's.
 	internal string
 	memory   bool
-	level    string
-	probe    string // what to do about a bucket that is not fit
-	format   string
-	agent    agent.Config
+	// compaction: this agent has background duties.
+	compaction bool
+	level      string
+	probe      string // what to do about a bucket that is not fit
+	format     string
+	agent      agent.Config
 
 	set    *settings.Set
 	check  bool   // only check the configuration
@@ -53,6 +57,7 @@ func (s *serving) declare() *settings.Set {
 	s.probe = probeRequire
 	s.kafka = []string{"127.0.0.1:9092"}
 	s.http, s.level, s.format, s.agent.AutoCreateTopics = "127.0.0.1:8080", "info", "text", true
+	s.compaction, s.agent.CompressMerged = true, true
 	s.agent.MetricsDetail, s.agent.AdvertiseMode, s.agent.GroupMigration = agent.DetailTopic, agent.AdvertiseDirect, consumer.Bidirectional.String()
 	set := settings.New()
 	set.Group("Agent")
@@ -78,6 +83,9 @@ func (s *serving) declare() *settings.Set {
 		"whether a group of consumers may change between the classic and the consumer protocol (KIP-848) as members come and go", consumer.Migrations()...)
 	set.Group(agent.GroupProduce)
 	set.Flag(&s.agent.CompressSegments, "compress-segments", "compress what shrinks before it is stored; costs CPU here and wherever it is read")
+	set.Group(agent.GroupDuties)
+	set.Flag(&s.compaction, "compaction", "take part in background duties: merging, key compaction, retention, collection; at least one agent of a cluster has to")
+	set.Flag(&s.agent.CompressMerged, "compress-merged", "compress what shrinks when it is merged; costs CPU once here, and wherever it is read")
 	set.Group(agent.GroupProcess)
 	set.Choice((*string)(&s.agent.MetricsDetail), "metrics-detail", "how far metrics of topics go", string(agent.DetailNone), string(agent.DetailTopic), string(agent.DetailPartition))
 	set.Choice(&s.level, "log-level", "least level of what is logged", "debug", "info", "warn", "error")
@@ -213,6 +221,11 @@ func (s *serving) run(ctx context.Context, e env, ready func(io.Writer, *agent.A
 		s.agent.Name = dir.Agent
 		parts.FS, parts.WALDir, parts.Dir = wal.OS(), filepath.Join(dir.Path, "wal"), dir
 	}
+	if s.compaction {
+		if parts.Scratch, err = s.scratch(dir); err != nil {
+			return err
+		}
+	}
 	s.agent.Version = thisBuild().Version
 	if parts.Log, err = s.openMetastore(ctx, logger, &started); err != nil {
 		return err
@@ -248,6 +261,18 @@ func (s *serving) run(ctx context.Context, e env, ready func(io.Writer, *agent.A
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.agent.DrainTimeout)
 	defer cancel()
 	return errors.Join(a.Err(), a.Drain(drain))
+}
+
+// scratch is where background duties work: below the data directory, or in memory where there is none.
+func (s *serving) scratch(dir *agent.DataDir) (duty.Scratch, error) {
+	if dir == nil {
+		return duty.InMemory(s.agent.ScratchBytes), nil
+	}
+	path := filepath.Join(dir.Path, "scratch")
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return nil, fmt.Errorf("%w: scratch space: %w", agent.ErrDataDir, err)
+	}
+	return duty.InDir(path, s.agent.ScratchBytes), nil
 }
 
 func ignoreClosed(err error) error {

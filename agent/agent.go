@@ -22,6 +22,7 @@ import (
 	"github.com/firnlog/firn/agent/peer"
 	"github.com/firnlog/firn/compaction"
 	"github.com/firnlog/firn/compaction/duty"
+	"github.com/firnlog/firn/compaction/lifecycle"
 	"github.com/firnlog/firn/metastore"
 	"github.com/firnlog/firn/metastore/log"
 	logmetered "github.com/firnlog/firn/metastore/log/metered"
@@ -90,6 +91,8 @@ type Agent struct {
 	// duties is nil where the agent has none. dutyFaults tell what is wrong with them.
 	duties     *compaction.Runner
 	dutyFaults []func() string
+	// rules know the bucket's own; nil where the agent has no duties.
+	rules *lifecycle.Keeper
 	// internal and peers are nil where this agent has nothing to do with others.
 	internal *peer.Server
 	peers    *peer.Client
@@ -211,7 +214,13 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 		return nil, err
 	}
 	newGroupMetrics(registry, cfg.MetricsDetail, cfg.MetricsSeries, a.meta.View, a.groups.List)
+	if err := a.readRules(registry); err != nil {
+		return nil, err
+	}
 	serves := cfg.kafka()
+	if a.rules != nil {
+		serves.LockFault = a.rules.LockFault
+	}
 	serves.LogDir = parts.BucketName
 	if cfg.AdvertiseMode == AdvertiseProxy {
 		serves.Balancer, serves.Peers = told[:len(sockets)], a.peers
@@ -340,9 +349,7 @@ func (a *Agent) stop(ctx context.Context) {
 			_ = l.Close()
 		}
 		a.closePeers()
-		if a.duties != nil {
-			a.duties.Close()
-		}
+		_ = a.endDuties(ctx)
 		if a.ingest != nil {
 			a.ingest.Close()
 		}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/firnlog/firn/compaction"
 	"github.com/firnlog/firn/compaction/duty"
+	"github.com/firnlog/firn/compaction/gc"
+	"github.com/firnlog/firn/compaction/lifecycle"
 	"github.com/firnlog/firn/compaction/merge"
 	"github.com/firnlog/firn/compaction/retention"
 	"github.com/firnlog/firn/compaction/rewrite"
@@ -20,6 +22,8 @@ type roomConfigs struct {
 	rewrite   rewrite.Config
 	merge     merge.Config
 	retention retention.Config
+	gc        gc.Config
+	lifecycle lifecycle.Config
 }
 
 func (c *Config) rooms() roomConfigs {
@@ -31,12 +35,16 @@ func (c *Config) rooms() roomConfigs {
 			Patience: merge.Patience{After: c.MergeAfter, Longer: 10 * c.MergeAfter, Most: 60 * c.MergeAfter},
 			Tiers:    merge.TierRules{Full: c.MergeObjectBytes},
 		},
+		gc: gc.Config{
+			EpochInterval: c.CollectionInterval, SweepInterval: c.SweepInterval, DeletesPerHour: c.DeletesPerHour,
+			OrphanPercent: c.OrphanPercent, OrphansFree: c.OrphansFree, ScrubBytesPerSecond: c.ScrubBytes, ScrubPass: c.ScrubPass,
+		},
 	}
 }
 
 // validate reports every problem and fills in the rooms' defaults.
 func (r *roomConfigs) validate() error {
-	return errors.Join(r.rewrite.Validate(), r.merge.Validate(), r.retention.Validate())
+	return errors.Join(r.rewrite.Validate(), r.merge.Validate(), r.retention.Validate(), r.gc.Validate(), r.lifecycle.Validate())
 }
 
 // scratchDefault holds the largest window, and the largest object that is made of it.
@@ -60,6 +68,24 @@ func (c *Config) dutyTunables(t *table) {
 	row(t, "merge-own-bytes", &c.MergeOwnBytes, Bytes, min(r.merge.OwnBytes, cmp.Or(c.MergeObjectBytes, r.merge.ObjectBytes)), 1<<10, 4<<30, "size from which on a partition gets objects of its own")
 	row(t, "merge-rescan", &c.MergeRescan, Duration, r.merge.Rescan, 10*time.Millisecond, time.Hour, "how often all partitions are looked at for what can be merged")
 	row(t, "retention-interval", &c.RetentionInterval, Duration, retention.Interval, time.Second, 24*time.Hour, "how often records are looked for that topics no longer promise")
+	row(t, "collection-interval", &c.CollectionInterval, Duration, r.gc.EpochInterval, time.Second, 24*time.Hour,
+		"least time between two collection epochs; what nothing names is deleted two of them later")
+	row(t, "sweep-interval", &c.SweepInterval, Duration, r.gc.SweepInterval, time.Second, 365*24*time.Hour, "how often the bucket is listed for objects that were never named, and for such as are missing")
+	row(t, "deletes-per-hour", &c.DeletesPerHour, Count, r.gc.DeletesPerHour, 1, 1<<40, "most objects that are deleted in an hour")
+	row(t, "orphan-percent", &c.OrphanPercent, Count, r.gc.OrphanPercent, 1, 100, "share of the listed objects from which on a sweep deletes none that was never named, and says so")
+	row(t, "orphans-free", &c.OrphansFree, Count, r.gc.OrphansFree, 1, 1<<40, "how many of them a sweep deletes whatever their share")
+	row(t, "scrub-bytes", &c.ScrubBytes, Bytes, r.gc.ScrubBytesPerSecond, 1<<10, 1<<40, "most that is read a second to check stored objects")
+	row(t, "scrub-pass", &c.ScrubPass, Duration, r.gc.ScrubPass, time.Minute, 10*365*24*time.Hour, "how long checking all objects once should take")
+	row(t, "lifecycle-interval", &c.LifecycleInterval, Duration, lifecycle.Interval, time.Second, 24*time.Hour, "how often the bucket's own rules are held against what topics promise")
+}
+
+// readRules makes what knows the bucket's own rules, where the agent has background duties.
+func (a *Agent) readRules(registry *prometheus.Registry) (err error) {
+	if a.parts.Scratch == nil {
+		return nil
+	}
+	a.rules, err = lifecycle.New(a.cfg.rooms().lifecycle, lifecycle.Deps{Meta: a.meta, Bucket: a.bucket, Logger: a.parts.Logger, Metrics: lifecycle.NewMetrics(registry)})
+	return err
 }
 
 // startDuties starts what goes on in the background, where the agent has scratch space.
@@ -70,7 +96,7 @@ func (a *Agent) startDuties(registry *prometheus.Registry) error {
 	rooms, logger := a.cfg.rooms(), a.parts.Logger
 	budget := duty.NewBudget(a.cfg.DutyBytes, a.cache.Background)
 	env, err := rewrite.New(rooms.rewrite, rewrite.Deps{
-		Meta: a.meta, Bucket: a.bucket, Scratch: a.parts.Scratch, Budget: budget, Logger: logger, Metrics: rewrite.NewMetrics(registry),
+		Meta: a.meta, Bucket: a.bucket, Scratch: a.parts.Scratch, Budget: budget, PutOptions: a.rules.PutOptions, Logger: logger, Metrics: rewrite.NewMetrics(registry),
 	})
 	if err != nil {
 		return err
@@ -81,18 +107,26 @@ func (a *Agent) startDuties(registry *prometheus.Registry) error {
 		return err
 	}
 	clock, _ := objstore.As[objstore.Clock](a.bucket)
-	keeper, err := retention.New(rooms.retention, retention.Deps{Meta: a.meta, Cells: a.meta.Cells(), Clock: clock, Metrics: retention.NewMetrics(registry)})
+	ages, err := retention.New(rooms.retention, retention.Deps{Meta: a.meta, Cells: a.meta.Cells(), Clock: clock, Metrics: retention.NewMetrics(registry)})
 	if err != nil {
 		return err
 	}
-	a.dutyFaults = append(a.dutyFaults, keeper.Fault)
-	a.duties, err = compaction.NewRunner(compaction.Config{Logger: logger, Metrics: compaction.NewMetrics(registry), Rand: a.rand}, a.meta, []compaction.Duty{
-		{Name: "merge", Step: merger.Step, Interval: min(rooms.merge.Rescan, a.cfg.MergeAfter)},
-		{Name: "retention", Step: keeper.Step, Interval: a.cfg.RetentionInterval},
+	collector, err := gc.New(rooms.gc, gc.Deps{
+		Meta: a.meta, Cells: a.meta.Cells(), Bucket: a.bucket, Coverage: a.rules, Budget: budget, Logger: logger, Metrics: gc.NewMetrics(registry),
 	})
 	if err != nil {
 		return err
 	}
+	a.duties, err = compaction.NewRunner(compaction.Config{Logger: logger, Metrics: compaction.NewMetrics(registry), Rand: a.rand}, a.meta, []compaction.Duty{
+		{Name: "merge", Step: merger.Step, Interval: min(rooms.merge.Rescan, a.cfg.MergeAfter)},
+		{Name: "retention", Step: ages.Step, Interval: a.cfg.RetentionInterval},
+		{Name: "gc", Step: collector.Step, Interval: gc.Interval},
+		{Name: "lifecycle", Step: a.rules.Step, Interval: a.cfg.LifecycleInterval},
+	})
+	if err != nil {
+		return err
+	}
+	a.dutyFaults = append(a.dutyFaults, ages.Fault, collector.Fault)
 	a.dutyFaults = append(a.dutyFaults, a.duties.Faults)
 	a.duties.Start()
 	return nil

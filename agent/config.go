@@ -135,16 +135,24 @@ type Config struct {
 
 	// Background duties: merging, key compaction, retention, collection; see the rooms below compaction. CompressMerged compresses
 	// what shrinks of what is merged.
-	CompressMerged    bool
-	DutyBytes         int64
-	ScratchBytes      int64
-	MergeAfter        time.Duration
-	MergeWindowMin    int64
-	MergeWindowMax    int64
-	MergeObjectBytes  int64
-	MergeOwnBytes     int64
-	MergeRescan       time.Duration
-	RetentionInterval time.Duration
+	CompressMerged     bool
+	DutyBytes          int64
+	ScratchBytes       int64
+	MergeAfter         time.Duration
+	MergeWindowMin     int64
+	MergeWindowMax     int64
+	MergeObjectBytes   int64
+	MergeOwnBytes      int64
+	MergeRescan        time.Duration
+	RetentionInterval  time.Duration
+	CollectionInterval time.Duration
+	SweepInterval      time.Duration
+	DeletesPerHour     int
+	OrphanPercent      int
+	OrphansFree        int
+	ScrubBytes         int64
+	ScrubPass          time.Duration
+	LifecycleInterval  time.Duration
 
 	// The metastore; see metastore.Config.
 	RegistrationTTL time.Duration

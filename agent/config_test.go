@@ -66,12 +66,21 @@ var internal = []string{
 	"classic.Config.NewMemberTimeout", // Kafka's, which has no setting for it either
 	// What fits the state's records, and the leader's answer.
 	"classic.Config.MetadataBytes", "classic.Config.AssignmentBytes", "classic.Config.GroupBytes",
+	// Shapes of merged data that bounds of the index rest on, and of the ops that bring it about.
+	"rewrite.Config.ChunkBytes", "rewrite.Config.OpBytes", "merge.TierRules.Growth", "merge.TierRules.Crowd", "merge.TierRules.Fan",
+	// What is tried again nobody waits for.
+	"rewrite.Config.Attempts", "rewrite.Config.RetryMin", "rewrite.Config.RetryMax", "merge.Config.BackoffMin", "merge.Config.BackoffMax",
+	"clean.Config.RetryMin", "clean.Config.RetryMax", "gc.Config.RetryInterval", "retention.Config.AskInterval", "lifecycle.Config.CallTimeout",
+	"gc.Config.FirstSweep",    // follows from the interval
+	"gc.Config.AgainInterval", // DESIGN.md, section 2
+	"lifecycle.Config.ObjectsPerStep",
 }
 
 // Every number arrives in a room or in the agent itself, and every number of a room can be set.
 func TestNumbersReachTheirRooms(t *testing.T) {
 	before := valid(t).Rooms()
-	own := []string{"memory-limit", "wal-bytes", "metrics-series", "http-connections", "drain-timeout", "drain-notice"}
+	own := []string{"memory-limit", "wal-bytes", "metrics-series", "http-connections", "drain-timeout", "drain-notice",
+		"duty-bytes", "scratch-bytes", "retention-interval", "lifecycle-interval"}
 	reached := make(map[string]bool)
 	for i, row := range valid(t).Tunables() {
 		c := valid(t)

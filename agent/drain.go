@@ -9,6 +9,7 @@ import (
 // Drain takes the agent out of service and stops it, in steps:
 //
 //	notice      /readyz is false; everything else goes on for Config.DrainNotice, so that load balancers send nobody new
+//	duties      what goes on in the background ends where it is; other agents do it
 //	hand over   the slots of groups go to other agents; their members look for the coordinator again and find it
 //	answer      no new connections; what was read is answered, long polls at once; each connection is closed after its last answer
 //	commit      what was staged and nobody waits for any more is uploaded and ordered
@@ -36,6 +37,7 @@ func (a *Agent) Drain(ctx context.Context) error {
 		a.parts.Logger.Info("draining", args...)
 	}
 	step("notice", a.notice)
+	step("duties", a.endDuties)
 	step("hand over", a.handOver)
 	step("answer", a.kafka.Drain)
 	step("commit", a.ingest.Drain)
@@ -59,6 +61,13 @@ func (a *Agent) notice(ctx context.Context) error {
 	case <-t.C:
 	case <-a.failed: // nobody is served anyway
 	case <-ctx.Done():
+	}
+	return nil
+}
+
+func (a *Agent) endDuties(context.Context) error {
+	if a.duties != nil {
+		a.duties.Close()
 	}
 	return nil
 }

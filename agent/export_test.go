@@ -15,7 +15,8 @@ import (
 // Rooms are what the rooms get of a configuration.
 func (c *Config) Rooms() []any {
 	in, cache, srv, meta, grp := c.ingest(), c.fetch(), c.kafka(), c.metastore(), c.group()
-	return []any{&in, &cache, &srv, &meta, &grp, &grp.Classic, &grp.Consumer}
+	r := c.rooms()
+	return []any{&in, &cache, &srv, &meta, &grp, &grp.Classic, &grp.Consumer, &r.rewrite, &r.merge, &r.merge.Patience, &r.merge.Tiers, &r.retention, &r.gc, &r.lifecycle}
 }
 
 // Look tells the log what has changed of a part; cause is "" where it is well.

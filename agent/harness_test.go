@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/firnlog/firn/agent"
+	"github.com/firnlog/firn/compaction/duty"
 	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/metastore/log/memlog"
 	"github.com/firnlog/firn/objstore"
@@ -56,7 +57,7 @@ func prepare(t testing.TB, tune ...func(*setup)) *setup {
 	s := &setup{store: memlog.NewStore(memlog.Config{}), bucket: mem.New()}
 	s.cfg = agent.Config{Name: "a", Version: "test", Advertise: kafka.Addr().String(), WALBytes: 64 << 20, AutoCreateTopics: true}
 	s.parts = agent.Components{
-		Kafka: kafka, HTTP: listen(), FS: walfs.New(rand.New(rand.NewPCG(1, 2))), WALDir: "wal",
+		Kafka: kafka, HTTP: listen(), FS: walfs.New(rand.New(rand.NewPCG(1, 2))), WALDir: "wal", Scratch: duty.InMemory(1 << 30),
 	}
 	s.log = s.store.Open("a")
 	for _, f := range tune {
@@ -126,7 +127,7 @@ func (c *team) begin(name string, tune ...func(*mate)) (*mate, error) {
 	m.cfg = agent.Config{
 		Name: name, Version: "test", Advertise: kafka.Addr().String(), Internal: internal.Addr().String(), WALBytes: 64 << 20, AutoCreateTopics: true,
 	}
-	m.parts = agent.Components{Kafka: kafka, Internal: internal, HTTP: listen(c.t, "127.0.0.1:0"), FS: m.disk, WALDir: "wal", Bucket: c.bucket, Log: m.log}
+	m.parts = agent.Components{Kafka: kafka, Internal: internal, HTTP: listen(c.t, "127.0.0.1:0"), FS: m.disk, WALDir: "wal", Scratch: duty.InMemory(1 << 30), Bucket: c.bucket, Log: m.log}
 	for _, f := range tune {
 		f(m)
 	}

@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -47,9 +48,6 @@ func (r *roomConfigs) validate() error {
 	return errors.Join(r.rewrite.Validate(), r.merge.Validate(), r.retention.Validate(), r.gc.Validate(), r.lifecycle.Validate())
 }
 
-// scratchDefault holds the largest window, and the largest object that is made of it.
-const scratchDefault = 2 << 30
-
 // dutyTunables are the rows of Tunables about background duties.
 func (c *Config) dutyTunables(t *table) {
 	var none Config
@@ -58,14 +56,16 @@ func (c *Config) dutyTunables(t *table) {
 	t.group = GroupDuties
 	row(t, "duty-bytes", &c.DutyBytes, Bytes, 1<<30, 64<<10, 1<<40,
 		"most that background duties read and write a second; beside producers and tail readers on a busy machine they keep to what replays of old data may take (--cold-bytes)")
-	row(t, "scratch-bytes", &c.ScratchBytes, Bytes, scratchDefault, 1<<20, 1<<50, "disk space below --data-dir for what background duties are working on")
+	windowMax, object := cmp.Or(c.MergeWindowMax, max(c.MergeWindowMin, r.merge.WindowBytesMax)), cmp.Or(c.MergeObjectBytes, r.merge.ObjectBytes)
+	row(t, "scratch-bytes", &c.ScratchBytes, Bytes, windowMax+4*object, 1<<20, 1<<50,
+		"disk space below --data-dir for what background duties are working on: the largest window, the object that is made of it, and some for key compaction")
 	row(t, "merge-after", &c.MergeAfter, Duration, r.merge.Patience.After, time.Second, 24*time.Hour,
 		"age at which flushed objects are merged although they are few; where merging them would make as many objects as it takes, it waits ten or sixty times as long")
 	row(t, "merge-window-min-bytes", &c.MergeWindowMin, Bytes, cmp.Or(min(c.MergeWindowMax, r.merge.WindowBytesMin), r.merge.WindowBytesMin), 64<<10, 1<<40,
 		"how much is flushed before it is merged, whatever its age")
 	row(t, "merge-window-max-bytes", &c.MergeWindowMax, Bytes, max(c.MergeWindowMin, r.merge.WindowBytesMax), 64<<10, 1<<40, "the same, in a cluster of many topics; most that is merged at once")
 	row(t, "merge-object-bytes", &c.MergeObjectBytes, Bytes, r.merge.ObjectBytes, 64<<10, 4<<30, "size up to which merged objects grow")
-	row(t, "merge-own-bytes", &c.MergeOwnBytes, Bytes, min(r.merge.OwnBytes, cmp.Or(c.MergeObjectBytes, r.merge.ObjectBytes)), 1<<10, 4<<30, "size from which on a partition gets objects of its own")
+	row(t, "merge-own-bytes", &c.MergeOwnBytes, Bytes, min(r.merge.OwnBytes, object), 1<<10, 4<<30, "size from which on a partition gets objects of its own")
 	row(t, "merge-rescan", &c.MergeRescan, Duration, r.merge.Rescan, 10*time.Millisecond, time.Hour, "how often all partitions are looked at for what can be merged")
 	row(t, "retention-interval", &c.RetentionInterval, Duration, retention.Interval, time.Second, 24*time.Hour, "how often records are looked for that topics no longer promise")
 	row(t, "collection-interval", &c.CollectionInterval, Duration, r.gc.EpochInterval, time.Second, 24*time.Hour,
@@ -86,6 +86,14 @@ func (a *Agent) readRules(registry *prometheus.Registry) (err error) {
 	}
 	a.rules, err = lifecycle.New(a.cfg.rooms().lifecycle, lifecycle.Deps{Meta: a.meta, Bucket: a.bucket, Logger: a.parts.Logger, Metrics: lifecycle.NewMetrics(registry)})
 	return err
+}
+
+// validateScratch holds scratch space against what has to lie in it at once.
+func (c *Config) validateScratch() error {
+	if need := c.MergeWindowMax + 2*c.MergeObjectBytes; c.ScratchBytes < need {
+		return fmt.Errorf("agent: scratch-bytes %d cannot hold a window and the objects made of it, %d bytes; raise it, or lower merge-window-max-bytes or merge-object-bytes", c.ScratchBytes, need)
+	}
+	return nil
 }
 
 // startDuties starts what goes on in the background, where the agent has scratch space.

@@ -528,5 +528,5 @@ func (c *Config) validateRooms() error {
 	if meta.Listeners, err = advertised(c.listeners()); err != nil {
 		return err
 	}
-	return errors.Join(in.Validate(), cache.Validate(), srv.Validate(), meta.Validate(), grp.Validate(), errMigration, rooms.validate())
+	return errors.Join(in.Validate(), cache.Validate(), srv.Validate(), meta.Validate(), grp.Validate(), errMigration, rooms.validate(), c.validateScratch())
 }

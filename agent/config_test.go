@@ -117,9 +117,9 @@ func TestConfigReportsEveryProblem(t *testing.T) {
 			t.Errorf("%s is not in %v", want, err)
 		}
 	}
-	c = agent.Config{Name: "a", Advertise: "h:1", FetchInFlightBytes: 1 << 20, UploadRetryMin: 60e9}
+	c = agent.Config{Name: "a", Advertise: "h:1", FetchInFlightBytes: 1 << 20, UploadRetryMin: 60e9, ScratchBytes: 1 << 20}
 	err = c.Validate()
-	for _, want := range []string{"fetch in-flight bytes", "retry max"} {
+	for _, want := range []string{"fetch in-flight bytes", "retry max", "scratch-bytes"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s is not in %v", want, err)
 		}

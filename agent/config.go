@@ -136,6 +136,7 @@ type Config struct {
 	// Background duties: merging, key compaction, retention, collection; see the rooms below compaction. CompressMerged compresses
 	// what shrinks of what is merged.
 	CompressMerged     bool
+	DutyReads          int
 	DutyBytes          int64
 	ScratchBytes       int64
 	MergeAfter         time.Duration

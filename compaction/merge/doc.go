@@ -1,4 +1,5 @@
-// Package merge makes few large objects of many small ones. It has two kinds of work, which Merger.Step does in turn.
+// Package merge makes few large objects of many small ones. It has two kinds of work, between which Merger.Step
+// takes turns.
 //
 // # Windows
 //

@@ -101,6 +101,8 @@ type Merger struct {
 	left map[entry.ObjectID]backoff // objects of level 0 that a window could not empty
 	bad  troubles
 	scan sweep
+	// owed is how many bytes tiers may still have before the next window.
+	owed int64
 }
 
 // backoff is how long something is left alone.
@@ -136,18 +138,26 @@ func New(cfg Config, deps Deps) (*Merger, error) {
 	return m, nil
 }
 
-// Step merges one window and rows of one territory, where any are due.
+// tierShare is how many bytes of tiers may be merged for each of windows, where both wait: about what a byte costs in its life.
+const tierShare = 3
+
+// Step merges one window, or rows of one territory, where any are due. Where both are they take turns by bytes, so that an agent that has
+// more to do than it can does not end with a row for every window.
 func (m *Merger) Step(ctx context.Context) (worked bool, err error) {
 	if !m.env.Ready() {
 		return false, nil
 	}
 	m.bad.forget()
-	worked, err = m.stepWindow(ctx)
-	if err != nil {
+	if m.owed > 0 {
+		if worked, err = m.stepTiers(ctx); worked || err != nil {
+			return worked, err
+		}
+		m.owed = 0
+	}
+	if worked, err = m.stepWindow(ctx); worked || err != nil {
 		return worked, err
 	}
-	more, err := m.stepTiers(ctx)
-	return worked || more, err
+	return m.stepTiers(ctx)
 }
 
 // stepWindow merges the first window that is due and ours.
@@ -188,6 +198,9 @@ func (m *Merger) stepWindow(ctx context.Context) (worked bool, err error) {
 		age := m.seen.age(fresh[0].Born, now)
 		if !m.cfg.Patience.Due(&w, age, func() int { return m.countTopics(fresh) }) {
 			continue
+		}
+		for i := range fresh {
+			m.owed += tierShare * fresh[i].Size
 		}
 		return true, m.mergeWindow(ctx, fresh)
 	}

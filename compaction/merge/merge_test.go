@@ -678,3 +678,27 @@ func TestALockedTopicIsCopiedSeldom(t *testing.T) {
 	}
 	f.Verify()
 }
+
+// TestTiersAreNotStarvedByWindows: an agent that has a window to merge whenever it looks still merges rows.
+func TestTiersAreNotStarvedByWindows(t *testing.T) {
+	f := newFixture(t, 14)
+	topic := f.Topic("a", 1)
+	cfg := small()
+	cfg.WindowBytesMin, cfg.WindowBytesMax = 1, 1 // every object is one
+	m := f.merger(cfg)
+	for range 60 {
+		for range 2 { // two windows come while one step is made
+			f.Flush(segment.Options{}, rewritetest.Flushed{Topic: topic, Raw: f.Batch(500)})
+		}
+		for range 3 {
+			if _, err := m.Step(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.now = f.now.Add(time.Minute)
+	}
+	if n := len(f.Rows(topic, 0)) - f.level0(); n > 16 {
+		t.Errorf("%d merged rows, and %d objects of level 0", n, f.level0())
+	}
+	f.Verify()
+}

@@ -25,6 +25,7 @@ type sweep struct {
 type tierJob struct {
 	topic entry.UUID
 	parts []tierPart
+	bytes int64 // raw, of all rows
 }
 
 type tierPart struct {
@@ -65,6 +66,7 @@ func (m *Merger) stepTiers(ctx context.Context) (worked bool, err error) {
 		}
 		applied, err := m.mergeTiers(ctx, job)
 		done()
+		m.owed -= job.bytes
 		if applied == 0 { // else there may be more
 			s.next = end
 		}
@@ -100,7 +102,6 @@ func (m *Merger) planTiers(topic entry.UUID, first, end int, now time.Time) tier
 	if !mine || len(crowded) == 0 {
 		return job
 	}
-	var bytes int64
 	anyDue := false
 	for _, partition := range crowded {
 		ref := state.PartitionRef{Topic: topic, Partition: partition}
@@ -109,10 +110,10 @@ func (m *Merger) planTiers(topic entry.UUID, first, end int, now time.Time) tier
 		if found.Rows() < 2 {
 			continue
 		}
-		if bytes > 0 && bytes+found.Bytes > m.cfg.TierBytes {
+		if job.bytes > 0 && job.bytes+found.Bytes > m.cfg.TierBytes {
 			break
 		}
-		bytes += found.Bytes
+		job.bytes += found.Bytes
 		anyDue = anyDue || due
 		job.parts = append(job.parts, tierPart{in: in, rows: slices.Clone(rows[found.First : found.Last+1])})
 	}

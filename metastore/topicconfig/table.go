@@ -128,7 +128,6 @@ var specs = []Spec{
 		Doc: "Who else may take old data away: off, nobody but firn; mirror, firn writes lifecycle rules into the bucket that " +
 			"follow what the topic promises; authoritative, the bucket's own rule for the topic's objects says how long " +
 			"records are kept, and retention.ms follows it. Refused with cleanup.policy=compact where authoritative.",
-		Effect: NotYet,
 	},
 	{
 		Name: "firn.durability", Type: String, Default: "bucket", Values: []string{"bucket", "wal"},
@@ -142,7 +141,6 @@ var specs = []Spec{
 		Name: "firn.object.lock.days", Type: Int, Default: "0", Max: lockDaysMax, Synonyms: same("firn.object.lock.days"),
 		Doc: "For how many days nobody may delete or replace the topic's objects, with firn.object.lock.mode. Records are " +
 			"kept at least that long, whatever retention.ms says.",
-		Effect: NotYet,
 	},
 	{
 		Name: "firn.object.lock.mode", Type: String, Default: "none", Values: []string{"none", "governance", "compliance"},
@@ -151,28 +149,24 @@ var specs = []Spec{
 			"compliance, which nobody can. The bucket must have been made with object lock. Locked topics get objects of " +
 			"their own from the first write; DeleteRecords and their deletion are refused. Refused with " +
 			"cleanup.policy=compact and with retention.bytes.",
-		Effect: NotYet,
 	},
 	{
 		Name: "firn.storage.class", Type: String, Default: standardClass, Format: storageClass, Refused: asleep,
 		Synonyms: same("firn.storage.class"),
 		Doc: "Storage class in which the topic's merged objects are put, by the store's name for it, such as STANDARD_IA. " +
 			"STANDARD leaves it to the store.",
-		Effect: NotYet,
 	},
 	{
 		Name: "firn.storage.transition.class", Type: String, Default: "STANDARD_IA", Format: storageClass, Refused: asleep,
 		Synonyms: same("firn.storage.transition.class"),
 		Doc: "Storage class, or tier, that the bucket's rule moves the topic's merged objects to after " +
 			"firn.storage.transition.days.",
-		Effect: NotYet,
 	},
 	{
 		Name: "firn.storage.transition.days", Type: Int, Default: "-1", Min: -1, Max: lockDaysMax,
 		Synonyms: same("firn.storage.transition.days"),
 		Doc: "Age in days at which a rule of the bucket moves the topic's merged objects to firn.storage.transition.class; -1: " +
 			"never. At least 30 for STANDARD_IA and ONEZONE_IA, and less than the retention. Needs firn.bucket.lifecycle=mirror.",
-		Effect: NotYet,
 	},
 	{
 		Name: "firn.wal.abandon.ms", Type: Long, Default: "-1", Min: -1, Max: maxLong, Synonyms: same("firn.wal.abandon.ms"),

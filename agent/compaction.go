@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/firnlog/firn/compaction"
+	"github.com/firnlog/firn/compaction/clean"
 	"github.com/firnlog/firn/compaction/duty"
 	"github.com/firnlog/firn/compaction/gc"
 	"github.com/firnlog/firn/compaction/lifecycle"
@@ -22,6 +23,7 @@ import (
 type roomConfigs struct {
 	rewrite   rewrite.Config
 	merge     merge.Config
+	clean     clean.Config
 	retention retention.Config
 	gc        gc.Config
 	lifecycle lifecycle.Config
@@ -36,6 +38,7 @@ func (c *Config) rooms() roomConfigs {
 			Patience: merge.Patience{After: c.MergeAfter, Longer: 10 * c.MergeAfter, Most: 60 * c.MergeAfter},
 			Tiers:    merge.TierRules{Full: c.MergeObjectBytes},
 		},
+		clean: clean.Config{MemoryBytes: c.KeyBytes, ObjectBytes: c.MergeObjectBytes, DecompressedMax: int64(c.DecompressBytes)},
 		gc: gc.Config{
 			EpochInterval: c.CollectionInterval, SweepInterval: c.SweepInterval, DeletesPerHour: c.DeletesPerHour,
 			OrphanPercent: c.OrphanPercent, OrphansFree: c.OrphansFree, ScrubBytesPerSecond: c.ScrubBytes, ScrubPass: c.ScrubPass,
@@ -45,7 +48,7 @@ func (c *Config) rooms() roomConfigs {
 
 // validate reports every problem and fills in the rooms' defaults.
 func (r *roomConfigs) validate() error {
-	return errors.Join(r.rewrite.Validate(), r.merge.Validate(), r.retention.Validate(), r.gc.Validate(), r.lifecycle.Validate())
+	return errors.Join(r.rewrite.Validate(), r.merge.Validate(), r.clean.Validate(), r.retention.Validate(), r.gc.Validate(), r.lifecycle.Validate())
 }
 
 // dutyTunables are the rows of Tunables about background duties.
@@ -68,6 +71,9 @@ func (c *Config) dutyTunables(t *table) {
 	row(t, "merge-object-bytes", &c.MergeObjectBytes, Bytes, r.merge.ObjectBytes, 64<<10, 4<<30, "size up to which merged objects grow")
 	row(t, "merge-own-bytes", &c.MergeOwnBytes, Bytes, min(r.merge.OwnBytes, object), 1<<10, 4<<30, "size from which on a partition gets objects of its own")
 	row(t, "merge-rescan", &c.MergeRescan, Duration, r.merge.Rescan, 10*time.Millisecond, time.Hour, "how often all partitions are looked at for what can be merged")
+	row(t, "key-compaction-bytes", &c.KeyBytes, Bytes, cmp.Or(c.MemoryLimit, memoryDefault)/16, 1<<20, 1<<40,
+		"memory for the keys of a partition that is compacted by key; more keys than fit go through scratch space. A sixteenth of --memory-limit where not set")
+	row(t, "key-compaction-interval", &c.KeyInterval, Duration, clean.Interval, 10*time.Millisecond, 24*time.Hour, "how often compacted topics are looked at for what key compaction would save")
 	row(t, "retention-interval", &c.RetentionInterval, Duration, retention.Interval, time.Second, 24*time.Hour, "how often records are looked for that topics no longer promise")
 	row(t, "collection-interval", &c.CollectionInterval, Duration, r.gc.EpochInterval, time.Second, 24*time.Hour,
 		"least time between two collection epochs; what nothing names is deleted two of them later")
@@ -115,6 +121,10 @@ func (a *Agent) startDuties(registry *prometheus.Registry) error {
 	if err != nil {
 		return err
 	}
+	cleaner, err := clean.New(rooms.clean, clean.Deps{Env: env, Busy: &busy, Scratch: a.parts.Scratch, Logger: logger, Metrics: clean.NewMetrics(registry)})
+	if err != nil {
+		return err
+	}
 	clock, _ := objstore.As[objstore.Clock](a.bucket)
 	ages, err := retention.New(rooms.retention, retention.Deps{Meta: a.meta, Cells: a.meta.Cells(), Clock: clock, Metrics: retention.NewMetrics(registry)})
 	if err != nil {
@@ -128,6 +138,7 @@ func (a *Agent) startDuties(registry *prometheus.Registry) error {
 	}
 	a.duties, err = compaction.NewRunner(compaction.Config{Logger: logger, Metrics: compaction.NewMetrics(registry), Rand: a.rand}, a.meta, []compaction.Duty{
 		{Name: "merge", Step: merger.Step, Interval: min(rooms.merge.Rescan, a.cfg.MergeAfter)},
+		{Name: "clean", Step: cleaner.Step, Interval: a.cfg.KeyInterval},
 		{Name: "retention", Step: ages.Step, Interval: a.cfg.RetentionInterval},
 		{Name: "gc", Step: collector.Step, Interval: gc.Interval},
 		{Name: "lifecycle", Step: a.rules.Step, Interval: a.cfg.LifecycleInterval},
@@ -135,7 +146,7 @@ func (a *Agent) startDuties(registry *prometheus.Registry) error {
 	if err != nil {
 		return err
 	}
-	a.dutyFaults = append(a.dutyFaults, ages.Fault, collector.Fault)
+	a.dutyFaults = append(a.dutyFaults, cleaner.Fault, ages.Fault, collector.Fault)
 	a.dutyFaults = append(a.dutyFaults, a.duties.Faults)
 	a.duties.Start()
 	return nil

@@ -145,6 +145,8 @@ type Config struct {
 	MergeObjectBytes   int64
 	MergeOwnBytes      int64
 	MergeRescan        time.Duration
+	KeyBytes           int64
+	KeyInterval        time.Duration
 	RetentionInterval  time.Duration
 	CollectionInterval time.Duration
 	SweepInterval      time.Duration

@@ -80,7 +80,7 @@ var internal = []string{
 func TestNumbersReachTheirRooms(t *testing.T) {
 	before := valid(t).Rooms()
 	own := []string{"memory-limit", "wal-bytes", "metrics-series", "http-connections", "drain-timeout", "drain-notice",
-		"duty-bytes", "scratch-bytes", "retention-interval", "lifecycle-interval"}
+		"duty-bytes", "scratch-bytes", "retention-interval", "lifecycle-interval", "key-compaction-interval"}
 	reached := make(map[string]bool)
 	for i, row := range valid(t).Tunables() {
 		c := valid(t)

@@ -16,7 +16,7 @@ import (
 func (c *Config) Rooms() []any {
 	in, cache, srv, meta, grp := c.ingest(), c.fetch(), c.kafka(), c.metastore(), c.group()
 	r := c.rooms()
-	return []any{&in, &cache, &srv, &meta, &grp, &grp.Classic, &grp.Consumer, &r.rewrite, &r.merge, &r.merge.Patience, &r.merge.Tiers, &r.retention, &r.gc, &r.lifecycle}
+	return []any{&in, &cache, &srv, &meta, &grp, &grp.Classic, &grp.Consumer, &r.rewrite, &r.merge, &r.merge.Patience, &r.merge.Tiers, &r.clean, &r.retention, &r.gc, &r.lifecycle}
 }
 
 // Look tells the log what has changed of a part; cause is "" where it is well.

@@ -340,6 +340,9 @@ func (l *loader) partition(p *Partition) {
 			l.bad = true
 			return
 		}
+		if id := &x.slots[r.object].id; id.Merged() { // whole blocks of batches of this topic that know their time
+			l.require(id.Topic == p.topic.ID && r.position == 0 && !r.logAppendTime)
+		}
 		p.rows.push(&r)
 		p.size += r.size
 		x.slots[r.object].refs++

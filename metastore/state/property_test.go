@@ -353,7 +353,10 @@ func (g *generator) rewrite() entry.Op {
 		}
 		for from := g.int(0, min(4, len(rows))); from < len(rows) && g.int(0, 2) > 0; {
 			to := g.int(from+1, min(len(rows), from+6))
-			op.Parts = append(op.Parts, g.part(uint32(i), rows[from:to], len(op.Objects)))
+			part := g.part(uint32(i), rows[from:to], len(op.Objects))
+			if n := len(op.Parts); n == 0 || op.Parts[n-1].Partition < part.Partition || op.Parts[n-1].End <= part.Start { // else it does not decode
+				op.Parts = append(op.Parts, part)
+			}
 			from = to + g.int(1, 3)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -27,6 +28,7 @@ type audit struct {
 	gone    map[string]deletion // objects deleted, by key
 	ids     map[string]entry.ObjectID
 	settled map[string]bool // of gone, those that were found named
+	named   map[string]bool // objects that some row named once
 	checker *batch.Validator
 }
 
@@ -58,7 +60,7 @@ type auditedPart struct {
 func newAudit(l *life) *audit {
 	a := &audit{
 		life: l, ledger: l.ledger, content: map[rowKey][]held{}, parts: map[state.PartitionRef]*auditedPart{},
-		ids: map[string]entry.ObjectID{}, settled: map[string]bool{}, checker: batch.NewValidator(),
+		ids: map[string]entry.ObjectID{}, settled: map[string]bool{}, named: map[string]bool{}, checker: batch.NewValidator(),
 	}
 	l.ledger.mu.Lock()
 	defer l.ledger.mu.Unlock()
@@ -136,8 +138,11 @@ func (a *audit) after(st *state.State, e *log.Entry, decoded *entry.Entry, r *st
 		}
 	}
 	for i, op := range decoded.Ops {
+		if op, ok := op.(*entry.Append); ok && slices.ContainsFunc(r.Ops[i].Batches, func(b state.BatchResult) bool { return b.Code == state.OK }) {
+			a.named[op.Object.Key()] = true
+		}
 		if op, ok := op.(*entry.Rewrite); ok {
-			a.count(op, &r.Ops[i])
+			a.count(op, &r.Ops[i], list)
 			for j, code := range r.Ops[i].Parts {
 				if code == state.OK {
 					mark(op.Topic, &op.Parts[j])
@@ -172,7 +177,7 @@ func changedBy(r *state.Results) map[state.PartitionRef]bool {
 }
 
 // count notes what became of a rewrite.
-func (a *audit) count(op *entry.Rewrite, r *state.OpResult) {
+func (a *audit) count(op *entry.Rewrite, r *state.OpResult, list []*touched) {
 	a.life.mu.Lock()
 	defer a.life.mu.Unlock()
 	t := &a.life.tally
@@ -185,11 +190,82 @@ func (a *audit) count(op *entry.Rewrite, r *state.OpResult) {
 			t.hit("rewrite_conflicts", 1)
 		case code == state.OK && op.Parts[i].Cleaned:
 			t.hit("pieces_cleaned", 1)
+		case code == state.OK && a.wereMerged(op.Topic, &op.Parts[i], list):
+			t.hit("tiers_merged", 1)
 		case code == state.OK:
 			t.hit("parts_merged", 1)
 		}
+		if code == state.OK {
+			for _, row := range op.Parts[i].Replacement {
+				a.named[op.Objects[row.Object].ID.Key()] = true
+			}
+		}
 	}
 }
+
+// wereMerged says whether what a part replaces had been merged before.
+func (a *audit) wereMerged(topic entry.UUID, part *entry.RewrittenPart, list []*touched) bool {
+	for _, t := range list {
+		if t.ref != (state.PartitionRef{Topic: topic, Partition: int32(part.Partition)}) {
+			continue
+		}
+		for i := range t.rows {
+			if row := &t.rows[i]; row.Base < part.End && row.End > part.Start && !row.Object.Merged() {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// finish counts what was collected, and looks for what should have been.
+func (a *audit) finish(st *state.State, quietSince time.Time) {
+	for key := range a.gone {
+		if a.named[key] {
+			a.life.sometimes("retired_collected")
+		} else {
+			a.life.sometimes("orphans_collected")
+		}
+	}
+	if quietSince.IsZero() {
+		return
+	}
+	left, level0, rows, parts := 0, 0, 0, 0
+	a.ledger.mu.Lock()
+	for key, stored := range a.ledger.stored {
+		if _, gone := a.ledger.deleted[key]; gone || stored.After(quietSince) {
+			continue
+		}
+		if id, err := entry.ParseObjectKey(key); err == nil && !st.Named(id) {
+			left++
+		}
+	}
+	a.ledger.mu.Unlock()
+	for o := range st.ObjectTable() {
+		if !o.ID.Merged() {
+			level0++
+		}
+	}
+	for t := range st.Topics() {
+		for i := range t.Partitions() {
+			rows += t.Partition(i).RowCount()
+			parts++
+		}
+	}
+	a.life.logf("after the quiet: %d objects that nothing names, %d of level 0, %d rows of %d partitions", left, level0, rows, parts)
+	if left > 0 {
+		a.life.find("orphans", "%d objects that nothing names are still there after the quiet", left)
+	}
+	if level0 > 0 {
+		a.life.find("unmerged", "%d objects of level 0 are left after the quiet", level0)
+	}
+	if rows > rowsMax*parts {
+		a.life.find("unmerged", "%d rows of %d partitions are left after the quiet", rows, parts)
+	}
+}
+
+// rowsMax is how many rows a partition may have on average when everything that is due was done.
+const rowsMax = 16
 
 // follow takes in what was appended to a partition, where keys matter.
 func (a *audit) follow(st *state.State, ref state.PartitionRef) {

@@ -193,6 +193,7 @@ func (l *life) judgeReplicas(replicas []replica) {
 	for _, r := range replicas {
 		l.find("digest_mismatch", "%s is at n=%d, the log ends at n=%d", r.name, r.n, len(entries))
 	}
+	audit.finish(st, l.quietSince)
 	l.judgeObjects(st)
 	l.mu.Lock()
 	l.tally.Entries += len(entries)
@@ -319,6 +320,10 @@ func (l *life) tallyUp() {
 		t.Sessions = 0 // starts that never came to a join
 	}
 	t.hit("rejoined_sessions", t.Sessions)
+	t.hit("reads_of_deleted_objects", l.ledger.missed)
+	if t.Sometimes["parts_merged"]+t.Sometimes["pieces_cleaned"] > 0 && l.plan.on[compacts] {
+		t.struck(compacts, 1)
+	}
 	t.AmbiguousCommits.Total += c.Ambiguous + c.Dropped + c.Late + c.NoSpace
 	t.AmbiguousCommits.Applied += c.Ambiguous + c.LateApplied + c.NoSpaceApplied
 	for f, times := range map[fault]int{

@@ -24,6 +24,7 @@ type ledger struct {
 	bodies  map[string][]byte
 	stored  map[string]time.Time // when, last
 	deleted map[string]deletion
+	missed  int // reads of what was deleted
 }
 
 // deletion is what stood in the log when an object went. A restore could have started from any state between.
@@ -71,6 +72,27 @@ func (l *ledger) PutFrom(ctx context.Context, key string, body io.ReaderAt, size
 		return err
 	}
 	return l.Put(ctx, key, b, opts)
+}
+
+// Get implements objstore.Bucket.
+func (l *ledger) Get(ctx context.Context, key string) ([]byte, error) {
+	l.look(key)
+	return l.Bucket.Get(ctx, key)
+}
+
+// GetRange implements objstore.Bucket.
+func (l *ledger) GetRange(ctx context.Context, key string, position, size int64) ([]byte, error) {
+	l.look(key)
+	return l.Bucket.GetRange(ctx, key, position, size)
+}
+
+// look counts reads of what is gone.
+func (l *ledger) look(key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, gone := l.deleted[key]; gone {
+		l.missed++
+	}
 }
 
 // Delete implements objstore.Bucket.

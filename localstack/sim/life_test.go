@@ -50,6 +50,7 @@ type life struct {
 	bucketFaults faulty.Config    // of the weather
 	outages      int              // of the bucket, that last now
 	over         time.Time        // when the faults ended
+	quietSince   time.Time        // when everybody had finished; zero where there was no time for duties then
 }
 
 // finding is something that must not be.
@@ -183,6 +184,11 @@ func (l *life) run(ctx context.Context) {
 	}
 	cancel()
 	<-done
+	if l.plan.on[settles] {
+		l.quietSince = time.Now()
+		pause(ctx, l.plan.duties.quiet)
+		l.count(settles, 1)
+	}
 	l.judge(ctx)
 	close(l.ended)
 	l.actors.Wait()

@@ -220,6 +220,7 @@ func (n *node) begin() (*agent.Agent, error) {
 			c.ArchiveInterval, c.SnapshotEntries, c.TrimMargin = p.archiveInterval, p.snapshotEntries, p.trimMargin
 		},
 	}
+	p.duties.configure(p, &cfg, &parts)
 	if l.configure != nil {
 		l.configure(&cfg, &parts)
 	}

@@ -58,6 +58,8 @@ const (
 	snapshots      fault = "snapshot"
 	trims          fault = "trim"
 	groupReads     fault = "group_reads"       // consumer groups read the topic that stays
+	compacts       fault = "compaction"        // agents merge, clean, retain and collect
+	settles        fault = "quiet_end"         // with compaction: at the end there is time for all that is due
 	keyedTopic     fault = "keyed_topic"       // there is a topic that is compacted
 	agingTopic     fault = "aging_topic"       // there is a topic from which old records go
 	abandons       fault = "producer_abandons" // gives a batch up with its outcome unknown and starts a new epoch
@@ -78,7 +80,7 @@ var swarm = []struct {
 	{netLatency, 0.5}, {netReset, 0.3}, {netCut, 0.3}, {netStall, 0.2},
 	{diskFails, 0.15}, {diskFull, 0.1},
 	{topicRecreate, 0.3}, {partitionsGrow, 0.35}, {epochBump, 0.5}, {snapshots, 0.7}, {trims, 0.6}, {abandons, 0.5}, {groupReads, 0.5},
-	{keyedTopic, 0.35}, {agingTopic, 0.3},
+	{compacts, 0.6}, {settles, 0.4}, {keyedTopic, 0.35}, {agingTopic, 0.3},
 }
 
 // plan is one life, drawn from its seed before it begins.
@@ -97,6 +99,7 @@ type plan struct {
 	recordsMax    int // per batch
 	valueMax      int // bytes
 	keyed, aging  keeping
+	duties        duties
 
 	flushInterval   time.Duration
 	uploadSlots     int
@@ -139,7 +142,7 @@ func newPlan(seed uint64) *plan {
 	}
 	calm := r.IntN(12) == 0 // some lives have features only, so that these are judged without excuses
 	features := map[fault]bool{topicRecreate: true, partitionsGrow: true, epochBump: true, snapshots: true, trims: true, groupReads: true,
-		keyedTopic: true, agingTopic: true}
+		keyedTopic: true, agingTopic: true, compacts: true, settles: true}
 	for _, f := range swarm {
 		if drawn := r.Float64() < f.chance; drawn && (!calm || features[f.fault]) {
 			p.on[f.fault] = true
@@ -155,6 +158,10 @@ func newPlan(seed uint64) *plan {
 	if p.on[snapshots] {
 		p.snapshotEntries = oneOf(3, 10, 40)
 	}
+	if !p.on[compacts] {
+		delete(p.on, settles)
+	}
 	p.drawKeeping(stream(seed, "keeping"))
+	p.drawDuties(stream(seed, "duties"))
 	return p
 }

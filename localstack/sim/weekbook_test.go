@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/firnlog/firn/agent"
+	"github.com/firnlog/firn/compaction/duty"
 	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/metastore/state"
 	"github.com/firnlog/firn/objstore"
@@ -199,8 +200,11 @@ func (l *weekLog) Trim(ctx context.Context, keys []log.Key, upTo log.Cursor) err
 }
 
 // weekConfig makes an agent of a week as an operator would have it.
-func weekConfig(c *agent.Config, _ *agent.Components) {
+func weekConfig(c *agent.Config, parts *agent.Components) {
 	c.CacheBytes, c.StageBytes = 16<<20, 16<<20
+	if *weekMergeFlag {
+		parts.Scratch = duty.InMemory(1 << 30)
+	}
 }
 
 // measure adds a line to the curve, of the first agent's state.

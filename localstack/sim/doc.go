@@ -24,10 +24,13 @@
 // A plan is drawn from the seed first: how many agents and clients, how small segments, entries and snapshots are, and which
 // faults and features this life has at all (swarm testing: a fault that is always on hides what needs its absence). Then
 //
-//	storm → heal → everybody finishes → judgement → drain
+//	storm → heal → everybody finishes → perhaps quiet → judgement → drain
 //
 // In the storm the weather changes (chances of faults, everywhere) and blows fall on single agents or on all: kills, drains,
 // partitions, outages, expired leases, clock jumps, bumps of the collection epoch. Blows overlap.
+//
+// In most lives agents do their background duties: merging (windows of a second, tiers), key compaction, retention, collection, with intervals
+// of seconds. The quiet at the end of some gives them time for everything that is due.
 //
 // Clients: idempotent producers with five requests in flight that retry over other agents and, out of patience, go on with the
 // next producer epoch (as Java) or a new id (as franz-go); plain producers; consumers that roam between agents, with
@@ -56,6 +59,7 @@
 //	rows, objects         index rows with holes; a segment named by the state that is missing, of another size, or unreadable
 //	rewrite, cleaned      a rewrite whose bytes are not those that it replaced, but for what key compaction may take
 //	expired               a log start moved past a record that is younger than its topic's retention by the log's time
+//	orphans, unmerged     after a quiet end there are objects that nothing names, objects of level 0, or more rows than merging leaves
 //	deleted_alive         an object was deleted that a state names from which a restore could have started then
 //	vacuous               nothing was sent, acknowledged or read in more than one life in a hundred
 //

@@ -31,11 +31,11 @@ type readers struct {
 	alive           map[*member]time.Time  // when the coordinator last answered a member that all is well
 }
 
-// lives notes a heartbeat that was answered well.
-func (g *readers) lives(m *member) {
+// lives notes a heartbeat that was answered well. The member's session is from when the coordinator took it, so from since or later.
+func (g *readers) lives(m *member, since time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.alive[m] = time.Now()
+	g.alive[m] = since
 }
 
 // takes judges that a member was given a partition: nobody else may have it, but for one that the coordinator can have given up.
@@ -418,6 +418,7 @@ func (m *member) enter(ctx context.Context) bool {
 	if joined.LeaderID == m.id {
 		assign.GroupAssignment = m.divide(joined.Members)
 	}
+	asked := time.Now()
 	if response, ok = m.ask(ctx, assign); !ok {
 		return false
 	}
@@ -440,7 +441,7 @@ func (m *member) enter(ctx context.Context) bool {
 		}
 	}
 	m.beaten = time.Now()
-	m.group.lives(m)
+	m.group.lives(m, asked)
 	return m.take(ctx, partitions)
 }
 
@@ -471,6 +472,7 @@ func (m *member) heartbeatModern(ctx context.Context) verdict {
 	if req.Topics = []kmsg.ConsumerGroupHeartbeatRequestTopic{}; len(m.assigned) > 0 {
 		req.Topics = append(req.Topics, owned)
 	}
+	asked := time.Now()
 	response, ok := m.ask(ctx, req)
 	if !ok {
 		return again
@@ -480,7 +482,7 @@ func (m *member) heartbeatModern(ctx context.Context) verdict {
 		return v
 	}
 	m.generation, m.beaten = r.MemberEpoch, time.Now()
-	m.group.lives(m)
+	m.group.lives(m, asked)
 	if r.Assignment == nil {
 		return fine
 	}
@@ -642,6 +644,7 @@ func (m *member) heartbeat(ctx context.Context) verdict {
 	if m.instance != "" {
 		req.InstanceID = &m.instance
 	}
+	asked := time.Now()
 	response, ok := m.ask(ctx, req)
 	if !ok {
 		return again
@@ -649,7 +652,7 @@ func (m *member) heartbeat(ctx context.Context) verdict {
 	v := m.judge("Heartbeat", response.(*kmsg.HeartbeatResponse).ErrorCode)
 	if v == fine {
 		m.beaten = time.Now()
-		m.group.lives(m)
+		m.group.lives(m, asked)
 	}
 	return v
 }

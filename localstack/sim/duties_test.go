@@ -28,7 +28,7 @@ func (p *plan) drawDuties(r *rand.Rand) {
 	p.duties = duties{
 		mergeAfter: seconds(1, 1, 2), windowBytes: []int64{64 << 10, 1 << 20}[r.IntN(2)], objectBytes: []int64{64 << 10, 1 << 20}[r.IntN(2)],
 		ownBytes: []int64{1 << 10, 64 << 10}[r.IntN(2)], rescan: []time.Duration{200 * time.Millisecond, time.Second}[r.IntN(2)],
-		retention: seconds(1, 2, 5), epoch: seconds(1, 2, 5), sweep: seconds(2, 5, 15), scratch: []int64{1 << 20, 64 << 20}[r.IntN(2)],
+		retention: seconds(1, 2, 5), epoch: seconds(1, 2, 5), sweep: seconds(2, 5, 15), scratch: []int64{8 << 20, 64 << 20}[r.IntN(2)],
 	}
 	p.duties.quiet = 4 * time.Minute
 }

@@ -19,7 +19,7 @@ const start = int64(1_700_000_000_000)
 
 // cluster is a state machine with agents {1}, {2}, …, and cells.
 type cluster struct {
-	t     *testing.T
+	t     testing.TB
 	st    *state.State
 	r     state.Results
 	seqs  map[byte]uint64
@@ -30,7 +30,7 @@ type cluster struct {
 	views int
 }
 
-func newCluster(t *testing.T, agents int) *cluster {
+func newCluster(t testing.TB, agents int) *cluster {
 	t.Helper()
 	c := &cluster{t: t, st: state.New(state.Identity{ID: [16]byte{1}, Epoch: 1}), seqs: make(map[byte]uint64), now: start, cells: make(map[string]log.Cell)}
 	for i := range agents {

@@ -140,7 +140,7 @@ func (a *Agent) startDuties(registry *prometheus.Registry) error {
 		{Name: "merge", Step: merger.Step, Interval: min(rooms.merge.Rescan, a.cfg.MergeAfter)},
 		{Name: "clean", Step: cleaner.Step, Interval: a.cfg.KeyInterval},
 		{Name: "retention", Step: ages.Step, Interval: a.cfg.RetentionInterval},
-		{Name: "gc", Step: collector.Step, Interval: gc.Interval},
+		{Name: "gc", Step: collector.Step, Interval: min(gc.Interval, a.cfg.CollectionInterval)},
 		{Name: "lifecycle", Step: a.rules.Step, Interval: a.cfg.LifecycleInterval},
 	})
 	if err != nil {

@@ -96,11 +96,13 @@ type Merger struct {
 	meta rewrite.Meta
 
 	seen sightings
-	page []state.Row                // scratch: what one look at the state copies
-	list []state.Row                // scratch: of planTiers
-	left map[entry.ObjectID]backoff // objects of level 0 that a window could not empty
-	bad  troubles
-	scan sweep
+	page []state.Row // scratch: what one look at the state copies
+	list []state.Row // scratch: of planTiers
+	// objects is scratch of level0.
+	objects []state.Object
+	left    map[entry.ObjectID]backoff // objects of level 0 that a window could not empty
+	bad     troubles
+	scan    sweep
 	// owed is how many bytes tiers may still have before the next window.
 	owed int64
 }
@@ -163,22 +165,13 @@ func (m *Merger) Step(ctx context.Context) (worked bool, err error) {
 // stepWindow merges the first window that is due and ours.
 func (m *Merger) stepWindow(ctx context.Context) (worked bool, err error) {
 	now := m.deps.Now()
-	var objects []Flushed
-	var topics int
-	var n uint64
-	m.meta.View(func(st *state.State) {
-		topics, n = st.TopicCount(), st.N()
-		for o := range st.ObjectTable() {
-			if !o.ID.Merged() && !o.Pending {
-				objects = append(objects, Flushed{ID: o.ID, Size: o.Size, Born: o.Born})
-			}
-		}
-	})
+	objects, topics, n := m.level0()
 	m.seen.look(n, now, m.cfg.Patience.Most)
 	slices.SortFunc(objects, func(a, b Flushed) int {
 		// Born is not known of what was there before the cluster's level knew it: agents flushed those about in turn.
 		return cmp.Or(cmp.Compare(a.Born, b.Born), cmp.Compare(a.ID.CollectionEpoch, b.ID.CollectionEpoch), cmp.Compare(a.ID.Seq, b.ID.Seq), a.ID.Compare(b.ID))
 	})
+	objects = slices.Compact(objects) // the table was read in pages
 	m.backlog(objects, now)
 	for _, w := range Windows(objects, BoundsFor(topics, m.cfg.WindowBytesMin, m.cfg.WindowBytesMax)) {
 		mine := false
@@ -205,6 +198,25 @@ func (m *Merger) stepWindow(ctx context.Context) (worked bool, err error) {
 		return true, m.mergeWindow(ctx, fresh)
 	}
 	return false, nil
+}
+
+// viewObjects is how many places of the table of objects one look takes.
+const viewObjects = 8192
+
+// level0 lists the objects of level 0 that are in the bucket, and says how many topics there are, and of which entry that is so.
+func (m *Merger) level0() (objects []Flushed, topics int, n uint64) {
+	m.meta.View(func(st *state.State) { topics, n = st.TopicCount(), st.N() })
+	page := m.objects[:0]
+	defer func() { m.objects = page[:0] }()
+	for place, more := 0, true; more; {
+		m.meta.View(func(st *state.State) { page, place, more = st.ObjectsFrom(place, viewObjects, page[:0]) })
+		for i := range page {
+			if o := &page[i]; !o.ID.Merged() && !o.Pending {
+				objects = append(objects, Flushed{ID: o.ID, Size: o.Size, Born: o.Born})
+			}
+		}
+	}
+	return objects, topics, n
 }
 
 // backlog reports what waits to be merged, and drops what is remembered of objects that are gone.

@@ -50,6 +50,9 @@ func Behind() (saw func(now time.Time, peer string, theirs, ours uint64), cause 
 // Met is how many agents this one looks after and has met.
 func (a *Agent) Met() int { return int(a.met.Load()) }
 
+// View looks at the agent's state.
+func (a *Agent) View(fn func(*state.State)) { a.meta.View(fn) }
+
 // Sight is what a look at another agent finds.
 type Sight = sight
 

@@ -85,7 +85,6 @@ var specs = []Spec{
 		Doc: "What becomes of old records: delete drops them by age and size, compact keeps the last record of each key; " +
 			"both may be given. An empty list keeps everything. With compact every record needs a key, and with compact " +
 			"alone DeleteRecords is refused.",
-		Effect: NotYet,
 	},
 	{
 		Name: "compression.gzip.level", Type: Int, Default: "-1", Min: -1, Max: 9, Synonyms: same("compression.gzip.level"),
@@ -111,7 +110,6 @@ var specs = []Spec{
 		Name: "delete.retention.ms", Type: Long, Default: "86400000", Max: maxLong,
 		Synonyms: same("log.cleaner.delete.retention.ms"),
 		Doc:      "How long, in ms, a compacted topic keeps the tombstone of a deleted key, so that slow readers see it.",
-		Effect:   NotYet,
 	},
 	{
 		Name: "errors.deadletterqueue.group.enable", Type: Boolean, Default: "false",
@@ -213,7 +211,6 @@ var specs = []Spec{
 		Name: "max.compaction.lag.ms", Type: Long, Default: "9223372036854775807", Min: 1, Max: maxLong,
 		Synonyms: same("log.cleaner.max.compaction.lag.ms"),
 		Doc:      "Age in ms by which a superseded record of a compacted topic should be gone.",
-		Effect:   NotYet,
 	},
 	{
 		Name: "max.decompressed.message.bytes", Type: Int, Default: "2147483639", Min: 1, Max: 2147483639,
@@ -242,13 +239,11 @@ var specs = []Spec{
 	},
 	{
 		Name: "min.cleanable.dirty.ratio", Type: Double, Default: "0.5", Max: 1, Synonyms: same("log.cleaner.min.cleanable.ratio"),
-		Doc:    "Share of a compacted topic's bytes that may be superseded before compaction is worth its requests.",
-		Effect: NotYet,
+		Doc: "Share of a compacted topic's bytes that may be superseded before compaction is worth its requests.",
 	},
 	{
 		Name: "min.compaction.lag.ms", Type: Long, Default: "0", Max: maxLong, Synonyms: same("log.cleaner.min.compaction.lag.ms"),
-		Doc:    "Age in ms below which a record of a compacted topic is left alone.",
-		Effect: NotYet,
+		Doc: "Age in ms below which a record of a compacted topic is left alone.",
 	},
 	{
 		Name: "min.insync.replicas", Type: Int, Default: "1", Min: 1, Max: maxInt, Synonyms: same("min.insync.replicas"),

@@ -1,3 +1,5 @@
+//go:build unix
+
 package clean_test
 
 import (
@@ -9,6 +11,7 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -141,9 +144,9 @@ func valueOf(update int) []byte {
 func (w *world) clean(b *testing.B, name string, memory int64, last []int32, updates int) {
 	b.Helper()
 	rows, rawBytes := w.rows(0), w.partition(0).Size()
-	start := time.Now()
+	start, busy := time.Now(), processor()
 	w.copy(rows)
-	copied := time.Since(start)
+	copied, copyBusy := time.Since(start), processor()-busy
 
 	reg := prometheus.NewRegistry()
 	c := w.cleaner(clean.Config{MemoryBytes: memory}, func(d *clean.Deps) { d.Metrics = clean.NewMetrics(reg) })
@@ -163,15 +166,17 @@ func (w *world) clean(b *testing.B, name string, memory int64, last []int32, upd
 			}
 		}
 	}()
-	start = time.Now()
+	start, busy = time.Now(), processor()
 	w.settle(c)
-	cleaned := time.Since(start)
+	cleaned, cleanBusy := time.Since(start), processor()-busy
 	close(stop)
 	most := <-peak
 
 	w.compare(last)
 	b.ReportMetric(copied.Seconds(), name+"copy-s")
 	b.ReportMetric(cleaned.Seconds(), name+"clean-s")
+	b.ReportMetric(copyBusy.Seconds(), name+"copy-cpu-s")
+	b.ReportMetric(cleanBusy.Seconds(), name+"clean-cpu-s")
 	b.ReportMetric(cleaned.Seconds()/copied.Seconds(), name+"clean/copy")
 	b.ReportMetric(float64(most-min(base, most))/(1<<20), name+"peak-MiB")
 	b.ReportMetric(float64(rawBytes)/(1<<20), name+"in-MiB")
@@ -179,6 +184,13 @@ func (w *world) clean(b *testing.B, name string, memory int64, last []int32, upd
 	b.ReportMetric(value(b, reg, "firn_compaction_clean_spilled_total"), name+"spilled")
 	b.ReportMetric(float64(updates)/cleaned.Seconds()/1e6, name+"Mupdates/s")
 	b.ReportMetric(0, "ns/op")
+}
+
+// processor is the time that processors have spent on this process.
+func processor() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // used is the memory that this process has of the system's.

@@ -75,7 +75,8 @@ type Cleaner struct {
 	parsed  map[entry.UUID]parsedSettings
 	firsts  map[state.PartitionRef]firstDirty
 	newest  *newest
-	mu      sync.Mutex // guards stopped, which only Step changes
+	rows    []state.Row // scratch: of the partition that is looked at
+	mu      sync.Mutex  // guards stopped, which only Step changes
 	stopped map[state.PartitionRef]stop
 }
 
@@ -284,10 +285,12 @@ func (c *Cleaner) jobs(ctx context.Context, t territory, seen map[state.Partitio
 			if seen != nil {
 				seen[p.Ref()] = struct{}{}
 			}
-			plan := look(p, settings, st.LogTime())
-			if plan.dirtyBytes == 0 {
+			plan := look(p, settings, st.LogTime(), c.rows)
+			c.rows = plan.rows // its memory
+			if plan.dirtyBytes == 0 || !plan.due && plan.lag == 0 {
 				continue
 			}
+			plan.rows = slices.Clone(plan.rows)
 			jobs = append(jobs, job{
 				ref: p.Ref(), topic: t.topic.name, settings: settings, logTime: st.LogTime(), plan: plan,
 				input: rewrite.Input{Topic: t.topic.id, Partition: int32(i), Epochs: p.Epochs(nil), LogStart: p.LogStart()},

@@ -26,10 +26,10 @@ func cleanable(row *state.Row, s *topicconfig.Settings, logTime int64) bool {
 	return row.Object.Merged() && !row.InWAL && (s.MinCompactionLagMS <= 0 || row.MaxTimestamp <= logTime-s.MinCompactionLagMS)
 }
 
-// look reads the rows of a partition from its start on, as far as they may be cleaned, and judges them.
-func look(p *state.Partition, s *topicconfig.Settings, logTime int64) plan {
+// look reads the rows of a partition from its start on into the memory of rows, as far as they may be cleaned, and judges them.
+func look(p *state.Partition, s *topicconfig.Settings, logTime int64, rows []state.Row) plan {
 	const page = 256
-	var rows []state.Row
+	rows = rows[:0]
 	for from := p.LogStart(); ; {
 		had := len(rows)
 		rows = p.Rows(from, page, rows)

@@ -83,7 +83,7 @@ func (c *Config) dutyTunables(t *table) {
 	row(t, "orphans-free", &c.OrphansFree, Count, r.gc.OrphansFree, 1, 1<<40, "how many of them a sweep deletes whatever their share")
 	row(t, "scrub-bytes", &c.ScrubBytes, Bytes, r.gc.ScrubBytesPerSecond, 1<<10, 1<<40, "most that is read a second to check stored objects")
 	row(t, "scrub-pass", &c.ScrubPass, Duration, r.gc.ScrubPass, time.Minute, 10*365*24*time.Hour, "how long checking all objects once should take")
-	row(t, "lifecycle-interval", &c.LifecycleInterval, Duration, lifecycle.Interval, time.Second, 24*time.Hour, "how often the bucket's own rules are held against what topics promise")
+	row(t, "lifecycle-interval", &c.LifecycleInterval, Duration, lifecycle.Interval, time.Second, lifecycle.IntervalMax, "how often the bucket's own rules are held against what topics promise")
 }
 
 // readRules makes what knows the bucket's own rules, where the agent has background duties.
@@ -141,7 +141,7 @@ func (a *Agent) startDuties(registry *prometheus.Registry) error {
 		{Name: "clean", Step: cleaner.Step, Interval: a.cfg.KeyInterval},
 		{Name: "retention", Step: ages.Step, Interval: a.cfg.RetentionInterval},
 		{Name: "gc", Step: collector.Step, Interval: min(gc.Interval, a.cfg.CollectionInterval)},
-		{Name: "lifecycle", Step: a.rules.Step, Interval: a.cfg.LifecycleInterval},
+		{Name: "lifecycle", Step: a.rules.Step, Interval: a.cfg.LifecycleInterval, First: min(lifecycle.First, a.cfg.LifecycleInterval)},
 	})
 	if err != nil {
 		return err

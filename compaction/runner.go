@@ -1,6 +1,7 @@
 package compaction
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,8 @@ type Duty struct {
 	Step func(ctx context.Context) (worked bool, err error)
 	// Interval is how long to wait after a Step without work.
 	Interval time.Duration
+	// First is how long to wait before the first Step; 0 is half of Interval.
+	First time.Duration
 }
 
 const (
@@ -116,7 +119,7 @@ func (r *Runner) Close() {
 
 func (r *Runner) run(d Duty) {
 	retry := retryMin
-	wait := d.Interval / 2 // agents that start together do not list the bucket together
+	wait := cmp.Or(d.First, d.Interval/2) // agents that start together do not list the bucket together
 	for r.pause(wait) {
 		worked, err := r.step(d)
 		switch {

@@ -37,6 +37,12 @@ var _ Meta = (*metastore.Client)(nil)
 // Interval is how often Step is worth a call where it had nothing to do: findings and rules are no older.
 const Interval = 10 * time.Minute
 
+// IntervalMax is the longest for which the proof in the package doc holds.
+const IntervalMax = runsApartMS * time.Millisecond / 2
+
+// First is how soon after its start an agent looks: what contradicts topics is told then.
+const First = 2 * time.Second
+
 // Config are the tunables; zero values are the defaults.
 type Config struct {
 	// ObjectsPerStep bounds how many objects' tags are looked at in one Step. Default 200.

@@ -3,6 +3,7 @@ package mem_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -34,7 +35,12 @@ func BenchmarkPut(b *testing.B) {
 }
 
 func TestAbilities(t *testing.T) {
-	objstoretest.RunAbilities(t, func(*testing.T) objstore.Bucket { return mem.New() }, func(t *testing.T) objstore.Bucket {
+	empty := func(*testing.T) objstore.Bucket {
+		b := mem.New()
+		b.SetClock(time.Now)
+		return b
+	}
+	objstoretest.RunAbilities(t, empty, func(t *testing.T) objstore.Bucket {
 		b := mem.New()
 		if err := b.SetLockSettings(t.Context(), objstore.LockSettings{Enabled: true}); err != nil {
 			t.Fatal(err)

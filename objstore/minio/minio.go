@@ -455,12 +455,17 @@ func (b *Bucket) deleteMany(ctx context.Context, keys []string) error {
 }
 
 // Create makes the bucket itself, unless it is there and ours.
-func (b *Bucket) Create(ctx context.Context) error {
+func (b *Bucket) Create(ctx context.Context) error { return b.create(ctx, false) }
+
+// CreateLocking is Create of a bucket with object lock, which most stores enable at no other time.
+func (b *Bucket) CreateLocking(ctx context.Context) error { return b.create(ctx, true) }
+
+func (b *Bucket) create(ctx context.Context, locking bool) error {
 	if err := b.gate.Check(ctx, "create the bucket"); err != nil {
 		return err
 	}
 	err := b.attempt(ctx, func(ctx context.Context, a *answer) error {
-		err := b.client.MakeBucket(ctx, b.options.Bucket, minio.MakeBucketOptions{Region: b.options.Region})
+		err := b.client.MakeBucket(ctx, b.options.Bucket, minio.MakeBucketOptions{Region: b.options.Region, ObjectLocking: locking})
 		if a.said() == "BucketAlreadyOwnedByYou" {
 			return nil
 		}

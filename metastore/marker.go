@@ -27,6 +27,9 @@ type marker struct {
 	// Epochs are the log epochs that restores opened, ascending (format 2). What the archive holds of an earlier epoch
 	// beyond a later one's base was written by agents of a log that had been given up.
 	Epochs []markedEpoch `json:"epochs,omitempty"`
+	// Of a bucket in transit (format 3), see Claim.
+	Copying bool   `json:"copying,omitempty"`
+	MovedTo string `json:"moved_to,omitempty"`
 }
 
 // markedEpoch is one restore.
@@ -57,18 +60,33 @@ func (m *marker) end(epoch uint64) uint64 {
 
 // readMarker wraps objstore.ErrNotFound where the bucket has none.
 func readMarker(ctx context.Context, bucket objstore.Bucket) (*marker, error) {
+	m, _, err := getMarker(ctx, bucket)
+	switch {
+	case err != nil:
+		return nil, err
+	case m.Copying:
+		return nil, fmt.Errorf("%w: a copy into this bucket has not been finished: run `firn bucket copy --agents-are-stopped` to its end, "+
+			"or start from the bucket that is copied", ErrForeign)
+	case m.MovedTo != "":
+		return nil, fmt.Errorf("%w: the cluster of this bucket was moved to %s: start agents with that as --bucket", ErrForeign, m.MovedTo)
+	}
+	return m, nil
+}
+
+// getMarker is readMarker of any bucket that this firn knows the layout of, also one in transit.
+func getMarker(ctx context.Context, bucket objstore.Bucket) (*marker, []byte, error) {
 	body, err := bucket.Get(ctx, MarkerKey)
 	if err != nil {
-		return nil, fmt.Errorf("read the bucket's marker %s: %w", MarkerKey, err)
+		return nil, nil, fmt.Errorf("read the bucket's marker %s: %w", MarkerKey, err)
 	}
 	var m marker
 	if err := json.Unmarshal(body, &m); err != nil {
-		return nil, fmt.Errorf("%w: object %s in the bucket is not a firn marker: %w", ErrForeign, MarkerKey, err)
+		return nil, nil, fmt.Errorf("%w: object %s in the bucket is not a firn marker: %w", ErrForeign, MarkerKey, err)
 	}
-	if m.Format > markerFormat {
-		return nil, fmt.Errorf("%w: the bucket has layout %d, this firn knows up to %d; run a newer firn", ErrNewer, m.Format, markerFormat)
+	if transit := m.Copying || m.MovedTo != ""; m.Format > markerFormat && !(transit && m.Format == transitFormat) {
+		return nil, nil, fmt.Errorf("%w: the bucket has layout %d, this firn knows up to %d; run a newer firn", ErrNewer, m.Format, markerFormat)
 	}
-	return &m, nil
+	return &m, body, nil
 }
 
 // checkMarker makes sure that bucket and log belong together, and with claim takes an unclaimed bucket. Two clusters in one bucket

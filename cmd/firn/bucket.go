@@ -67,6 +67,7 @@ something that firn needs does not work.`,
 	cmd.AddCommand(newBucketCheck(e))
 	cmd.AddCommand(newBucketApply(e))
 	cmd.AddCommand(newBucketCost(e))
+	cmd.AddCommand(newBucketCopy(e))
 	return cmd
 }
 

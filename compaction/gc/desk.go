@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log"
@@ -107,9 +108,10 @@ func Answered(ctx context.Context, cells Cells, id string) (*Answer, error) {
 
 // desk is the collector's side.
 type desk struct {
-	cell  log.Cell
-	desk  Desk
-	swept *SweepReport // of the sweep that the request asked for
+	cell   log.Cell
+	desk   Desk
+	readAt time.Duration
+	swept  *SweepReport // of the sweep that the request asked for
 }
 
 // serve does what an operator has asked for.
@@ -118,9 +120,11 @@ func (t *T) serve(ctx context.Context) (bool, error) {
 	if d.swept != nil {
 		return true, t.answer(ctx, Answer{Sweep: d.swept})
 	}
-	if t.resting(doingDesk) {
+	now := t.deps.Steady()
+	if t.busy && now-d.readAt < Interval { // a sweep is a thousand steps
 		return false, nil
 	}
+	d.readAt = now
 	cell, err := t.deps.Cells.Load(ctx, DeskCell)
 	if err != nil {
 		return false, fmt.Errorf("look whether an operator asks for anything: %w", err)
@@ -155,8 +159,6 @@ func (t *T) serve(ctx context.Context) (bool, error) {
 		return true, t.answer(ctx, Answer{Error: fmt.Sprintf("this firn knows no request %q", r.Kind)})
 	}
 }
-
-const doingDesk = "desk"
 
 // answer answers the request that was taken up.
 func (t *T) answer(ctx context.Context, a Answer) error {

@@ -15,8 +15,8 @@
 //   - Nothing names it, in this agent's state, right before the delete.
 //   - Its collection epoch is two behind the state's: Apply refuses ops that would name it anew. An object of which both hold in some
 //     state is never named in a later one. So it does not matter how old that state is, nor how long a collector slept.
-//   - What took the last name away is in the archive, so that no restore from the bucket brings the name back: for a retired object its n,
-//     for an orphan the n by which the collection epoch had come.
+//   - The archive in the bucket holds what took the last name away, and the move of the collection epoch. So no restore from the bucket
+//     brings the name back, nor a state in which the object could be named anew.
 //   - The bucket's marker names this cluster, and no restore has opened a later log epoch.
 //
 // # Collection epochs

@@ -126,6 +126,16 @@ type Deps struct {
 	Steady func() time.Duration
 }
 
+// quiet says that of the objects that retired none is left that may go, for as long as the state stays as it was: the table of these
+// may be large, and is not read over and over.
+type quiet struct {
+	is              bool
+	count           int // of retired objects
+	epoch, archived uint64
+	young           int           // of them, those that wait for the collection epoch
+	until           time.Duration // when what a lock keeps is to be tried again; 0: there is none
+}
+
 // T is one agent's collector. Step is for one goroutine; Fault and Damaged are safe for all.
 type T struct {
 	cfg  Config
@@ -135,12 +145,14 @@ type T struct {
 	seen     epochView
 	epochAt  time.Duration // when it was seen first
 	mine     bool          // this agent collected at its last step
+	busy     bool          // and had something to do
 	archived uint64        // as last read
 	nudged   uint64        // the epoch in which the archive was made to go on
 
 	// Of the collector; forgotten when another one takes over.
 	limiter  *rate.Limiter
-	done     map[uint64]struct{}      // fingerprints of retired objects that are deleted
+	done     map[uint64]struct{} // fingerprints of retired objects that are deleted
+	quiet    quiet
 	retained map[uint64]time.Duration // of objects that a lock keeps, and when to try again
 	retry    map[string]time.Duration // when to try again what failed
 	// waitEpoch is the collection epoch of the youngest orphan that a sweep found too young; 0: none.
@@ -202,9 +214,11 @@ func (t *T) Step(ctx context.Context) (worked bool, err error) {
 	}
 	for _, do := range []func(context.Context) (bool, error){t.serve, t.reap, t.bump, t.list, t.again, t.check} {
 		if worked, err := do(ctx); worked || err != nil {
+			t.busy = worked
 			return worked, err
 		}
 	}
+	t.busy = false
 	return false, nil
 }
 
@@ -235,7 +249,7 @@ func (t *T) forget() {
 	now := t.deps.Steady()
 	t.limiter = rate.NewLimiter(rate.Limit(float64(t.cfg.DeletesPerHour)/3600), max(t.cfg.DeletesPerHour/60, 1))
 	t.done, t.retained, t.retry = make(map[uint64]struct{}), make(map[uint64]time.Duration), make(map[string]time.Duration)
-	t.waitEpoch, t.tripped, t.sweep, t.orphans = 0, "", nil, nil
+	t.quiet, t.waitEpoch, t.tripped, t.sweep, t.orphans = quiet{}, 0, "", nil, nil
 	t.sweepAt = now + t.cfg.FirstSweep
 	t.scrub, t.desk = scrub{at: now}, desk{}
 	t.damaged.reset()
@@ -333,24 +347,8 @@ func (t *T) bump(ctx context.Context) (bool, error) {
 	if t.tripped != "" || t.deps.Steady()-t.epochAt < t.cfg.EpochInterval || len(t.orphans) > 0 {
 		return false, nil
 	}
-	waits, ready, waiting := t.waitEpoch != 0 && t.waitEpoch+1 >= t.seen.epoch, false, 0
-	t.deps.Meta.View(func(st *state.State) {
-		for r := range st.RetiredTable() {
-			fp := fingerprint(r.Object)
-			switch {
-			case has(t.done, fp), has(t.retained, fp):
-			case ripe(r.Object, st.CollectionEpoch()):
-				ready = true
-			default:
-				waits = true
-			}
-			if !has(t.done, fp) {
-				waiting++
-			}
-		}
-	})
-	t.deps.Metrics.waiting.Set(float64(waiting))
-	if !waits || ready {
+	waits := t.quiet.young > 0 || t.waitEpoch != 0 && t.waitEpoch+1 >= t.seen.epoch
+	if !waits || !t.quiet.is {
 		return false, nil
 	}
 	r, err := t.deps.Meta.Propose(ctx, &entry.BumpCollectionEpoch{From: t.seen.epoch})

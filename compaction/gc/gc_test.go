@@ -21,6 +21,7 @@ func TestWhatRetiredGoes(t *testing.T) {
 	w := newWorld(t)
 	first, second := w.named(topicA, 0), w.named(topicA, 1)
 	w.archiveAll()
+	w.still = true
 	c := w.collector(noScrub)
 	c.pass(30 * time.Minute)
 	if got := w.head.CollectionEpoch(); got != 1 {
@@ -35,7 +36,7 @@ func TestWhatRetiredGoes(t *testing.T) {
 		t.Errorf("it waits for the archive at collection epoch %d", got)
 	}
 	w.archiveAll()
-	c.pass(5 * time.Minute)
+	c.pass(10 * time.Minute)
 	if w.has(first) || !w.has(second) {
 		t.Errorf("first there: %v, second there: %v", w.has(first), w.has(second))
 	}
@@ -44,6 +45,68 @@ func TestWhatRetiredGoes(t *testing.T) {
 	c.pass(3 * time.Hour)
 	if got := w.head.CollectionEpoch(); got != before || w.bucket.calls["delete"] != deletes {
 		t.Errorf("with nothing left to do the epoch moved from %d to %d, and %d deletes were asked for", before, got, w.bucket.calls["delete"]-deletes)
+	}
+}
+
+// A restore gives the state at the archive's end, in which the object could be named anew if its collection epoch were young there.
+func TestTheMoveOfTheEpochIsArchivedFirst(t *testing.T) {
+	w := newWorld(t)
+	w.still = true
+	id := w.named(topicA, 0)
+	w.empty(topicA, 0)
+	w.archiveAll()
+	w.ok(&entry.BumpCollectionEpoch{From: 1}, &entry.BumpCollectionEpoch{From: 2})
+	c := w.collector(noScrub)
+	c.pass(3 * time.Hour)
+	if !w.has(id) {
+		t.Error("deleted while the archive ends in a collection epoch in which the object may be named")
+	}
+	w.archiveNews()
+	c.pass(5 * time.Minute)
+	if w.has(id) {
+		t.Error("it is there still")
+	}
+}
+
+func TestATopicThatIsDeletedGoesFromTheBucket(t *testing.T) {
+	w := newWorld(t)
+	shared := w.upload(entry.UUID{}) // with a topic that stays
+	w.ok(appendOf(shared, topicA, 0), appendOf(shared, topicB, 0))
+	own := w.named(topicB, 0)
+	w.archiveAll()
+	c := w.collector(noScrub)
+	w.ok(&entry.DeleteTopic{ID: topicB})
+	w.archiveAll()
+	c.pass(30 * time.Minute)
+	if !w.has(shared) || w.has(own) {
+		t.Errorf("the shared object is there: %v, its own: %v", w.has(shared), w.has(own))
+	}
+	w.ok(&entry.DeleteTopic{ID: topicA})
+	w.archiveAll()
+	c.pass(30 * time.Minute)
+	if n := len(w.keys()); n != 0 {
+		t.Errorf("%d objects left", n)
+	}
+}
+
+func TestWhatRetiredIsNotReadOverAndOver(t *testing.T) {
+	w := newWorld(t)
+	for range 10 {
+		w.named(topicA, 0)
+	}
+	w.empty(topicA, 0)
+	w.archiveAll()
+	c := w.collector(noScrub)
+	c.pass(30 * time.Minute)
+	w.archiveAll()
+	c.pass(30 * time.Minute)
+	if n := len(w.keys()); n != 0 || w.head.RetiredCount() != 10 {
+		t.Fatalf("%d objects, %d of them known as retired", n, w.head.RetiredCount())
+	}
+	asked := c.asked
+	c.pass(3 * time.Hour)
+	if c.asked != asked {
+		t.Errorf("the archive was asked for %d times with nothing to do", c.asked-asked)
 	}
 }
 
@@ -171,6 +234,7 @@ func TestFewOrphansOpenNoBreaker(t *testing.T) {
 	w := newWorld(t)
 	cfg := noScrub
 	cfg.SweepInterval = time.Hour
+	w.still = true
 	for range 40 {
 		w.upload(entry.UUID{})
 	}

@@ -35,9 +35,10 @@ type epochView struct {
 
 // judge says what may become of an object. archived is how far the bucket alone gives the log.
 //
-// An orphan is named by nothing that is remembered. Had it been named after archived and retired since, it would be among the retired:
-// these are forgotten only by bumps, of which the last came at or before seen.seenN, and where there are very many of them; then
-// orphans wait until there are fewer.
+// What a restore brings back is the state at archived or a later one. In it, too, the object has to be so old that nothing can name it
+// anew: the archive has to hold the move of the collection epoch. A retired object is then named by nothing if the archive holds what retired
+// it. An orphan is named by nothing that is remembered; had it been named after archived and retired since, it would be among the retired, which
+// are forgotten only by moves of the epoch, and where there are very many of them: then orphans wait until there are fewer.
 func judge(st *state.State, id entry.ObjectID, seen epochView, archived uint64) fate {
 	if st.Named(id) {
 		return named
@@ -45,13 +46,13 @@ func judge(st *state.State, id entry.ObjectID, seen epochView, archived uint64) 
 	if !ripe(id, st.CollectionEpoch()) {
 		return young
 	}
-	if r, known := st.RetiredByID(id); known {
-		if r.N <= archived {
-			return retired
-		}
+	r, known := st.RetiredByID(id)
+	switch {
+	case seen.epoch != st.CollectionEpoch() || seen.seenN > archived:
 		return waiting
-	}
-	if seen.epoch == st.CollectionEpoch() && seen.seenN <= archived && st.RetiredCount() < state.MaxRetired/2 {
+	case known && r.N <= archived:
+		return retired
+	case !known && st.RetiredCount() < state.MaxRetired/2:
 		return orphan
 	}
 	return waiting

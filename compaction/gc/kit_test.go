@@ -38,6 +38,7 @@ type world struct {
 	cells   map[string]log.Cell
 	agent   [16]byte // that proposes
 	steady  time.Duration
+	still   bool // the archive does not go on by itself
 }
 
 // hooked is a bucket that can be asked to do something before a call, and to fail.
@@ -346,5 +347,8 @@ func (c *collector) pass(d time.Duration) {
 		c.w.now += piece.Milliseconds()
 		c.w.ok(&entry.Tick{})
 		c.settle()
+		if !c.w.still {
+			c.w.archiveNews()
+		}
 	}
 }

@@ -47,7 +47,7 @@ func (t *T) reap(ctx context.Context) (bool, error) {
 		if t.archived > before {
 			list, _ = t.doomed(most)
 		}
-		if len(list) == 0 && len(t.orphans) > 0 {
+		if len(list) == 0 && t.seen.seenN > t.archived {
 			return t.nudge(ctx)
 		}
 	}
@@ -58,7 +58,7 @@ func (t *T) reap(ctx context.Context) (bool, error) {
 	return t.delete(ctx, list)
 }
 
-// nudgeAfter is how long orphans wait for the archive to go on by itself.
+// nudgeAfter is how long what may go waits for the archive to go on by itself.
 const nudgeAfter = time.Minute
 
 // nudge writes an entry that changes nothing, once in a collection epoch: of a cluster in which nothing happens, ticks aside, nothing
@@ -80,43 +80,75 @@ func (t *T) now() time.Time { return time.Unix(0, 0).Add(t.deps.Steady()) }
 // doomed picks up to most objects that may go, and says whether others wait for the archive. Of the orphans that a sweep found, those that
 // may not go are dropped: they were named all the same, or the log knows of them by now.
 func (t *T) doomed(most int) (list []doomed, unarchived bool) {
-	steady := t.deps.Steady()
 	t.deps.Meta.View(func(st *state.State) {
-		for r := range st.RetiredTable() {
-			if len(list) == most {
-				return
-			}
-			fp := fingerprint(r.Object)
-			if has(t.done, fp) || t.retained[fp] > steady {
-				continue
-			}
-			switch judge(st, r.Object, t.seen, t.archived) {
-			case retired:
-				list = append(list, doomed{r.Object, r.Size, retired})
-			case waiting:
-				unarchived = true
-			}
-		}
-		kept := t.orphans[:0]
-		for i, id := range t.orphans {
-			if len(list) == most {
-				kept = append(kept, t.orphans[i:]...)
-				break
-			}
-			if t.retained[fingerprint(id)] > steady {
-				continue
-			}
-			switch judge(st, id, t.seen, t.archived) {
-			case orphan:
-				list = append(list, doomed{id, 0, orphan})
-				kept = append(kept, id) // until it is deleted
-			case waiting:
-				unarchived = true
-				kept = append(kept, id)
-			}
-		}
-		t.orphans = kept
+		list, unarchived = t.doomedRetired(st, most)
+		list, unarchived = t.doomedOrphans(st, most, list, unarchived)
 	})
+	return list, unarchived
+}
+
+// doomedRetired looks at what retired, unless it has and nothing has changed.
+func (t *T) doomedRetired(st *state.State, most int) (list []doomed, unarchived bool) {
+	steady := t.deps.Steady()
+	now := quiet{is: true, count: st.RetiredCount(), epoch: st.CollectionEpoch(), archived: t.archived}
+	if q := t.quiet; q.is && q.count == now.count && q.epoch == now.epoch && q.archived == now.archived && (q.until == 0 || steady < q.until) {
+		return nil, false
+	}
+	t.quiet = quiet{}
+	left := 0
+	for r := range st.RetiredTable() {
+		if len(list) == most {
+			return list, unarchived
+		}
+		fp := fingerprint(r.Object)
+		if has(t.done, fp) {
+			continue
+		}
+		left++
+		if until := t.retained[fp]; until > steady {
+			if now.until == 0 || until < now.until {
+				now.until = until
+			}
+			continue
+		}
+		switch judge(st, r.Object, t.seen, t.archived) {
+		case retired:
+			list = append(list, doomed{r.Object, r.Size, retired})
+		case waiting:
+			unarchived = true
+		case young:
+			now.young++
+		}
+	}
+	t.deps.Metrics.waiting.Set(float64(left))
+	if len(list) == 0 && !unarchived {
+		t.quiet = now
+	}
+	return list, unarchived
+}
+
+// doomedOrphans goes on with what a sweep found.
+func (t *T) doomedOrphans(st *state.State, most int, list []doomed, unarchived bool) ([]doomed, bool) {
+	steady := t.deps.Steady()
+	kept := t.orphans[:0]
+	for i, id := range t.orphans {
+		if len(list) == most {
+			kept = append(kept, t.orphans[i:]...)
+			break
+		}
+		if t.retained[fingerprint(id)] > steady {
+			continue
+		}
+		switch judge(st, id, t.seen, t.archived) {
+		case orphan:
+			list = append(list, doomed{id, 0, orphan})
+			kept = append(kept, id) // until it is deleted
+		case waiting:
+			unarchived = true
+			kept = append(kept, id)
+		}
+	}
+	t.orphans = kept
 	return list, unarchived
 }
 

@@ -48,9 +48,9 @@ func (r *Reader) open(ctx context.Context, in place, row *state.Row, o object) (
 	if position+size > block.RawSize || size <= 0 {
 		return c, fmt.Errorf("%w: row [%d, %d) in a block of %d bytes of %s", ErrCorrupt, position, position+size, block.RawSize, row.Object)
 	}
-	if row.Object.Merged() && (position != 0 || size != block.RawSize || block.Span != row.End-row.Base) {
-		return c, fmt.Errorf("%w: partition %d of %s: a row of %d bytes and %d offsets, its block has %d and %d", ErrCorrupt, in.partition, row.Object,
-			size, row.End-row.Base, block.RawSize, block.Span)
+	if row.Object.Merged() && (position != 0 || size != block.RawSize || block.BaseOffset != row.Base || block.Span != row.End-row.Base) {
+		return c, fmt.Errorf("%w: partition %d of %s: a row of %d bytes for [%d, %d), its block has %d for [%d, %d)", ErrCorrupt, in.partition, row.Object,
+			size, row.Base, row.End, block.RawSize, block.BaseOffset, block.BaseOffset+block.Span)
 	}
 	c.chunks = block.ChunksIn(position, size)
 	c.delta = c.chunks[0].BaseDelta
@@ -96,6 +96,14 @@ func (c *cursor) next(ctx context.Context) (in placed, last bool, err error) {
 		c.readAhead(c.chunks[c.at-1].Position)
 	}
 	return in, c.at == len(c.chunks), nil
+}
+
+// passed tells the cache that the reader is through with what next returned last, where it was the last of a run.
+func (c *cursor) passed() {
+	run := c.r.cache.cfg.RunBytes
+	if at := c.chunks[c.at-1].Position / run; c.at == len(c.chunks) || c.chunks[c.at].Position/run != at {
+		c.r.cache.passed(itemKey{id: c.object.id, kind: kindRun, position: at})
+	}
 }
 
 // read returns the row's batches in its i-th chunk.

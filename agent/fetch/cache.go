@@ -139,7 +139,7 @@ type itemKey struct {
 	position int64
 }
 
-// item is immutable bytes of an object, checked.
+// item is bytes of an object, checked. They are immutable.
 type item struct {
 	key    itemKey
 	start  int64 // position of bytes in the object
@@ -147,6 +147,7 @@ type item struct {
 	footer *segment.Footer // of kindObject and kindFooter
 	size   int64           // what it counts for in the cache
 	share  share
+	busy   time.Time // guarded by Cache.mu: until when readers are taken to be in the midst of it
 	// damaged are the positions of chunks in bytes whose checksum does not hold. An item that has any is never kept.
 	damaged []int64
 }
@@ -166,6 +167,11 @@ func (it *item) holds(c segment.Chunk) bool {
 // data cannot push out what tail readers are about to ask for, hot items (written by this agent), cold ones (read) and borrowed ones
 // (got from a peer) are kept apart: cold items take what the others leave, hot items go only for newer hot ones, oldest first, and
 // borrowed ones for others of their kind. Safe for concurrent use.
+//
+// A large object is read by run, and a consumer of many partitions is in the midst of as many runs at a time: it takes some of each, in turn.
+// With more runs under way than there is room for, each would be evicted before its reader comes round to it again, and got many times.
+// So what readers are in the midst of goes last, and what is read ahead of replays has to find room beside it. Partitions whose runs find
+// none wait until others are through with theirs.
 //
 // Equal reads that come together cause one GET. A GET goes on while anybody waits for it, and is given up with the last; but
 // where the last ran out of time, who asks again finds it under way, as if read ahead, and a slow bucket still gets to an end.
@@ -255,6 +261,7 @@ func (c *Cache) keepLocked(it *item) {
 	}
 	c.items[it.key] = c.lists[it.share].PushFront(it)
 	c.bytes[it.share] += it.size
+	it.touch()
 	for c.bytes[hot] > c.cfg.HotBytes {
 		c.dropLocked(c.lists[hot].Back())
 	}
@@ -263,12 +270,68 @@ func (c *Cache) keepLocked(it *item) {
 	}
 	for _, s := range []share{cold, borrowed} {
 		for c.bytes[s] > 0 && c.bytes[hot]+c.bytes[cold]+c.bytes[borrowed] > c.cfg.Bytes {
-			c.dropLocked(c.lists[s].Back())
+			c.dropLocked(c.leastLocked(s))
 		}
 	}
 	for s := range shares {
 		c.cfg.Metrics.keptBytes[s].Set(float64(c.bytes[s]))
 	}
+}
+
+const (
+	// inUse is for how long after a read somebody is taken to be in the midst of an item. A consumer of many partitions comes back to each as
+	// late as this where it has to keep to a pace.
+	inUse = 10 * time.Second
+	// inUseAfter is for how long after a reader got to the end of its part. There may be other parts, and other readers.
+	inUseAfter = 2 * time.Second
+)
+
+// touch notes that somebody reads the item, or is about to.
+func (it *item) touch() {
+	switch it.key.kind {
+	case kindRun, kindObject, kindFooter:
+		it.busy = time.Now().Add(inUse)
+	}
+}
+
+// passed notes that a reader has got to the end of its part of an item.
+func (c *Cache) passed(key itemKey) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e, ok := c.items[key]; ok {
+		it := e.Value.(*item)
+		if until := time.Now().Add(inUseAfter); until.Before(it.busy) {
+			it.busy = until
+		}
+	}
+}
+
+// leastLocked is the item of a list that was not read for the longest time, of those nobody is in the midst of where there are any.
+func (c *Cache) leastLocked(s share) *list.Element {
+	now := time.Now()
+	for e := c.lists[s].Back(); e != nil; e = e.Prev() {
+		if now.After(e.Value.(*item).busy) {
+			return e
+		}
+	}
+	return c.lists[s].Back()
+}
+
+// roomLocked reports whether one more run fits beside those that readers are in the midst of, those under way, and as much again of other
+// things as a third of them.
+func (c *Cache) roomLocked() bool {
+	now, runs := time.Now(), int64(0)
+	for e := c.lists[cold].Front(); e != nil; e = e.Next() {
+		if it := e.Value.(*item); it.key.kind == kindRun && now.Before(it.busy) {
+			runs += it.size
+		}
+	}
+	for key := range c.loads {
+		if key.kind == kindRun {
+			runs += c.cfg.RunBytes
+		}
+	}
+	return runs == 0 || runs+c.cfg.RunBytes <= (c.cfg.Bytes-c.bytes[hot]-c.bytes[borrowed])/4*3
 }
 
 func (c *Cache) dropLocked(e *list.Element) {
@@ -287,6 +350,7 @@ func (c *Cache) lookLocked(key itemKey) *item {
 	it := e.Value.(*item)
 	if it.share != hot {
 		c.lists[it.share].MoveToFront(e)
+		it.touch()
 	}
 	return it
 }
@@ -375,7 +439,7 @@ func (c *Cache) readAhead(keys [2]itemKey, from func() (itemKey, reading)) {
 	key, read := from()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.aheadLocked(keys) {
+	if !c.aheadLocked(keys) || key.kind == kindRun && !c.roomLocked() {
 		return
 	}
 	if l := c.startLocked(key, read); l != nil {

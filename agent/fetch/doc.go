@@ -56,8 +56,8 @@
 //
 // # Tail readers and replays
 //
-// A read is a replay's where more than planRows rows of the partition follow, or more of merged rows than Config.RunBytes, and this agent does
-// not hold what it asks for as just written.
+// A read is a replay's where more than planRows rows of the partition follow, or anything of a large object, or more of small merged ones than
+// Config.RunBytes, and this agent does not hold what it asks for as just written.
 // A reader counts as one of the tail, whom replays must not slow down, from the second time on that it has come to the end. Replays have a bounded number of GETs at a time (Config.ColdReads)
 // and wait for their turn; uploads and tail reads never do. Where a tail reader wants what a replay's GET waits to get, the GET starts at once.
 // What is served to peers has separate bounds for the two as well.

@@ -293,8 +293,11 @@ func (r *Reader) readRow(ctx context.Context, in place, row *state.Row, w *walk)
 		if err != nil {
 			return err
 		}
-		if err := w.take(batches, last); err != nil || w.full || last {
+		if err := w.take(batches, last); err != nil || w.full {
 			return err
+		}
+		if c.passed(); last {
+			return nil
 		}
 	}
 }

@@ -67,17 +67,20 @@ func (r *Reader) lookUp(topic entry.UUID, partition int32, offset int64, p *plan
 	return err
 }
 
-// replay reports whether a plan is a replay's: more follows than a tail reader has before it. That is more rows than a look takes, or more
-// of merged objects than a run. What a flush wrote is merged within minutes, so a reader of merged rows is behind by that, and it is bytes
-// that it costs, not rows: one may have 256 MiB.
+// replay reports whether a plan is a replay's: more follows than a tail reader has before it. That is more rows than a look takes, or
+// anything of a large object, or more of small merged ones than a run. What a flush wrote is merged within minutes, so a reader of merged rows
+// is behind by that, and it is bytes that it costs, not rows: one may have 256 MiB. It may have little in each of many partitions, too.
 func (r *Reader) replay(p *plan, offset int64) bool {
+	if p.more || len(p.rows) > 0 && !r.cache.whole(objectOf(&p.rows[0])) {
+		return true
+	}
 	merged := int64(0)
 	for i := range p.rows {
 		if row := &p.rows[i]; row.Object.Merged() {
 			merged += remaining(row, offset)
 		}
 	}
-	return p.more || merged > r.cache.cfg.RunBytes
+	return merged > r.cache.cfg.RunBytes
 }
 
 // remaining is about how many bytes of a row lie behind offset.

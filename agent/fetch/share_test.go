@@ -216,9 +216,9 @@ func TestAZoneGetsEachObjectOnce(t *testing.T) {
 				}
 			}
 			wg.Wait()
-			hedges := c.sum("hedges_total", "")
+			hedges := c.sum("hedges_total", "") + c.sum("gets_total", "fallback") // a peer that gets no processor is slow
 			if n := c.bucket.count(); n > 40+int(hedges) || n < 40 {
-				t.Errorf("%d consumers, blocks of %d: %d GETs of 40 objects, %v of them hedges", consumers, size, n, hedges)
+				t.Errorf("%d consumers, blocks of %d: %d GETs of 40 objects, %v of them hedges or for want of a peer", consumers, size, n, hedges)
 			}
 			if n := c.sum("gets_total", "peer"); n == 0 {
 				t.Error("nothing was fetched for a peer")
@@ -254,7 +254,7 @@ func TestAZoneGetsEachRunOnce(t *testing.T) {
 	}
 	wg.Wait()
 	// A footer of more than 64 KiB would take two reads.
-	if n, hedges := c.bucket.count(), int(c.sum("hedges_total", "")); n > 3+25+hedges {
+	if n, hedges := c.bucket.count(), int(c.sum("hedges_total", "")+c.sum("gets_total", "fallback")); n > 3+25+hedges {
 		t.Errorf("%d GETs, %d of them hedges", n, hedges)
 	}
 	for _, a := range c.agents {

@@ -26,6 +26,7 @@ import (
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log/memlog"
 	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/batch"
 	"github.com/firnlog/firn/objstore/mem"
 )
@@ -51,7 +52,14 @@ func stacks(t testing.TB, n int, tune ...func(*kafka.Config)) []*stack {
 	return list
 }
 
-func startStack(t testing.TB, store *memlog.Store, bucket *mem.Bucket, name string, tune ...func(*kafka.Config)) *stack {
+func startStack(t testing.TB, store *memlog.Store, bucket objstore.Bucket, name string, tune ...func(*kafka.Config)) *stack {
+	t.Helper()
+	return startStackWith(t, store, bucket, name, ingest.Config{FlushInterval: 5 * time.Millisecond}, fetch.Config{}, tune...)
+}
+
+func startStackWith(
+	t testing.TB, store *memlog.Store, bucket objstore.Bucket, name string, in ingest.Config, reads fetch.Config, tune ...func(*kafka.Config),
+) *stack {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -72,9 +80,9 @@ func startStack(t testing.TB, store *memlog.Store, bucket *mem.Bucket, name stri
 		Name: name, Listeners: []entry.Listener{{Name: "kafka", Host: host, Port: uint32(number)}},
 	}, l, bucket)
 	must(err)
-	cache, err := fetch.NewCache(fetch.Config{}, bucket)
+	cache, err := fetch.NewCache(reads, bucket)
 	must(err)
-	pipeline, err := ingest.New(ingest.Config{FlushInterval: 5 * time.Millisecond}, meta, bucket, nil, cache)
+	pipeline, err := ingest.New(in, meta, bucket, nil, cache)
 	must(err)
 	cfg := kafka.Config{}
 	for _, f := range tune {

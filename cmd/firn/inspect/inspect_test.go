@@ -16,6 +16,7 @@ import (
 	"testing/fstest"
 
 	"github.com/firnlog/firn/cmd/firn/inspect"
+	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/batch"
 	"github.com/firnlog/firn/objstore/mem"
@@ -87,6 +88,30 @@ func realSegment(t testing.TB, compress bool) []byte {
 	return body
 }
 
+// mergedSegment is a merged object: offsets are missing before its second and behind its third batch, and a chunk goes on.
+func mergedSegment(t testing.TB, lie int64) []byte {
+	t.Helper()
+	var body bytes.Buffer
+	w := segment.NewWriter(&body, segment.Options{ChunkBytes: 250})
+	for _, b := range []struct {
+		part  int32
+		n     int
+		base  int64
+		spare int64
+	}{{3, 3, 1000, 0}, {3, 2, 1010, 0}, {3, 2, 1012, 5}, {3, 2, 1100, 0}, {4, 4, 7, 0}} {
+		raw := records(t, b.n, b.base)
+		batch.StampBase(raw, b.base+lie, 6)
+		if err := w.Add([16]byte{1}, b.part, raw, b.base, b.base+int64(b.n)+b.spare, 1_700_000_000_000+b.base); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id := entry.ObjectID{Incarnation: entry.UUID{9}, Seq: 5, CollectionEpoch: 2, Topic: entry.UUID{1}}
+	if _, _, err := w.Finish(entry.AppendObjectID(nil, id), nil); err != nil {
+		t.Fatal(err)
+	}
+	return body.Bytes()
+}
+
 // TestGolden holds what is printed, in both forms, to files that are reviewed as a diff.
 func TestGolden(t *testing.T) {
 	walFile := golden(t, "wal/testdata/v1/0000000000000005.wal")
@@ -110,20 +135,23 @@ func TestGolden(t *testing.T) {
 	}
 	records := inspect.SegmentOptions{Records: true}
 	for name, print := range map[string]func(*inspect.Out) error{
-		"segment-golden":       seg(stored, inspect.SegmentOptions{}),
-		"segment-empty":        seg(golden(t, "objstore/segment/testdata/v1-empty.seg"), inspect.SegmentOptions{}),
-		"segment-records":      seg(realSegment(t, false), records),
-		"segment-compressed":   seg(realSegment(t, true), inspect.SegmentOptions{Batches: true}),
-		"segment-header-flip":  seg(flipped(realSegment(t, false), 3), inspect.SegmentOptions{}),
-		"segment-chunk-flip":   seg(flipped(realSegment(t, false), 180), inspect.SegmentOptions{Batches: true}),
-		"segment-footer-flip":  seg(flipped(realSegment(t, false), -150), inspect.SegmentOptions{}),
-		"segment-trailer-flip": seg(flipped(realSegment(t, false), -19), inspect.SegmentOptions{}),
-		"segment-no-footer":    seg(realSegment(t, false)[:400], inspect.SegmentOptions{}),
-		"wal":                  dir(walFile),
-		"wal-torn":             dir(flipped(walFile, 4176+9)),
-		"wal-damaged":          dir(flipped(walFile, 4096+40)),
-		"wal-file":             func(out *inspect.Out) error { return inspect.ReadWALFile(t.Context(), input("f", walFile), true, out) },
-		"snapshot":             snap(snapshot, inspect.SnapshotOptions{}),
+		"segment-golden":         seg(stored, inspect.SegmentOptions{}),
+		"segment-empty":          seg(golden(t, "objstore/segment/testdata/v1-empty.seg"), inspect.SegmentOptions{}),
+		"segment-records":        seg(realSegment(t, false), records),
+		"segment-compressed":     seg(realSegment(t, true), inspect.SegmentOptions{Batches: true}),
+		"segment-merged":         seg(mergedSegment(t, 0), records),
+		"segment-merged-flip":    seg(flipped(mergedSegment(t, 0), 180), inspect.SegmentOptions{Batches: true}),
+		"segment-merged-damaged": seg(mergedSegment(t, 1), inspect.SegmentOptions{}),
+		"segment-header-flip":    seg(flipped(realSegment(t, false), 3), inspect.SegmentOptions{}),
+		"segment-chunk-flip":     seg(flipped(realSegment(t, false), 180), inspect.SegmentOptions{Batches: true}),
+		"segment-footer-flip":    seg(flipped(realSegment(t, false), -150), inspect.SegmentOptions{}),
+		"segment-trailer-flip":   seg(flipped(realSegment(t, false), -19), inspect.SegmentOptions{}),
+		"segment-no-footer":      seg(realSegment(t, false)[:400], inspect.SegmentOptions{}),
+		"wal":                    dir(walFile),
+		"wal-torn":               dir(flipped(walFile, 4176+9)),
+		"wal-damaged":            dir(flipped(walFile, 4096+40)),
+		"wal-file":               func(out *inspect.Out) error { return inspect.ReadWALFile(t.Context(), input("f", walFile), true, out) },
+		"snapshot":               snap(snapshot, inspect.SnapshotOptions{}),
 		"snapshot-v1": func(out *inspect.Out) error {
 			return inspect.ReadSnapshot(input("s", golden(t, "metastore/state/testdata/snapshot.v1")), inspect.SnapshotOptions{Topic: "stamped"}, out)
 		},

@@ -53,6 +53,7 @@ type SegmentBlock struct {
 	Position     int64  `json:"position"`
 	StoredSize   int64  `json:"stored_size"`
 	RawSize      int64  `json:"raw_size"`
+	Base         *int64 `json:"base_offset,omitempty"` // of a merged object
 	Offsets      int64  `json:"offsets"`
 	Batches      int    `json:"batches"`
 	MaxTimestamp int64  `json:"max_timestamp_ms"`
@@ -70,6 +71,7 @@ type SegmentChunk struct {
 	RawPosition  int64  `json:"raw_position"`
 	RawSize      int64  `json:"raw_size"`
 	BaseDelta    int64  `json:"base_offset_delta"`
+	Base         *int64 `json:"base_offset,omitempty"` // of a merged object
 	Offsets      int64  `json:"offsets"`
 	Batches      int    `json:"batches"`
 	MaxTimestamp int64  `json:"max_timestamp_ms"`
@@ -79,8 +81,8 @@ type SegmentChunk struct {
 	Sound        bool   `json:"sound"`
 }
 
-// SegmentBatch is one record batch. An object does not know its offsets: BaseDelta counts from the first offset of the block,
-// which the metastore gave when the object was committed.
+// SegmentBatch is one record batch. An object of level 0 does not know its offsets: BaseDelta counts from the first offset of
+// the block, which the metastore gave when the object was committed. A merged object does, and offsets may be missing in it.
 type SegmentBatch struct {
 	Type          string `json:"type"`
 	Block         int    `json:"block"`
@@ -89,6 +91,8 @@ type SegmentBatch struct {
 	RawPosition   int64  `json:"raw_position"` // in the block
 	Size          int    `json:"size"`
 	BaseDelta     int64  `json:"base_offset_delta"`
+	Base          *int64 `json:"base_offset,omitempty"`  // of a merged object
+	LeaderEpoch   *int32 `json:"leader_epoch,omitempty"` // of a merged object
 	Offsets       int64  `json:"offsets"`
 	Records       int32  `json:"records"`
 	Codec         string `json:"codec"`
@@ -108,7 +112,8 @@ type SegmentRecord struct {
 	Block     int             `json:"block"`
 	Chunk     int             `json:"chunk"`
 	Batch     int             `json:"batch"`
-	Delta     int64           `json:"offset_delta"` // from the first offset of the block
+	Delta     int64           `json:"offset_delta"`     // from the first offset of the block
+	Offset    *int64          `json:"offset,omitempty"` // of a merged object
 	Timestamp int64           `json:"timestamp_ms"`
 	Key       *byteText       `json:"key"`
 	Value     *byteText       `json:"value"`
@@ -271,7 +276,7 @@ func (s *segmentReader) contents(t segment.Trailer, f *segment.Footer) error {
 			}
 		}
 	}
-	if opsErr != nil && known { // of another writer than the ingest path they are opaque
+	if opsErr != nil && known && !id.Merged() { // of another writer than the ingest path they are opaque
 		if err := s.damage("intended ops", t.FooterPosition, 0, opsErr.Error()); err != nil {
 			return err
 		}
@@ -289,20 +294,16 @@ func (s *segmentReader) contents(t segment.Trailer, f *segment.Footer) error {
 	return nil
 }
 
-// objectID reads an id as the ingest path writes it.
+// objectID reads an id as agents and compaction write it.
 func objectID(b []byte) (id entry.ObjectID, ok bool) {
-	if len(b) != 32 {
-		return id, false
-	}
-	copy(id.Incarnation[:], b)
-	id.Seq, id.CollectionEpoch = binary.BigEndian.Uint64(b[16:]), binary.BigEndian.Uint64(b[24:])
-	return id, true
+	id, err := entry.ParseObjectID(b)
+	return id, err == nil
 }
 
 func (s *segmentReader) block(b *segment.Block) error {
 	v := &SegmentBlock{
 		Type: "block", Block: b.Index, TopicID: hex.EncodeToString(b.Topic[:]), Partition: b.Partition, Position: b.Chunks[0].Position,
-		RawSize: b.RawSize, Offsets: b.Span, Batches: b.Batches, MaxTimestamp: b.MaxTimestamp, Chunks: len(b.Chunks),
+		RawSize: b.RawSize, Base: known(b.BaseOffset, 0), Offsets: b.Span, Batches: b.Batches, MaxTimestamp: b.MaxTimestamp, Chunks: len(b.Chunks),
 	}
 	for _, c := range b.Chunks {
 		v.StoredSize += c.StoredSize
@@ -311,14 +312,24 @@ func (s *segmentReader) block(b *segment.Block) error {
 		return err
 	}
 	for i := range b.Chunks {
-		if err := s.chunk(b.Index, i, b.Chunks[i]); err != nil {
+		if err := s.chunk(b.Index, i, b.Chunks[i], b.BaseOffset); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *segmentReader) chunk(block, chunk int, c segment.Chunk) error {
+// known is an offset of a block that starts at base, nil where the object does not tell that.
+func known(base, delta int64) *int64 {
+	if base == segment.NoOffset {
+		return nil
+	}
+	offset := base + delta
+	return &offset
+}
+
+// chunk prints a chunk of a block that starts at base, or at NoOffset.
+func (s *segmentReader) chunk(block, chunk int, c segment.Chunk, base int64) error {
 	crc, err := s.checksum(c)
 	if err != nil {
 		return err
@@ -339,12 +350,12 @@ func (s *segmentReader) chunk(block, chunk int, c segment.Chunk) error {
 				return err
 			}
 		}
-	} else if err := found.walk(block, chunk, c, raw); err != nil {
+	} else if err := found.walk(block, chunk, c, base, raw); err != nil {
 		return err
 	}
 	v := &SegmentChunk{
 		Type: "chunk", Block: block, Chunk: chunk, Position: c.Position, StoredSize: c.StoredSize, RawPosition: c.RawPosition, RawSize: c.RawSize,
-		BaseDelta: c.BaseDelta, Offsets: c.Span, Batches: c.Batches, MaxTimestamp: c.MaxTimestamp, Codec: c.Codec.String(), CRC: crcText(c.CRC),
+		BaseDelta: c.BaseDelta, Base: known(base, c.BaseDelta), Offsets: c.Span, Batches: c.Batches, MaxTimestamp: c.MaxTimestamp, Codec: c.Codec.String(), CRC: crcText(c.CRC),
 		CRCOK: crc == c.CRC,
 		Sound: s.out.damage == damaged && len(found.damage) == 0,
 	}
@@ -411,7 +422,7 @@ type findings struct {
 }
 
 // walk splits the raw bytes of a chunk into batches and holds them against the table.
-func (f *findings) walk(block, chunk int, c segment.Chunk, raw []byte) error {
+func (f *findings) walk(block, chunk int, c segment.Chunk, base int64, raw []byte) error {
 	bad := func(at, size int64, problem, want, got string) {
 		position := c.Position
 		if c.Codec == segment.CodecNone {
@@ -427,10 +438,21 @@ func (f *findings) walk(block, chunk int, c segment.Chunk, raw []byte) error {
 	for split.Next() {
 		h, b := split.Header(), split.Raw()
 		at := int64(split.Position() - len(b))
+		if base != segment.NoOffset { // then batches tell where they are, and offsets may be missing before them
+			from := h.BaseOffset - base
+			if first := len(f.batches) == 0; first && from != delta || from < delta || from+h.Span() > c.BaseDelta+c.Span {
+				bad(at, int64(len(b)), "the batch's offsets are not where the table has them", fmt.Sprintf("from %d, before %d", base+delta, base+c.BaseDelta+c.Span),
+					fmt.Sprintf("%d to %d", h.BaseOffset, h.BaseOffset+h.Span()-1))
+			}
+			delta = from
+		}
 		v := &SegmentBatch{
 			Type: "batch", Block: block, Chunk: chunk, Batch: len(f.batches), RawPosition: c.RawPosition + at, Size: len(b), BaseDelta: delta,
 			Offsets: h.Span(), Records: h.RecordCount, Codec: h.Codec().String(), Attributes: h.Attributes, BaseTimestamp: h.BaseTimestamp,
 			MaxTimestamp: h.MaxTimestamp, ProducerID: h.ProducerID, ProducerEpoch: h.ProducerEpoch, BaseSequence: h.BaseSequence, CRC: crcText(h.CRC), Sound: true,
+		}
+		if base != segment.NoOffset {
+			v.Base, v.LeaderEpoch = &h.BaseOffset, &h.LeaderEpoch
 		}
 		if err := batch.VerifyCRC(b); err != nil {
 			v.Sound = false
@@ -444,7 +466,8 @@ func (f *findings) walk(block, chunk int, c segment.Chunk, raw []byte) error {
 		bad(at, int64(len(raw))-at, err.Error(), "", "")
 		return nil
 	}
-	if len(f.damage) == 0 && (len(f.batches) != c.Batches || delta != c.BaseDelta+c.Span) {
+	counted := base != segment.NoOffset || delta == c.BaseDelta+c.Span
+	if len(f.damage) == 0 && (len(f.batches) != c.Batches || !counted) {
 		bad(0, c.RawSize, "the table counts other batches than the chunk holds", fmt.Sprintf("%d of %d offsets", c.Batches, c.Span),
 			fmt.Sprintf("%d of %d offsets", len(f.batches), delta-c.BaseDelta))
 	}
@@ -459,6 +482,9 @@ func (s *segmentReader) records(b *SegmentBatch, raw []byte) error {
 	err := batch.Records(raw, batch.Limits{}, func(r batch.Record) error {
 		v := &SegmentRecord{Type: "record", Block: b.Block, Chunk: b.Chunk, Batch: b.Batch, Delta: b.BaseDelta + int64(r.OffsetDelta),
 			Timestamp: r.Timestamp, Key: byteTextOf(r.Key), Value: byteTextOf(r.Value)}
+		if b.Base != nil {
+			v.Offset = known(*b.Base, int64(r.OffsetDelta))
+		}
 		for key, value := range r.Headers.All() {
 			v.Headers = append(v.Headers, SegmentHeader{Key: byteTextOf(key), Value: byteTextOf(value)})
 		}
@@ -488,8 +514,12 @@ func (v *Segment) text() string {
 }
 
 func (v *SegmentBlock) text() string {
-	return fmt.Sprintf("block %-3d topic %s, partition %d: %d bytes at %d, %d raw, %d offsets, %d %s, %d %s, max timestamp %s", v.Block, v.TopicID,
-		v.Partition, v.StoredSize, v.Position, v.RawSize, v.Offsets, v.Batches, batches(v.Batches), v.Chunks, plural(v.Chunks, "chunk"), moment(v.MaxTimestamp))
+	offsets := fmt.Sprintf("%d offsets", v.Offsets)
+	if v.Base != nil {
+		offsets = "offsets " + span(v.Base, 0, v.Offsets)
+	}
+	return fmt.Sprintf("block %-3d topic %s, partition %d: %d bytes at %d, %d raw, %s, %d %s, %d %s, max timestamp %s", v.Block, v.TopicID,
+		v.Partition, v.StoredSize, v.Position, v.RawSize, offsets, v.Batches, batches(v.Batches), v.Chunks, plural(v.Chunks, "chunk"), moment(v.MaxTimestamp))
 }
 
 func (v *SegmentChunk) text() string {
@@ -500,16 +530,19 @@ func (v *SegmentChunk) text() string {
 	if !v.CRCOK {
 		crc = "differs"
 	}
-	return fmt.Sprintf("  chunk %d: %s, %d bytes at %d, CRC32C %s %s, codec %s, %d raw bytes from %d, offsets +%d to +%d, %d %s, max timestamp %s",
-		v.Chunk, verdict, v.StoredSize, v.Position, v.CRC, crc, v.Codec, v.RawSize, v.RawPosition, v.BaseDelta, v.BaseDelta+v.Offsets-1,
+	return fmt.Sprintf("  chunk %d: %s, %d bytes at %d, CRC32C %s %s, codec %s, %d raw bytes from %d, offsets %s, %d %s, max timestamp %s",
+		v.Chunk, verdict, v.StoredSize, v.Position, v.CRC, crc, v.Codec, v.RawSize, v.RawPosition, span(v.Base, v.BaseDelta, v.Offsets),
 		v.Batches, batches(v.Batches), moment(v.MaxTimestamp))
 }
 
 func (v *SegmentBatch) text() string {
-	s := fmt.Sprintf("    batch %d: %d bytes at raw %d, offsets +%d to +%d, %d records, codec %s, %s to %s, CRC32C %s", v.Batch, v.Size, v.RawPosition,
-		v.BaseDelta, v.BaseDelta+v.Offsets-1, v.Records, v.Codec, moment(v.BaseTimestamp), moment(v.MaxTimestamp), v.CRC)
+	s := fmt.Sprintf("    batch %d: %d bytes at raw %d, offsets %s, %d records, codec %s, %s to %s, CRC32C %s", v.Batch, v.Size, v.RawPosition,
+		span(v.Base, v.BaseDelta, v.Offsets), v.Records, v.Codec, moment(v.BaseTimestamp), moment(v.MaxTimestamp), v.CRC)
 	if v.ProducerID >= 0 {
 		s += fmt.Sprintf(", producer %d epoch %d from sequence %d", v.ProducerID, v.ProducerEpoch, v.BaseSequence)
+	}
+	if v.LeaderEpoch != nil {
+		s += fmt.Sprintf(", leader epoch %d", *v.LeaderEpoch)
 	}
 	if !v.Sound {
 		s += ", DAMAGED"
@@ -517,8 +550,20 @@ func (v *SegmentBatch) text() string {
 	return s
 }
 
+// span is offsets as people see them: from the start of the block where the object knows no better.
+func span(base *int64, delta, offsets int64) string {
+	if base != nil {
+		return fmt.Sprintf("%d to %d", *base, *base+offsets-1)
+	}
+	return fmt.Sprintf("+%d to +%d", delta, delta+offsets-1)
+}
+
 func (v *SegmentRecord) text() string {
-	s := fmt.Sprintf("      +%d %s %s %s", v.Delta, moment(v.Timestamp), v.Key, v.Value)
+	at := fmt.Sprintf("+%d", v.Delta)
+	if v.Offset != nil {
+		at = fmt.Sprint(*v.Offset)
+	}
+	s := fmt.Sprintf("      %s %s %s %s", at, moment(v.Timestamp), v.Key, v.Value)
 	for _, h := range v.Headers {
 		s += fmt.Sprintf(" %s=%s", h.Key, h.Value)
 	}

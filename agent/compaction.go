@@ -59,7 +59,7 @@ func (c *Config) dutyTunables(t *table) {
 	t.group = GroupDuties
 	row(t, "duty-bytes", &c.DutyBytes, Bytes, 1<<30, 64<<10, 1<<40,
 		"most that background duties read and write a second; beside producers and tail readers on a busy machine they keep to what replays of old data may take (--cold-bytes)")
-	row(t, "duty-reads", &c.DutyReads, Count, r.rewrite.Parallel, 1, 256, "reads from the bucket at once that background duties get")
+	row(t, "duty-reads", &c.DutyReads, Count, r.rewrite.Parallel, 1, 256, "reads from the bucket at once that background duties get, and uploads")
 	windowMax, object := cmp.Or(c.MergeWindowMax, max(c.MergeWindowMin, r.merge.WindowBytesMax)), cmp.Or(c.MergeObjectBytes, r.merge.ObjectBytes)
 	row(t, "scratch-bytes", &c.ScratchBytes, Bytes, windowMax+4*object, 1<<20, 1<<50,
 		"disk space below --data-dir for what background duties are working on: the largest window, the object that is made of it, and some for key compaction")

@@ -315,11 +315,16 @@ func (m *Merger) mergeWindow(ctx context.Context, objects []Flushed) error {
 		return cmp.Or(slices.Compare(a.Topic[:], b.Topic[:]), cmp.Compare(a.Partition, b.Partition))
 	})
 	for {
-		err = m.mergeTopics(ctx, src, list, staged)
-		if !errors.Is(err, duty.ErrScratchFull) || len(staged) < 2 {
+		up := m.newUploads()
+		err = m.mergeTopics(ctx, src, up, list, staged)
+		applied, failed := up.wait() // whose rows are swapped is not copied again
+		err = errors.Join(err, failed)
+		if !errors.Is(err, duty.ErrScratchFull) || applied == 0 && len(staged) < 2 {
 			break
 		}
-		objects = m.drop(src, objects, staged)
+		if applied == 0 { // else what was on its way has made room
+			objects = m.drop(src, objects, staged)
+		}
 	}
 	if ctx.Err() != nil || errors.Is(err, rewrite.ErrUnavailable) {
 		return err
@@ -340,14 +345,14 @@ func (m *Merger) drop(src *rewrite.Source, objects []Flushed, staged map[entry.O
 }
 
 // mergeTopics copies what partitions, sorted, have in the staged objects. A topic that fails does not keep the others from it.
-func (m *Merger) mergeTopics(ctx context.Context, src *rewrite.Source, refs []state.PartitionRef, staged map[entry.ObjectID]struct{}) error {
+func (m *Merger) mergeTopics(ctx context.Context, src *rewrite.Source, up *uploads, refs []state.PartitionRef, staged map[entry.ObjectID]struct{}) error {
 	var errs []error
-	for len(refs) > 0 {
+	for len(refs) > 0 && !up.hopeless() {
 		end := 1
 		for end < len(refs) && refs[end].Topic == refs[0].Topic {
 			end++
 		}
-		if err := m.mergeTopic(ctx, src, refs[:end], staged); err != nil {
+		if err := m.mergeTopic(ctx, src, up, refs[:end], staged); err != nil {
 			if ctx.Err() != nil || errors.Is(err, rewrite.ErrUnavailable) || errors.Is(err, duty.ErrScratchFull) {
 				return err
 			}
@@ -417,11 +422,11 @@ func (m *Merger) leave(objects []Flushed) {
 }
 
 // mergeTopic copies what a topic's partitions have in the staged objects.
-func (m *Merger) mergeTopic(ctx context.Context, src *rewrite.Source, refs []state.PartitionRef, staged map[entry.ObjectID]struct{}) error {
-	w := writer{m: m, topic: refs[0].Topic, src: src}
+func (m *Merger) mergeTopic(ctx context.Context, src *rewrite.Source, up *uploads, refs []state.PartitionRef, staged map[entry.ObjectID]struct{}) error {
+	w := writer{m: m, topic: refs[0].Topic, src: src, up: up}
 	defer w.close()
 	for _, ref := range refs {
-		for from := int64(0); ; {
+		for from, tries := int64(0), 0; tries < triesMax; tries++ {
 			run := m.nextRun(ref, from, staged)
 			if len(run.rows) == 0 {
 				break
@@ -443,6 +448,9 @@ func (m *Merger) mergeTopic(ctx context.Context, src *rewrite.Source, refs []sta
 	}
 	return w.flush(ctx)
 }
+
+// triesMax is around how many damaged rows a window copies what else a partition has in it. The next window goes on.
+const triesMax = 32
 
 // run is an unbroken run of a partition's rows.
 type run struct {

@@ -36,6 +36,8 @@ type fixture struct {
 	log     bytes.Buffer
 	metrics *prometheus.Registry
 	topics  []entry.UUID
+	// parallel is how many requests mergers make at a time; 0: as many as agents.
+	parallel int
 }
 
 // small are tunables for tests: a window is some hundred KiB.
@@ -56,7 +58,7 @@ func (f *fixture) merger(cfg merge.Config, change ...func(*rewrite.Deps)) *merge
 	f.metrics = prometheus.NewRegistry()
 	change = append([]func(*rewrite.Deps){func(d *rewrite.Deps) { d.Metrics = rewrite.NewMetrics(f.metrics) }}, change...)
 	m, err := merge.New(cfg, merge.Deps{
-		Env: f.Env(rewrite.Config{ChunkBytes: 16 << 10, RunBytes: 64 << 10, Attempts: 2, RetryMin: time.Microsecond}, change...),
+		Env: f.Env(rewrite.Config{ChunkBytes: 16 << 10, RunBytes: 64 << 10, Attempts: 2, RetryMin: time.Microsecond, Parallel: f.parallel}, change...),
 		Now: func() time.Time { return f.now }, Logger: slog.New(slog.NewTextHandler(&f.log, nil)), Metrics: merge.NewMetrics(f.metrics),
 		Busy: &duty.Busy{},
 	})
@@ -353,14 +355,24 @@ func (p putting) PutFrom(ctx context.Context, key string, body io.ReaderAt, size
 // meddling does something else right before an op is proposed.
 type meddling struct {
 	rewrite.Meta
+	mu     sync.Mutex // guards before
 	before func()
 }
 
+// take returns what is to be done, once.
+func (m *meddling) take() func() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := m.before
+	m.before = nil
+	return before
+}
+
 func (m *meddling) Propose(ctx context.Context, op entry.Op) (state.OpResult, error) {
-	if _, ok := op.(*entry.Rewrite); ok && m.before != nil {
-		before := m.before
-		m.before = nil
-		before()
+	if _, ok := op.(*entry.Rewrite); ok {
+		if before := m.take(); before != nil {
+			before()
+		}
 	}
 	return m.Meta.Propose(ctx, op)
 }
@@ -380,6 +392,7 @@ func TestWhatOthersDoInBetween(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, 5)
+			f.parallel = 1 // so that nothing else goes on meanwhile
 			f.topics = []entry.UUID{f.Topic("a", 3), f.Topic("b", 3)}
 			f.produce(10, 800)
 			other := &meddling{Meta: f.Meta}
@@ -389,7 +402,7 @@ func TestWhatOthersDoInBetween(t *testing.T) {
 			}
 			other.before = func() { meddle(f) }
 			f.now = f.now.Add(2 * time.Hour)
-			if worked, err := m.Step(t.Context()); !worked || err != nil || other.before != nil {
+			if worked, err := m.Step(t.Context()); !worked || err != nil || other.take() != nil {
 				t.Fatalf("worked %v, %v", worked, err)
 			}
 			f.Verify()

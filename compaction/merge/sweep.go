@@ -214,14 +214,24 @@ func (m *Merger) mergeParts(ctx context.Context, topic entry.UUID, parts []tierP
 	if err != nil {
 		return 0, err
 	}
-	w := writer{m: m, topic: topic, src: src}
+	up := m.newUploads()
+	err = m.copyParts(ctx, src, up, topic, parts)
+	applied, failed := up.wait()
+	return applied, errors.Join(err, failed)
+}
+
+// copyParts copies what the parts have in the staged objects.
+func (m *Merger) copyParts(ctx context.Context, src *rewrite.Source, up *uploads, topic entry.UUID, parts []tierPart) error {
+	w := writer{m: m, topic: topic, src: src, up: up}
 	defer w.close()
 	for i := range parts {
+		if up.hopeless() {
+			return nil
+		}
 		err := w.copy(ctx, parts[i].in, parts[i].rows)
 		if err != nil && !m.bad.note(err) && !errors.Is(err, rewrite.ErrChanged) {
-			return w.applied, err
+			return err
 		}
 	}
-	err = w.flush(ctx)
-	return w.applied, err
+	return w.flush(ctx)
 }

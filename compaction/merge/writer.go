@@ -8,14 +8,13 @@ import (
 	"github.com/firnlog/firn/metastore/state"
 )
 
-// writer puts rows of a topic's partitions into merged objects and commits these.
+// writer puts rows of a topic's partitions into merged objects and sends these on.
 type writer struct {
 	m      *Merger
 	topic  entry.UUID
 	src    *rewrite.Source
+	up     *uploads
 	shared *output // of several partitions; nil: none was begun
-	// applied is how many parts the index took.
-	applied int
 }
 
 // output is an object on its way, with what it is to replace.
@@ -86,11 +85,11 @@ func (w *writer) own(ctx context.Context, in rewrite.Input, rows []state.Row) er
 	if err != nil {
 		return err
 	}
-	defer o.Close()
 	if err := w.block(ctx, o, in, rows); err != nil {
+		o.Close()
 		return err
 	}
-	return w.commit(ctx, o)
+	return w.up.send(ctx, w.topic, o)
 }
 
 // block copies rows into a block of o. After an error the block is nobody's: no part names it.
@@ -125,34 +124,12 @@ func (w *writer) block(ctx context.Context, o *output, in rewrite.Input, rows []
 	return nil
 }
 
-// flush commits the object of several partitions.
+// flush sends the object of several partitions on.
 func (w *writer) flush(ctx context.Context) error {
 	o := w.shared
 	if o == nil {
 		return nil
 	}
 	w.shared = nil
-	defer o.Close()
-	return w.commit(ctx, o)
-}
-
-// commit uploads an object and swaps the rows. Rows that were not swapped are somebody else's now, or come again.
-func (w *writer) commit(ctx context.Context, o *output) error {
-	if len(o.parts) == 0 {
-		return nil
-	}
-	object, err := o.Upload(ctx)
-	if err != nil {
-		return err
-	}
-	outcomes, err := w.m.env.Commit(ctx, w.topic, []rewrite.Object{object}, o.parts)
-	metrics := w.m.deps.Metrics
-	metrics.objects.Inc()
-	for _, what := range outcomes {
-		metrics.parts[what].Inc()
-		if what == rewrite.Applied {
-			w.applied++
-		}
-	}
-	return err
+	return w.up.send(ctx, w.topic, o)
 }

@@ -63,8 +63,8 @@ type Config struct {
 	ChunkBytes int
 	// Compress compresses the chunks of which a sample shrinks.
 	Compress bool
-	// Parallel is how many inputs are read at a time. Default 4: one stream from a bucket is slow beside what an agent takes in. 1 makes
-	// requests come in one order.
+	// Parallel is how many inputs are read, and outputs uploaded, at a time. Default 4: one stream from or to a bucket is slow beside what
+	// an agent takes in. 1 makes requests come in one order.
 	Parallel int
 	// Attempts is how often a request of the bucket is made before the work is given up for now. Default 6.
 	Attempts int
@@ -156,6 +156,9 @@ func New(cfg Config, deps Deps) (*Env, error) {
 	}
 	return &Env{cfg: cfg, deps: deps}, nil
 }
+
+// Parallel is how many requests of the bucket a piece of work makes at a time.
+func (e *Env) Parallel() int { return e.cfg.Parallel }
 
 // Meta is the metastore that Env works with.
 func (e *Env) Meta() Meta { return e.deps.Meta }

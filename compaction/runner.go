@@ -141,8 +141,8 @@ func (r *Runner) step(d Duty) (worked bool, err error) {
 	}
 	start := time.Now()
 	worked, err = d.Step(r.ctx)
-	if r.ctx.Err() != nil {
-		return false, nil
+	if ended := r.ctx.Err(); ended != nil { // what a step says then is no fault of its own
+		return false, ended
 	}
 	r.metrics.stepped(d.Name, time.Since(start), worked, err)
 	r.note(d.Name, err)

@@ -48,7 +48,7 @@ func TestGC(t *testing.T) {
 		}
 		return keys
 	}
-	for deadline := time.Now().Add(50 * time.Second); len(objects()) > 1; {
+	for deadline := time.Now().Add(150 * time.Second); len(objects()) > 1; {
 		if time.Now().After(deadline) {
 			t.Fatalf("%v are there still; the plan: %s", objects(), gcMust("plan"))
 		}

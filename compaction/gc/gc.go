@@ -153,6 +153,8 @@ type T struct {
 	limiter  *rate.Limiter
 	done     map[uint64]struct{} // fingerprints of retired objects that are deleted
 	quiet    quiet
+	reapAt   time.Duration            // when to look again for what may go,
+	full     bool                     // unless there was more than a request takes
 	retained map[uint64]time.Duration // of objects that a lock keeps, and when to try again
 	retry    map[string]time.Duration // when to try again what failed
 	// waitEpoch is the collection epoch of the youngest orphan that a sweep found too young; 0: none.
@@ -250,7 +252,7 @@ func (t *T) forget() {
 	t.limiter = rate.NewLimiter(rate.Limit(float64(t.cfg.DeletesPerHour)/3600), max(t.cfg.DeletesPerHour/60, 1))
 	t.done, t.retained, t.retry = make(map[uint64]struct{}), make(map[uint64]time.Duration), make(map[string]time.Duration)
 	t.quiet, t.waitEpoch, t.tripped, t.sweep, t.orphans = quiet{}, 0, "", nil, nil
-	t.sweepAt = now + t.cfg.FirstSweep
+	t.sweepAt, t.reapAt, t.full = now+t.cfg.FirstSweep, now, false
 	t.scrub, t.desk = scrub{at: now}, desk{}
 	t.damaged.reset()
 	clear(t.faults)

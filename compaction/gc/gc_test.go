@@ -224,7 +224,7 @@ func TestTheBreaker(t *testing.T) {
 	if err := gc.Ask(t.Context(), w, gc.Request{ID: "r2", Kind: gc.AskRun, Accept: true}, false); err != nil {
 		t.Fatal(err)
 	}
-	c.settle()
+	c.pass(time.Minute)
 	if n := len(w.keys()); n > 2 || c.Fault() != "" {
 		t.Errorf("accepted: %d objects left, fault %q", n, c.Fault())
 	}
@@ -249,6 +249,33 @@ func TestFewOrphansOpenNoBreaker(t *testing.T) {
 	c.pass(10 * time.Minute)
 	if n := len(w.keys()); n != 0 || c.Fault() != "" {
 		t.Errorf("%d objects left, fault %q", n, c.Fault())
+	}
+}
+
+// What retires one by one is deleted together, and other work goes on beside it.
+func TestDeletesShareRequests(t *testing.T) {
+	w := newWorld(t)
+	for range 5000 {
+		w.named(topicA, 0)
+	}
+	w.ok(&entry.BumpCollectionEpoch{From: 1}, &entry.BumpCollectionEpoch{From: 2})
+	w.archiveAll()
+	c := w.collector(noScrub)
+	for i := range int64(2500) { // a hundred a second
+		w.ok(&entry.DeleteRecords{Topic: topicA, BeforeOffset: 20 * (i + 1)})
+		w.archiveAll()
+		w.steady += 20 * time.Millisecond
+		c.follow(10)
+		if _, err := c.Step(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.pass(5 * time.Minute)
+	if n := len(w.keys()); n != 0 {
+		t.Errorf("%d objects left", n)
+	}
+	if got := w.bucket.calls["delete"]; got > 15 {
+		t.Errorf("%d requests for 5000 deletes in 50 s", got)
 	}
 }
 

@@ -32,9 +32,11 @@ func (t *T) reap(ctx context.Context) (bool, error) {
 	}
 	now := t.now()
 	most := min(reapMost, int(t.limiter.TokensAt(now)))
-	if most <= 0 {
+	steady := t.deps.Steady()
+	if most <= 0 || steady < t.reapAt && (most < reapMost || !t.full) { // a few at a time would be as many requests, and nothing else would be done
 		return false, nil
 	}
+	t.reapAt, t.full = steady+Interval, false
 	list, unarchived := t.doomed(most)
 	if len(list) == 0 && unarchived {
 		before := t.archived
@@ -55,6 +57,7 @@ func (t *T) reap(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	t.limiter.AllowN(now, len(list))
+	t.full = len(list) == reapMost
 	return t.delete(ctx, list)
 }
 

@@ -21,6 +21,9 @@ import (
 //   - Where a tombstone is left and the batch has no delete horizon it gets one (KIP-534): attribute bit 6 is set and the base
 //     timestamp is the horizon, from which the records' timestamps then count. A horizon that is there stays as it is.
 //   - A batch of which every record is left, and that gets no horizon, is not touched. One without records is gone.
+//
+// One thing is not as in Kafka: a batch that another base timestamp would make longer than Limits.MaxDecompressedBytes once decompressed
+// keeps its own, and gets no horizon. Its tombstones stay until they are superseded.
 type Filter struct {
 	v        *Validator
 	encoders encoders
@@ -85,6 +88,7 @@ func (f *Filter) Rewrite(raw []byte, lim Limits, horizon int64, keep func(Record
 		return Filtered{Raw: raw, Header: h, Records: h.RecordCount, Untouched: true}, nil
 	}
 
+	was := h
 	if sets {
 		h.Attributes |= attrDeleteHorizon
 		h.BaseTimestamp = horizon
@@ -104,6 +108,15 @@ func (f *Filter) Rewrite(raw []byte, lim Limits, horizon int64, keep func(Record
 	h.RecordCount = int32(len(f.kept))
 
 	f.encode(h.BaseTimestamp)
+	if int64(len(f.records)) > lim.withDefaults().MaxDecompressedBytes {
+		// Longer timestamps would make a batch that nobody can read again out of one that was just small enough. With its own base it
+		// cannot grow.
+		if len(f.kept) == int(was.RecordCount) {
+			return Filtered{Raw: raw, Header: was, Records: was.RecordCount, Untouched: true}, nil
+		}
+		h.Attributes, h.BaseTimestamp = was.Attributes, was.BaseTimestamp
+		f.encode(h.BaseTimestamp)
+	}
 	f.out = append(f.out[:0], make([]byte, HeaderSize)...)
 	xerial := h.Codec() == CodecSnappy && isXerial(raw[HeaderSize:])
 	if f.out, err = f.encoders.compress(f.out, h.Codec(), xerial, f.records); err != nil {

@@ -254,6 +254,28 @@ func TestFilterKeepsImpossibleTimestamps(t *testing.T) {
 	}
 }
 
+// A batch that was just small enough to be read is so afterwards.
+func TestFilterMakesNothingTooLarge(t *testing.T) {
+	in := sample(1, 100, 10)
+	in[7].value = nil
+	lim := batch.Limits{MaxDecompressedBytes: int64(len(payload(build(t, batch.BuildOptions{}, in...))))}
+	raw := build(t, batch.BuildOptions{Codec: batch.CodecLZ4}, in...)
+	f, v := batch.NewFilter(), batch.NewValidator()
+	for round := range 3 { // all records, all but the first, all but the first and the tombstone
+		got, err := f.Rewrite(raw, lim, now+86_400_000, func(r batch.Record) bool { return r.OffsetDelta >= int32(round) && (round < 2 || r.Value != nil) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		if err := v.Walk(got.Raw, lim, func(batch.Record) error { n++; return nil }); err != nil || n != int(got.Records) {
+			t.Errorf("round %d: %d records of %d, %v", round, n, got.Records, err)
+		}
+		if _, has := got.Header.DeleteHorizon(); has {
+			t.Errorf("round %d: there was no room for a delete horizon", round)
+		}
+	}
+}
+
 func TestFilterRefuses(t *testing.T) {
 	plain := build(t, batch.BuildOptions{}, sample(1, 3, 20)...)
 	transactional := build(t, batch.BuildOptions{Transactional: true, Producer: &batch.Producer{ID: 9}}, sample(1, 3, 20)...)

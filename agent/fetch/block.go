@@ -98,12 +98,18 @@ func (c *cursor) next(ctx context.Context) (in placed, last bool, err error) {
 	return in, c.at == len(c.chunks), nil
 }
 
-// passed tells the cache that the reader is through with what next returned last, where it was the last of a run.
+// passed tells the cache that the reader is through with what next returned last, where that was the row's last chunk in a run.
 func (c *cursor) passed() {
-	run := c.r.cache.cfg.RunBytes
-	if at := c.chunks[c.at-1].Position / run; c.at == len(c.chunks) || c.chunks[c.at].Position/run != at {
-		c.r.cache.passed(itemKey{id: c.object.id, kind: kindRun, position: at})
+	size := c.r.cache.cfg.RunBytes
+	run := c.chunks[c.at-1].Position / size
+	if c.at < len(c.chunks) && c.chunks[c.at].Position/size == run {
+		return
 	}
+	bytes := int64(0)
+	for i := c.at - 1; i >= 0 && c.chunks[i].Position/size == run; i-- {
+		bytes += c.chunks[i].StoredSize
+	}
+	c.r.cache.passed(itemKey{id: c.object.id, kind: kindRun, position: run}, bytes)
 }
 
 // read returns the row's batches in its i-th chunk.

@@ -148,6 +148,7 @@ type item struct {
 	size   int64           // what it counts for in the cache
 	share  share
 	busy   time.Time // guarded by Cache.mu: until when readers are taken to be in the midst of it
+	unread int64     // guarded by Cache.mu: bytes that no reader has passed
 	// damaged are the positions of chunks in bytes whose checksum does not hold. An item that has any is never kept.
 	damaged []int64
 }
@@ -261,6 +262,7 @@ func (c *Cache) keepLocked(it *item) {
 	}
 	c.items[it.key] = c.lists[it.share].PushFront(it)
 	c.bytes[it.share] += it.size
+	it.unread = it.size
 	it.touch()
 	for c.bytes[hot] > c.cfg.HotBytes {
 		c.dropLocked(c.lists[hot].Back())
@@ -294,15 +296,20 @@ func (it *item) touch() {
 	}
 }
 
-// passed notes that a reader has got to the end of its part of an item.
-func (c *Cache) passed(key itemKey) {
+// passed notes that a reader has got to the end of its part of an item, which is so many bytes. Where all parts were passed nobody is in
+// the midst of it.
+func (c *Cache) passed(key itemKey, bytes int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e, ok := c.items[key]; ok {
-		it := e.Value.(*item)
-		if until := time.Now().Add(inUseAfter); until.Before(it.busy) {
-			it.busy = until
-		}
+	e, ok := c.items[key]
+	if !ok {
+		return
+	}
+	it := e.Value.(*item)
+	if it.unread -= bytes; it.unread <= 0 {
+		it.busy = time.Time{}
+	} else if until := time.Now().Add(inUseAfter); until.Before(it.busy) {
+		it.busy = until
 	}
 }
 

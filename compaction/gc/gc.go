@@ -236,6 +236,7 @@ func (t *T) look() bool {
 	if t.seen.epoch != epoch {
 		t.seen, t.epochAt = epochView{epoch, n}, t.deps.Steady()
 		t.forgetDone()
+		t.reapAt = t.epochAt
 	}
 	t.ages.note(n, logMS)
 	t.deps.Metrics.epoch.Set(float64(epoch))
@@ -350,7 +351,7 @@ func (t *T) bump(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	waits := t.quiet.young > 0 || t.waitEpoch != 0 && t.waitEpoch+1 >= t.seen.epoch
-	if !waits || !t.quiet.is {
+	if !waits || !t.quiet.is || t.quiet.epoch != t.seen.epoch { // not looked at since the epoch moved: some may be old enough now
 		return false, nil
 	}
 	r, err := t.deps.Meta.Propose(ctx, &entry.BumpCollectionEpoch{From: t.seen.epoch})

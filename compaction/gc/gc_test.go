@@ -252,6 +252,35 @@ func TestFewOrphansOpenNoBreaker(t *testing.T) {
 	}
 }
 
+// However short the interval: an epoch that moves on before what is old enough was deleted makes the state forget it.
+func TestEpochsThatMoveEverySecond(t *testing.T) {
+	w := newWorld(t)
+	w.still = true
+	id := w.named(topicA, 0)
+	w.empty(topicA, 0)
+	w.archiveAll()
+	cfg := noScrub
+	cfg.EpochInterval = time.Second
+	c := w.collector(cfg)
+	for range 60 {
+		c.pass(time.Second)
+	}
+	if got := w.head.CollectionEpoch(); got != 3 || !w.has(id) {
+		t.Fatalf("collection epoch %d, there: %v", got, w.has(id))
+	}
+	w.archiveNews()
+	for range 70 {
+		c.pass(time.Second)
+	}
+	w.archiveNews()
+	for range 10 {
+		c.pass(time.Second)
+	}
+	if w.has(id) {
+		t.Error("it is there still")
+	}
+}
+
 // What retires one by one is deleted together, and other work goes on beside it.
 func TestDeletesShareRequests(t *testing.T) {
 	w := newWorld(t)

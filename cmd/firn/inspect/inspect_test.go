@@ -112,6 +112,34 @@ func mergedSegment(t testing.TB, lie int64) []byte {
 	return body.Bytes()
 }
 
+// cleanedSegment is a merged object that key compaction has been over: of its batch a record and a tombstone are left.
+func cleanedSegment(t testing.TB) []byte {
+	t.Helper()
+	b := batch.NewBuilder(batch.BuildOptions{})
+	for i, value := range [][]byte{[]byte("old"), []byte("stays"), nil} {
+		b.Add(1_700_000_000_000+int64(i), []byte{'a' + byte(i)}, value)
+	}
+	raw, err := b.Build(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch.StampBase(raw, 50, 1)
+	left, err := batch.NewFilter().Rewrite(raw, batch.Limits{}, 1_700_086_400_000, func(r batch.Record) bool { return r.OffsetDelta > 0 })
+	if err != nil {
+		t.Fatal(err)
+	}
+	var body bytes.Buffer
+	w := segment.NewWriter(&body, segment.Options{})
+	if err := w.Add([16]byte{1}, 0, left.Raw, 50, 53, left.Header.MaxTimestamp); err != nil {
+		t.Fatal(err)
+	}
+	id := entry.ObjectID{Incarnation: entry.UUID{9}, Seq: 6, CollectionEpoch: 2, Topic: entry.UUID{1}}
+	if _, _, err := w.Finish(entry.AppendObjectID(nil, id), nil); err != nil {
+		t.Fatal(err)
+	}
+	return body.Bytes()
+}
+
 // TestGolden holds what is printed, in both forms, to files that are reviewed as a diff.
 func TestGolden(t *testing.T) {
 	walFile := golden(t, "wal/testdata/v1/0000000000000005.wal")
@@ -142,6 +170,7 @@ func TestGolden(t *testing.T) {
 		"segment-merged":         seg(mergedSegment(t, 0), records),
 		"segment-merged-flip":    seg(flipped(mergedSegment(t, 0), 180), inspect.SegmentOptions{Batches: true}),
 		"segment-merged-damaged": seg(mergedSegment(t, 1), inspect.SegmentOptions{}),
+		"segment-cleaned":        seg(cleanedSegment(t), records),
 		"segment-header-flip":    seg(flipped(realSegment(t, false), 3), inspect.SegmentOptions{}),
 		"segment-chunk-flip":     seg(flipped(realSegment(t, false), 180), inspect.SegmentOptions{Batches: true}),
 		"segment-footer-flip":    seg(flipped(realSegment(t, false), -150), inspect.SegmentOptions{}),

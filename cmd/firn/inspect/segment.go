@@ -98,6 +98,7 @@ type SegmentBatch struct {
 	Codec         string `json:"codec"`
 	Attributes    int16  `json:"attributes"`
 	BaseTimestamp int64  `json:"base_timestamp_ms"`
+	DeleteHorizon *int64 `json:"delete_horizon_ms,omitempty"` // of tombstones; where key compaction set it, it is the base timestamp
 	MaxTimestamp  int64  `json:"max_timestamp_ms"`
 	ProducerID    int64  `json:"producer_id"`
 	ProducerEpoch int16  `json:"producer_epoch"`
@@ -451,6 +452,9 @@ func (f *findings) walk(block, chunk int, c segment.Chunk, base int64, raw []byt
 			Offsets: h.Span(), Records: h.RecordCount, Codec: h.Codec().String(), Attributes: h.Attributes, BaseTimestamp: h.BaseTimestamp,
 			MaxTimestamp: h.MaxTimestamp, ProducerID: h.ProducerID, ProducerEpoch: h.ProducerEpoch, BaseSequence: h.BaseSequence, CRC: crcText(h.CRC), Sound: true,
 		}
+		if horizon, ok := h.DeleteHorizon(); ok {
+			v.DeleteHorizon = &horizon
+		}
 		if base != segment.NoOffset {
 			v.Base, v.LeaderEpoch = &h.BaseOffset, &h.LeaderEpoch
 		}
@@ -538,6 +542,10 @@ func (v *SegmentChunk) text() string {
 func (v *SegmentBatch) text() string {
 	s := fmt.Sprintf("    batch %d: %d bytes at raw %d, offsets %s, %d records, codec %s, %s to %s, CRC32C %s", v.Batch, v.Size, v.RawPosition,
 		span(v.Base, v.BaseDelta, v.Offsets), v.Records, v.Codec, moment(v.BaseTimestamp), moment(v.MaxTimestamp), v.CRC)
+	if v.DeleteHorizon != nil { // what stands in the base timestamp's place is no time of the batch
+		s = fmt.Sprintf("    batch %d: %d bytes at raw %d, offsets %s, %d records, codec %s, up to %s, tombstones may go at %s, CRC32C %s", v.Batch, v.Size, v.RawPosition,
+			span(v.Base, v.BaseDelta, v.Offsets), v.Records, v.Codec, moment(v.MaxTimestamp), moment(*v.DeleteHorizon), v.CRC)
+	}
 	if v.ProducerID >= 0 {
 		s += fmt.Sprintf(", producer %d epoch %d from sequence %d", v.ProducerID, v.ProducerEpoch, v.BaseSequence)
 	}

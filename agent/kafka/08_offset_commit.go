@@ -29,6 +29,9 @@ func (s *Server) offsetCommit(ctx context.Context, r *request, req *kmsg.OffsetC
 	for i := range refs {
 		partitions += len(req.Topics[i].Partitions)
 		refs[i] = topicRef{name: req.Topics[i].Topic, id: req.Topics[i].TopicID}
+		for _, p := range req.Topics[i].Partitions {
+			refs[i].asked = max(refs[i].asked, p.Partition)
+		}
 	}
 	all := codeNone
 	if r.late { // an older commit must not come after a newer one

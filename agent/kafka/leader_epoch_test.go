@@ -96,6 +96,26 @@ func TestLeaderEpochsOfAnAgentBehind(t *testing.T) {
 	})
 }
 
+// A commit of a partition that was added is not refused by an agent that trails: a refused one is not tried again. The simulator found it.
+func TestCommitsOfAPartitionThatAnAgentBehindDoesNotKnow(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		cl := newCluster(t)
+		a, b := cl.join("a"), cl.join("b")
+		id := a.topic("t", 1)
+		cl.coordinate(b)
+		b.with(func(b *agent) { b.behind = true })
+		if r := a.commit(a.incarnation, &entry.CreatePartitions{ID: id, Total: 2}); r.Code != 0 {
+			t.Fatal(r.Code)
+		}
+		req, _ := groupRequests(t, id, "g")[0].(*kmsg.OffsetCommitRequest)
+		req.Topics[0].Partitions[0].Partition, req.Generation = 1, -1
+		res := ask[*kmsg.OffsetCommitResponse](dial(t, server(t, b)), req)
+		if code := res.Topics[0].Partitions[0].ErrorCode; code != 0 {
+			t.Errorf("code %d", code)
+		}
+	})
+}
+
 func TestFetchByLeaderEpoch(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		a, id, c := afterRestore(t)

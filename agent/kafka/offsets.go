@@ -49,9 +49,10 @@ type topicRef struct {
 	id         entry.UUID
 	partitions int32
 	found      bool
+	asked      int32 // the highest partition that is asked for
 }
 
-// findTopics looks topics up, with a barrier where one is missing. An error says that nobody can tell yet.
+// findTopics looks topics up, with a barrier where one is missing, or a partition of it: this agent may not know yet. An error says that nobody can tell yet.
 func (s *Server) findTopics(ctx context.Context, refs []topicRef, byID bool) error {
 	return s.fresh(ctx, func(st *state.State) (complete bool) {
 		complete = true
@@ -68,6 +69,7 @@ func (s *Server) findTopics(ctx context.Context, refs []topicRef, byID bool) err
 				continue
 			}
 			r.name, r.id, r.partitions = t.Name, t.ID, int32(t.Partitions())
+			complete = complete && r.asked < r.partitions
 		}
 		return complete
 	})

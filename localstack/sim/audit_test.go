@@ -231,9 +231,13 @@ func (a *audit) finish(st *state.State, quietSince time.Time) {
 		return
 	}
 	left, level0, rows, parts := 0, 0, 0, 0
+	late := map[string]bool{}
+	for _, r := range st.Retired() {
+		late[r.Object.Key()] = r.N > a.life.lateN
+	}
 	a.ledger.mu.Lock()
 	for key, stored := range a.ledger.stored {
-		if _, gone := a.ledger.deleted[key]; gone || stored.After(quietSince) {
+		if _, gone := a.ledger.deleted[key]; gone || stored.After(quietSince) || late[key] {
 			continue
 		}
 		if id, err := entry.ParseObjectKey(key); err == nil && !st.Named(id) {

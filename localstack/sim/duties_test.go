@@ -43,4 +43,5 @@ func (d duties) configure(p *plan, c *agent.Config, parts *agent.Components) {
 	c.MergeAfter, c.MergeRescan, c.RetentionInterval = d.mergeAfter, d.rescan, d.retention
 	c.MergeWindowMin, c.MergeWindowMax, c.MergeObjectBytes, c.MergeOwnBytes = d.windowBytes, 4*d.windowBytes, d.objectBytes, d.ownBytes
 	c.CollectionInterval, c.SweepInterval = d.epoch, d.sweep
+	c.KeyInterval, c.KeyBytes = d.rescan, 1<<20
 }

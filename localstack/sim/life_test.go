@@ -50,6 +50,7 @@ type life struct {
 	bucketFaults faulty.Config    // of the weather
 	outages      int              // of the bucket, that last now
 	over         time.Time        // when the faults ended
+	lateN        uint64           // what retired after it may still wait for the collector
 	quietSince   time.Time        // when everybody had finished; zero where there was no time for duties then
 }
 
@@ -159,6 +160,9 @@ func live(t *testing.T, p *plan, bug *plant) *outcome {
 	return out
 }
 
+// collectWithin is how long, in a quiet cluster, an object waits at most once nothing names it.
+const collectWithin = 90 * time.Second
+
 // run is the life: it begins with agents and clients, goes through the storm, heals, lets everybody finish, and judges.
 func (l *life) run(ctx context.Context) {
 	l.observer = observe(l.store)
@@ -186,7 +190,9 @@ func (l *life) run(ctx context.Context) {
 	<-done
 	if l.plan.on[settles] {
 		l.quietSince = time.Now()
-		pause(ctx, l.plan.duties.quiet)
+		pause(ctx, l.plan.duties.quiet-collectWithin)
+		l.lateN = l.observer.head()
+		pause(ctx, collectWithin)
 		l.count(settles, 1)
 	}
 	l.judge(ctx)

@@ -93,7 +93,7 @@ var sometimesWanted = []string{
 	"restarts", "batches_resent", "incremental_fetches", "fetch_sessions_lost", "rejoined_sessions",
 	"late_repeats", "replayed_from_archive_alone", "offsets_committed", "generations_taken_over", "partitions_revoked",
 	"parts_merged", "tiers_merged", "rewrite_conflicts", "reads_of_deleted_objects", "retired_collected", "orphans_collected",
-	"expired_by_time", "expired_by_size", "expired_readers",
+	"pieces_cleaned", "tombstones_gone", "expired_by_time", "expired_by_size", "expired_readers",
 }
 
 func (t *tally) neverMet() []string {

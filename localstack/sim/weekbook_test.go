@@ -58,7 +58,7 @@ type weekLine struct {
 	entryMem int64
 	snapshot int
 	state    int64
-	heap     int64
+	heap     int64 // of the process, without the bucket and what producers remember, with both agents and the log
 	requests [requestKinds]int
 	put0     int64 // bytes of level 0
 	putMore  int64 // of what was rewritten
@@ -260,6 +260,11 @@ func (w *week) measure(at time.Duration) {
 	line.heap = int64(m.HeapAlloc)
 	if *weekDirFlag == "" {
 		line.heap -= line.stored
+	}
+	for _, t := range w.topics { // what producers remember is not the agents'
+		for i := range t.partitions {
+			line.heap -= int64(cap(t.partitions[i].sent)) * 8
+		}
 	}
 	w.book.mu.Lock()
 	w.book.lines = append(w.book.lines, line)

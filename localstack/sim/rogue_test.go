@@ -1,6 +1,7 @@
 package sim_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"math/rand/v2"
@@ -132,30 +133,28 @@ func (g *rogue) write(ctx context.Context, meta *metastore.Client, s *stretch, i
 	}
 	id := entry.ObjectID{Topic: s.ref.Topic, Seq: 1, CollectionEpoch: s.epoch}
 	binary.BigEndian.PutUint64(id.Incarnation[:], g.rng.Uint64())
-	b := segment.NewBuilder(segment.Options{})
+	var body bytes.Buffer
+	b := segment.NewWriter(&body, segment.Options{})
 	newest, size := int64(0), uint64(0)
-	for i, x := range batches {
-		span := x.span
-		if i+1 < len(batches) {
-			span = batches[i+1].base - x.base
-		}
+	for _, x := range batches {
 		h, err := batch.ParseHeader(x.raw)
 		if err != nil {
 			panic(err) // it was read as one
 		}
-		b.Add(s.ref.Topic, s.ref.Partition, x.raw, span, h.MaxTimestamp)
+		if err := b.Add(s.ref.Topic, s.ref.Partition, x.raw, x.base, x.base+x.span, h.MaxTimestamp); err != nil {
+			panic(err) // they ascend
+		}
 		newest, size = max(newest, h.MaxTimestamp), size+uint64(len(x.raw))
 	}
-	body, _, err := b.Finish(nil, entry.AppendObjectID(nil, id), nil)
-	if err != nil {
+	if _, _, err := b.Finish(entry.AppendObjectID(nil, id), nil); err != nil {
 		panic(err) // of batches that were in a segment
 	}
-	if err := g.ledger.Put(ctx, id.Key(), body, objstore.PutOptions{}); err != nil {
+	if err := g.ledger.Put(ctx, id.Key(), body.Bytes(), objstore.PutOptions{}); err != nil {
 		return false
 	}
 	last := batches[len(batches)-1]
 	r, err := meta.Propose(ctx, &entry.Rewrite{
-		Topic: s.ref.Topic, Objects: []entry.RewrittenObject{{ID: id, Size: uint64(len(body))}},
+		Topic: s.ref.Topic, Objects: []entry.RewrittenObject{{ID: id, Size: uint64(body.Len())}},
 		Parts: []entry.RewrittenPart{{
 			Partition: uint32(s.ref.Partition), Start: instead[0].Base, End: instead[len(instead)-1].End,
 			Rows: uint32(len(instead)), Digest: state.RowsDigest(instead), Cleaned: cleaned,

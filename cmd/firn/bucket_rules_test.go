@@ -112,6 +112,10 @@ func TestBucketRules(t *testing.T) {
 	must(t, "", "config", "set", "topic", "orders", "firn.bucket.lifecycle=mirror", "--brokers", addr)
 	expect(bucket("apply", "--dry-run"), exitOK, "class d4 is held", "2 added")
 
+	must(t, "", "config", "set", "topic", "orders", "firn.bucket.lifecycle=authoritative", "--brokers", addr)
+	expect(bucket("show"), exitOK, "FOLLOWS", "theirs", "firn-topic=orders", "firn/topics/")
+	must(t, "", "config", "set", "topic", "orders", "firn.bucket.lifecycle=mirror", "--brokers", addr)
+
 	// What may not be read is named; what is another cluster's is left alone.
 	shelf.set("", "lifecycle")
 	expect(bucket("check"), exitOK, "unknown", "s3:GetLifecycleConfiguration")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/firnlog/firn/compaction/lifecycle"
+	"github.com/firnlog/firn/metastore/topicconfig"
 	"github.com/firnlog/firn/objstore"
 )
 
@@ -28,7 +30,8 @@ type bucketView struct {
 	Foreign          []lifecycle.Rule    `json:"foreign_rules"`
 	RulesError       string              `json:"rules_error,omitempty"`
 	Classes          []bucketClass       `json:"classes"`
-	Held             []lifecycle.Hold    `json:"held,omitempty"` // classes that have no rule until tags are put right
+	Follows          []bucketFollows     `json:"follows,omitempty"` // authoritative topics
+	Held             []lifecycle.Hold    `json:"held,omitempty"`    // classes that have no rule until tags are put right
 	Findings         []lifecycle.Finding `json:"findings"`
 }
 
@@ -41,6 +44,15 @@ type bucketClass struct {
 	Lock         string   `json:"lock,omitempty"`
 	Topics       []string `json:"topics"`
 	Bytes        int64    `json:"bytes"` // of records
+}
+
+// bucketFollows is a topic whose retention is the bucket's to say.
+type bucketFollows struct {
+	Topic  string        `json:"topic"`
+	Tag    lifecycle.Tag `json:"tag"`    // of its objects, for rules
+	Prefix string        `json:"prefix"` // where they lie, for rules
+	Rule   string        `json:"rule"`   // that counts; "" for none
+	Days   int           `json:"days"`   // 0: kept for ever
 }
 
 func newBucketShow(e env) *cobra.Command {
@@ -100,6 +112,12 @@ func (f *bucketFacts) view() *bucketView {
 		}
 	}
 	v.Held = f.held()
+	for i := range f.topics {
+		if t := &f.topics[i]; t.Settings.BucketLifecycle == topicconfig.LifecycleAuthoritative {
+			days, rule := lifecycle.Follow(f.site, f.inv.Rules, t)
+			v.Follows = append(v.Follows, bucketFollows{t.Name, t.Label(), f.site.TopicPrefix(t), rule, days})
+		}
+	}
 	return v
 }
 
@@ -179,6 +197,17 @@ func printBucket(out io.Writer, v *bucketView) error {
 		_, _ = fmt.Fprintln(w, "\nLIFECYCLE\tCLASS\tSTORAGE\tLOCK\tTOPICS\tSIZE\t")
 		for _, c := range v.Classes {
 			_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.Lifecycle, dash(c.Class), dash(c.StorageClass), dash(c.Lock), topicsText(c.Topics), bytesText(float64(c.Bytes)), c.Why)
+		}
+		_ = w.Flush()
+	}
+	if len(v.Follows) > 0 {
+		_, _ = fmt.Fprintln(w, "\nFOLLOWS\tRULE\tDAYS\tTAG\tPREFIX")
+		for _, x := range v.Follows {
+			days := "for ever"
+			if x.Days > 0 {
+				days = strconv.Itoa(x.Days)
+			}
+			_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s=%s\t%s\n", x.Topic, dash(x.Rule), days, x.Tag.Key, x.Tag.Value, x.Prefix)
 		}
 		_ = w.Flush()
 	}

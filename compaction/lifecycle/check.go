@@ -193,11 +193,11 @@ func (c *checker) merged(r *Rule) {
 	least := ever
 	for i := range c.topics {
 		t := &c.topics[i]
-		if !r.takes(c.site.topic(t), c.tags(t)) {
+		if !r.takes(c.site.TopicPrefix(t), c.tags(t)) {
 			continue
 		}
 		safe := SafeDays(&t.Settings)
-		follows := t.Settings.BucketLifecycle == topicconfig.LifecycleAuthoritative && r.covers(c.site.topic(t), c.tags(t))
+		follows := t.Settings.BucketLifecycle == topicconfig.LifecycleAuthoritative && r.covers(c.site.TopicPrefix(t), c.tags(t))
 		switch {
 		case !r.ExpireDate.IsZero():
 			dated = append(dated, t.Name)

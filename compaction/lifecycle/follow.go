@@ -20,7 +20,7 @@ const (
 func Follow(site Site, rules []Rule, t *Topic) (days int, rule string) {
 	for i := range rules {
 		r := &rules[i]
-		if r.ExpireDays > 0 && r.covers(site.topic(t), []Tag{{TagTopic, t.Name}}) && (days == 0 || r.ExpireDays < days) {
+		if r.ExpireDays > 0 && r.covers(site.TopicPrefix(t), []Tag{{TagTopic, t.Name}}) && (days == 0 || r.ExpireDays < days) {
 			days, rule = r.ExpireDays, r.ID
 		}
 	}
@@ -32,7 +32,7 @@ func Follow(site Site, rules []Rule, t *Topic) (days int, rule string) {
 func Covered(site Site, rules []Rule, topic *Topic, age time.Duration) string {
 	prefix, tags := site.level0(), []Tag(nil)
 	if topic != nil {
-		prefix, tags = site.topic(topic), []Tag{topic.Label()}
+		prefix, tags = site.TopicPrefix(topic), []Tag{topic.Label()}
 	}
 	for i := range rules {
 		r := &rules[i]

@@ -39,8 +39,8 @@ func (s Site) Ours(r *Rule) bool { return strings.HasPrefix(r.ID, s.ruleSpace())
 func (s Site) level0() string { return s.Prefix + "data/" }
 func (s Site) merged() string { return s.Prefix + "topics/" }
 
-// topic is where a topic's merged objects lie.
-func (s Site) topic(t *Topic) string { return s.merged() + fmt.Sprintf("%x/", t.ID[:]) }
+// TopicPrefix is where a topic's merged objects lie, in the names that rules are in.
+func (s Site) TopicPrefix(t *Topic) string { return s.merged() + fmt.Sprintf("%x/", t.ID[:]) }
 
 func (s Site) classRule(c Class) string { return s.ruleSpace() + "class-" + c.String() }
 

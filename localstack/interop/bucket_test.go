@@ -5,6 +5,8 @@ package interop
 import (
 	"bytes"
 	"fmt"
+	"os/exec"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -85,5 +87,52 @@ func TestLockedSegmentsOnMinIO(t *testing.T) {
 				t.Errorf("%s: %s has %d bytes, %v", driver, key, len(got), err)
 			}
 		}
+	}
+}
+
+// TestBucketCopyOnMinIO moves a cluster's objects between two buckets of a real server, with tags and locks, through both drivers.
+func TestBucketCopyOnMinIO(t *testing.T) {
+	m := startMinIO(t, t.TempDir(), false)
+	from, to := openMinIO(t, m, "minio", "old", true), openMinIO(t, m, "s3", "new", true)
+	until := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
+	opts := objstore.PutOptions{
+		Tags: []objstore.Tag{{Key: "firn-class", Value: "d8"}}, Lock: objstore.Lock{Mode: objstore.LockGovernance, Until: until},
+	}
+	large := bytes.Repeat([]byte("0123456789abcdef"), 20<<20/16)
+	for key, put := range map[string]struct {
+		body []byte
+		opts objstore.PutOptions
+	}{
+		"firn-cluster.json":   {[]byte(`{"format":1,"log_id":"0101"}`), objstore.PutOptions{}},
+		"data/00/1/a-1":       {[]byte("segment"), objstore.PutOptions{}},
+		"topics/aa/1/b-1":     {large, opts},
+		"metastore/archive/1": {[]byte("archive"), objstore.PutOptions{}},
+	} {
+		if err := from.Put(t.Context(), key, put.body, put.opts); err != nil {
+			t.Fatal(err)
+		}
+	}
+	copying := []string{"bucket", "copy", "--from", m.URL("minio", "old", "cluster-1"), "--to", m.URL("s3", "new", "cluster-1")}
+	if out := string(run(t, firnBin, copying...)); !strings.Contains(out, "3 copied") || !strings.Contains(out, "stop every agent") {
+		t.Errorf("the first run says\n%s", out)
+	}
+	out := string(run(t, firnBin, append(copying, "--agents-are-stopped", "--retire-source", "--verify")...))
+	if !strings.Contains(out, "0 copied and 3 compared") || !strings.Contains(out, "give every agent the new address") {
+		t.Errorf("the last run says\n%s", out)
+	}
+	if got, err := to.Get(t.Context(), "topics/aa/1/b-1"); err != nil || !bytes.Equal(got, large) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	tagger, _ := objstore.As[objstore.Tagger](to)
+	if tags, err := tagger.Tags(t.Context(), "topics/aa/1/b-1"); err != nil || len(tags) != 1 || tags[0] != opts.Tags[0] {
+		t.Errorf("tags %+v, %v", tags, err)
+	}
+	locks, _ := objstore.As[objstore.LockConfig](to)
+	if lock, err := locks.ObjectLock(t.Context(), "topics/aa/1/b-1"); err != nil || lock.Mode != objstore.LockGovernance || !lock.Until.Equal(until) {
+		t.Errorf("lock %+v, %v", lock, err)
+	}
+	left, err := exec.Command(firnBin, copying...).CombinedOutput()
+	if err == nil || !strings.Contains(string(left), "was moved to s3://new/cluster-1") {
+		t.Errorf("a copy from what was left: %v\n%s", err, left)
 	}
 }

@@ -82,7 +82,8 @@ func (b *Bucket) PutFrom(ctx context.Context, key string, body io.ReaderAt, size
 	return b.put(ctx, key, size, opts, func(f io.Writer) error { return copyBody(ctx, f, lent) })
 }
 
-// copyBody looks at the context between two pieces: a large body on a slow disk takes its time.
+// copyBody looks at the context between two pieces: a large body on a slow disk takes its time. Each piece is synced on its own: one sync of
+// all of it would hold up every other sync of the file system meanwhile, those of flushes and of an etcd on the same disk.
 func copyBody(ctx context.Context, f io.Writer, body io.Reader) error {
 	piece := make([]byte, copyBytes)
 	for {
@@ -90,6 +91,11 @@ func copyBody(ctx context.Context, f io.Writer, body io.Reader) error {
 		if n > 0 {
 			if _, err := f.Write(piece[:n]); err != nil {
 				return err
+			}
+			if s, ok := f.(interface{ Sync() error }); ok {
+				if err := s.Sync(); err != nil {
+					return err
+				}
 			}
 		}
 		switch {

@@ -39,6 +39,7 @@ type node struct {
 	log     *memlog.Log
 	disk    *walfs.FS
 	faults  memlog.Faults // of the weather
+	cutEnd  time.Time     // when the last partition from the log ended
 	cuts    [2]int        // partitions from the log that last now: silent ones, and refusing ones
 	diskBad func(walfs.Op) error
 	starts  int
@@ -90,7 +91,18 @@ func (n *node) cut(by int, refuses bool) {
 	} else {
 		n.cuts[0] += by
 	}
+	if by < 0 {
+		n.cutEnd = time.Now()
+	}
 	n.wayLocked()
+}
+
+// cutLately says whether the node is, or was a moment ago, cut off from the log: then another may coordinate in its place, and it does
+// not know yet.
+func (n *node) cutLately() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.cuts[0]+n.cuts[1] > 0 || !n.cutEnd.IsZero() && time.Since(n.cutEnd) < 5*time.Second
 }
 
 func (n *node) wayLocked() {

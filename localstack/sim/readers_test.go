@@ -32,7 +32,11 @@ type readers struct {
 }
 
 // lives notes a heartbeat that was answered well. The member's session is from when the coordinator took it, so from since or later.
+// The word of one that is cut off from the log does not bind whoever coordinates in its place.
 func (g *readers) lives(m *member, since time.Time) {
+	if m.link != nil && m.link.node.cutLately() {
+		return
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.alive[m] = since

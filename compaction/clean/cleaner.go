@@ -74,6 +74,7 @@ type Cleaner struct {
 	filter  *batch.Filter
 	parsed  map[entry.UUID]parsedSettings
 	firsts  map[state.PartitionRef]firstDirty
+	later   map[state.PartitionRef]time.Time // until when a partition lets others go first
 	newest  *newest
 	rows    []state.Row // scratch: of the partition that is looked at
 	mu      sync.Mutex  // guards stopped, which only Step changes
@@ -121,7 +122,7 @@ func New(cfg Config, deps Deps) (*Cleaner, error) {
 		cfg: cfg, deps: deps, limits: batch.Limits{MaxDecompressedBytes: cfg.DecompressedMax},
 		walker: batch.NewValidator(), filter: batch.NewFilter(),
 		parsed: make(map[entry.UUID]parsedSettings), firsts: make(map[state.PartitionRef]firstDirty),
-		stopped: make(map[state.PartitionRef]stop),
+		later: make(map[state.PartitionRef]time.Time), stopped: make(map[state.PartitionRef]stop),
 	}, nil
 }
 
@@ -200,6 +201,11 @@ func (c *Cleaner) due(ctx context.Context) (list []territory, err error) {
 	for ref := range c.firsts { // of partitions that are gone, or another agent's by now
 		if _, ok := seen[ref]; !ok {
 			delete(c.firsts, ref)
+		}
+	}
+	for ref := range c.later {
+		if _, ok := seen[ref]; !ok {
+			delete(c.later, ref)
 		}
 	}
 	c.mu.Lock()
@@ -304,6 +310,10 @@ func (c *Cleaner) jobs(ctx context.Context, t territory, seen map[state.Partitio
 		if s, ok := c.stopped[j.ref]; ok && now.Before(s.until) {
 			continue
 		}
+		if until, ok := c.later[j.ref]; ok && now.Before(until) {
+			continue
+		}
+		delete(c.later, j.ref)
 		if !j.plan.due && j.plan.lag > 0 {
 			timestamp, err := c.firstTimestamp(ctx, j)
 			if err = c.sort(j, err); err != nil {
@@ -391,6 +401,9 @@ func (c *Cleaner) sort(j *job, err error) error {
 				"topic", j.topic, "partition", j.ref.Partition, "error", err)
 		}
 		return nil
+	case errors.Is(err, rewrite.ErrUnavailable), errors.Is(err, duty.ErrScratchFull):
+		// It may be this partition's object or size alone, and the next Step would begin with it again: the others go first.
+		c.later[j.ref] = c.deps.Now().Add(c.cfg.RetryMin)
 	}
 	return fmt.Errorf("key compaction of %s partition %d: %w", j.topic, j.ref.Partition, err)
 }

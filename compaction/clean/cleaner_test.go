@@ -384,6 +384,71 @@ func TestDamagedInputStopsItsPartition(t *testing.T) {
 	}
 }
 
+// unreachable is a bucket that gives no answer about one object.
+type unreachable struct {
+	objstore.Bucket
+	key string
+}
+
+func (b *unreachable) Get(ctx context.Context, key string) ([]byte, error) {
+	if key == b.key {
+		return nil, objstore.ErrDenied
+	}
+	return b.Bucket.Get(ctx, key)
+}
+
+func (b *unreachable) GetRange(ctx context.Context, key string, position, size int64) ([]byte, error) {
+	if key == b.key {
+		return nil, objstore.ErrDenied
+	}
+	return b.Bucket.GetRange(ctx, key, position, size)
+}
+
+// An object that the bucket does not let us have (a foreign rule put it into an archive, say) keeps nobody else's partition from being
+// cleaned.
+func TestAnObjectThatIsNotToBeHadKeepsNoOtherPartitionUp(t *testing.T) {
+	for _, lag := range []bool{false, true} {
+		configs := config("cleanup.policy", "compact", "min.cleanable.dirty.ratio", "0")
+		if lag { // the first dirty record has to be looked at
+			configs = config("cleanup.policy", "compact", "min.cleanable.dirty.ratio", "0.99", "max.compaction.lag.ms", "60000")
+		}
+		w := newWorld(t, 1, 3, configs...)
+		for p := range int32(3) {
+			w.flush(p, 10, w.random(100, 10)...)
+			w.merge(p, 1, 0)
+		}
+		c := w.cleaner(clean.Config{})
+		if lag {
+			w.settle(c)
+			for p := range int32(3) {
+				records := w.random(100, 10)
+				records[0].timestamp = w.clock - 50_000
+				w.flush(p, 1, records...)
+				w.merge(p, 1, 0)
+			}
+			w.tick(20 * time.Second)
+			c = w.cleaner(clean.Config{})
+		}
+		before, honest := w.rows(0), w.bucket.Bucket
+		w.bucket.Bucket = &unreachable{honest, before[len(before)-1].Object.Key()}
+		failed := 0
+		for range 5 {
+			if _, err := c.Step(context.Background()); err != nil {
+				failed++
+			}
+		}
+		if failed != 1 || !slices.Equal(w.rows(0), before) {
+			t.Errorf("%d steps failed; rows were %+v, are %+v", failed, before, w.rows(0))
+		}
+		w.judge(1, w.partition(1).Next(), map[int64]int64{})
+		w.judge(2, w.partition(2).Next(), map[int64]int64{})
+		w.bucket.Bucket = honest
+		w.tick(time.Minute)
+		w.settle(c)
+		w.judge(0, w.partition(0).Next(), map[int64]int64{})
+	}
+}
+
 func TestTransactionsAreLeftAlone(t *testing.T) {
 	w := newWorld(t, 1, 1, config("cleanup.policy", "compact", "min.cleanable.dirty.ratio", "0")...)
 	c := w.cleaner(clean.Config{})
@@ -469,6 +534,49 @@ func TestStepEndsWithItsContext(t *testing.T) {
 	}
 	if !slices.Equal(w.rows(0), before) {
 		t.Error("it went on")
+	}
+}
+
+// ending is scratch space that ends a context with the first read, and counts those.
+type ending struct {
+	duty.Scratch
+	end   context.CancelFunc
+	reads int
+}
+
+type endingFile struct {
+	duty.File
+	s *ending
+}
+
+func (s *ending) Create() (duty.File, error) {
+	f, err := s.Scratch.Create()
+	return endingFile{f, s}, err
+}
+
+func (f endingFile) ReadAt(b []byte, position int64) (int, error) {
+	f.s.end()
+	f.s.reads++
+	return f.File.ReadAt(b, position)
+}
+
+// An agent that drains does not wait until all keys of a large partition were sorted.
+func TestSortingKeysEndsWithItsContext(t *testing.T) {
+	w := newWorld(t, 1, 1, config("cleanup.policy", "compact", "min.cleanable.dirty.ratio", "0")...)
+	for range 8 {
+		w.flush(0, 1000, w.random(4000, 1<<30)...)
+	}
+	w.merge(0, 8, 0)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	s := &ending{Scratch: w.scratch, end: cancel}
+	c := w.cleaner(clean.Config{MemoryBytes: 256 << 10}, func(d *clean.Deps) { d.Scratch = s })
+	if _, err := c.Step(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	// 64 shards of some runs each.
+	if s.reads == 0 || s.reads > 64 {
+		t.Errorf("%d reads of keys", s.reads)
 	}
 }
 

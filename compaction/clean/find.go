@@ -55,7 +55,13 @@ func (c *Cleaner) find(ctx context.Context, source *rewrite.Source, j *job) (*fo
 	if f.survivors, err = newSurvivors(cleanRecords+dirtyRecords, c.cfg.MemoryBytes/8, c.deps.Scratch); err != nil {
 		return nil, err
 	}
+	said := 0
 	err = f.newest.each(func(rank uint64) error {
+		if said++; said%1024 == 0 { // keys that did not fit in memory take their time
+			if err := context.Cause(ctx); err != nil {
+				return err
+			}
+		}
 		if rank >= dirtyRank {
 			rank = rank - dirtyRank + cleanRecords
 		}

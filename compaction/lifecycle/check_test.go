@@ -205,6 +205,7 @@ func TestFollowTakesTheShortestRule(t *testing.T) {
 		{ID: "disabled", ExpireDays: 1},
 		{ID: "another's", Enabled: true, Tags: []lifecycle.Tag{{Key: "firn-topic", Value: "t2"}}, ExpireDays: 2},
 		{ID: "small", Enabled: true, SizeBelow: 10, ExpireDays: 3},
+		{ID: "on a condition that firn does not know", Enabled: true, ExpireDays: 5, Unknown: []string{"Filter/LastReadBefore"}},
 		{ID: "part", Enabled: true, Prefix: fmt.Sprintf("logs/firn/topics/%x/00", topic.ID[:]), ExpireDays: 4},
 	}
 	for n, want := range map[int]string{0: "0 ", 1: "30 whole", 2: "20 merged", 3: "10 tagged", len(all): "10 tagged"} {

@@ -54,9 +54,10 @@ func (r *Rule) takes(prefix string, tags []Tag) bool {
 	return r.Enabled && (strings.HasPrefix(r.Prefix, prefix) || strings.HasPrefix(prefix, r.Prefix)) && r.tagsIn(tags)
 }
 
-// covers reports whether the rule is in force for every object whose key starts with prefix and that carries tags.
+// covers reports whether the rule is in force for every object whose key starts with prefix and that carries tags. A part that
+// firn does not know may be a condition: such a rule is not known to cover anything.
 func (r *Rule) covers(prefix string, tags []Tag) bool {
-	return r.Enabled && strings.HasPrefix(prefix, r.Prefix) && r.SizeAbove == 0 && r.SizeBelow == 0 && r.tagsIn(tags)
+	return r.Enabled && strings.HasPrefix(prefix, r.Prefix) && r.SizeAbove == 0 && r.SizeBelow == 0 && r.tagsIn(tags) && len(r.Unknown) == 0
 }
 
 func (r *Rule) tagsIn(tags []Tag) bool {

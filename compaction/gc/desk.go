@@ -111,14 +111,14 @@ type desk struct {
 	cell   log.Cell
 	desk   Desk
 	readAt time.Duration
-	swept  *SweepReport // of the sweep that the request asked for
+	reply  *Answer // that is still to be written
 }
 
 // serve does what an operator has asked for.
 func (t *T) serve(ctx context.Context) (bool, error) {
 	d := &t.desk
-	if d.swept != nil {
-		return true, t.answer(ctx, Answer{Sweep: d.swept})
+	if d.reply != nil {
+		return true, t.answer(ctx, *d.reply)
 	}
 	now := t.deps.Steady()
 	if t.busy && now-d.readAt < Interval { // a sweep is a thousand steps
@@ -160,9 +160,10 @@ func (t *T) serve(ctx context.Context) (bool, error) {
 	}
 }
 
-// answer answers the request that was taken up.
+// answer answers the request that was taken up. What cannot be written is written with the next Step.
 func (t *T) answer(ctx context.Context, a Answer) error {
 	d := &t.desk
+	d.reply = &a
 	inc := t.deps.Meta.Incarnation()
 	a.ID, a.Agent = d.desk.Request.ID, inc.String()
 	reply := Desk{Format: deskFormat, Request: d.desk.Request, Answer: a}
@@ -173,10 +174,10 @@ func (t *T) answer(ctx context.Context, a Answer) error {
 	cell, err := t.deps.Cells.Swap(ctx, DeskCell, d.cell.Version, value)
 	switch {
 	case err == nil:
-		d.cell, d.desk, d.swept = cell, reply, nil
+		d.cell, d.desk, d.reply = cell, reply, nil
 		return nil
 	case errors.Is(err, log.ErrConflict): // another request lies there by now, or another collector has answered
-		d.swept = nil
+		d.reply = nil
 		return nil
 	}
 	return fmt.Errorf("answer an operator: %w", err)

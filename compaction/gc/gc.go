@@ -160,6 +160,7 @@ type T struct {
 	// waitEpoch is the collection epoch of the youngest orphan that a sweep found too young; 0: none.
 	waitEpoch uint64
 	tripped   string // why the breaker is open
+	broken    bool   // and no sweep closes it without an operator's word
 	sweep     *sweep // nil: none under way
 	sweepAt   time.Duration
 	orphans   []entry.ObjectID // that a sweep found, and that are to be deleted
@@ -252,7 +253,7 @@ func (t *T) forget() {
 	now := t.deps.Steady()
 	t.limiter = rate.NewLimiter(rate.Limit(float64(t.cfg.DeletesPerHour)/3600), max(t.cfg.DeletesPerHour/60, 1))
 	t.done, t.retained, t.retry = make(map[uint64]struct{}), make(map[uint64]time.Duration), make(map[string]time.Duration)
-	t.quiet, t.waitEpoch, t.tripped, t.sweep, t.orphans = quiet{}, 0, "", nil, nil
+	t.quiet, t.waitEpoch, t.tripped, t.broken, t.sweep, t.orphans = quiet{}, 0, "", false, nil, nil
 	t.sweepAt, t.reapAt, t.full = now+t.cfg.FirstSweep, now, false
 	t.scrub, t.desk = scrub{at: now}, desk{}
 	t.damaged.reset()

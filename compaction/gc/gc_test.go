@@ -10,6 +10,7 @@ import (
 
 	"github.com/firnlog/firn/compaction/gc"
 	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/metastore/state"
 	"github.com/firnlog/firn/objstore"
 )
@@ -646,5 +647,83 @@ func TestConfigsThatCannotBe(t *testing.T) {
 	}
 	if _, err := gc.New(gc.Config{}, gc.Deps{}); err == nil {
 		t.Error("without a bucket")
+	}
+}
+
+// turned is a metastore whose state, by what must not be, names again what was to be deleted.
+type turned struct {
+	*replica
+	to *state.State
+}
+
+func (m *turned) OwnsBucket(ctx context.Context) error {
+	if m.to != nil {
+		m.st, m.to = m.to, nil
+	}
+	return m.replica.OwnsBucket(ctx)
+}
+
+func TestNoSweepClosesABreakerThatANamedObjectOpened(t *testing.T) {
+	w := newWorld(t)
+	id := w.named(topicA, 0)
+	w.ok(&entry.BumpCollectionEpoch{From: 1}, &entry.BumpCollectionEpoch{From: 2})
+	before := w.copy(w.head.N())
+	w.empty(topicA, 0)
+	w.archiveAll()
+	cfg := noScrub
+	cfg.SweepInterval, cfg.FirstSweep = time.Hour, time.Hour
+	m := &turned{w.replica(), before}
+	c := w.collector(cfg, func(d *gc.Deps) { d.Meta = m })
+	c.replica = m.replica
+	c.settle()
+	const fault = "was about to be deleted and rows name it"
+	if !w.has(id) || !strings.Contains(c.Fault(), fault) {
+		t.Fatalf("fault %q", c.Fault())
+	}
+	c.pass(3 * time.Hour) // sweeps that find nothing
+	if !w.has(id) || !strings.Contains(c.Fault(), fault) {
+		t.Fatalf("the breaker is closed again, fault %q", c.Fault())
+	}
+	if err := gc.Ask(t.Context(), w, gc.Request{ID: "r", Kind: gc.AskRun, Accept: true}, false); err != nil {
+		t.Fatal(err)
+	}
+	c.pass(time.Hour)
+	if w.has(id) || c.Fault() != "" {
+		t.Errorf("accepted: fault %q", c.Fault())
+	}
+}
+
+// mute are cells of which a write fails at times.
+type mute struct {
+	*world
+	fail bool
+}
+
+func (m *mute) Swap(ctx context.Context, name string, version uint64, value []byte) (log.Cell, error) {
+	if m.fail {
+		return log.Cell{}, errors.New("etcd does not answer")
+	}
+	return m.world.Swap(ctx, name, version, value)
+}
+
+func TestAnAnswerThatCannotBeWrittenIsWrittenLater(t *testing.T) {
+	w := newWorld(t)
+	id := w.named(topicA, 0)
+	if err := w.bucket.Bucket.Delete(t.Context(), id.Key()); err != nil {
+		t.Fatal(err)
+	}
+	cells := &mute{world: w}
+	c := w.collector(noScrub, func(d *gc.Deps) { d.Cells = cells })
+	if err := gc.Ask(t.Context(), w, gc.Request{ID: "r", Kind: gc.AskForget, Objects: []string{id.Key()}}, false); err != nil {
+		t.Fatal(err)
+	}
+	cells.fail = true
+	if _, err := c.Step(t.Context()); err == nil {
+		t.Fatal("the answer was written")
+	}
+	cells.fail = false
+	c.settle()
+	if a, err := gc.Answered(t.Context(), w, "r"); err != nil || a == nil || len(a.Lost) != 1 || a.Lost[0].End != 10 {
+		t.Errorf("%+v, %v", a, err)
 	}
 }

@@ -260,6 +260,8 @@ func (t *T) finish(s *sweep) {
 	t.sweep = nil
 	t.damaged.prune(t.deps.Meta)
 	switch {
+	case t.broken && !s.accept:
+		s.Breaker = t.tripped
 	case t.cfg.suspicious(s.Orphans, s.Listed) && !s.accept:
 		s.Breaker = fmt.Sprintf("a sweep found %d objects that nothing names, of %d listed: nothing is deleted until firn gc run --accept; "+
 			"firn gc plan shows them", s.Orphans, s.Listed)
@@ -268,12 +270,12 @@ func (t *T) finish(s *sweep) {
 		if t.tripped != "" {
 			t.deps.Logger.Info("objects are deleted again", "orphans", s.Orphans, "listed", s.Listed, "accepted", s.accept)
 		}
-		t.tripped = ""
+		t.tripped, t.broken = "", false
 		t.orphans = s.orphans
 	}
 	t.deps.Logger.Info("bucket swept", "listed", s.Listed, "orphans", s.Orphans, "missing", s.Missing, "young", s.Young, "foreign", s.Foreign)
 	if s.request != "" {
-		t.desk.swept = &s.SweepReport
+		t.desk.reply = &Answer{Sweep: &s.SweepReport}
 	}
 }
 

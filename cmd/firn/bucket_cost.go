@@ -81,7 +81,7 @@ func newBucketCost(e env) *cobra.Command {
 		Short: "Say what the bucket costs: storage, requests, and for each topic a GiB written, stored and read",
 		Long: `Price what firn's own counters say: requests to the bucket by kind since each agent's start, stored bytes by storage class, and
 for each topic what a GiB written, stored for a month and read costs. Give every agent, each by its --http address, a URL, or a
-file with what its /metrics said: requests are summed over them. Nothing is asked of the bucket.
+file with what its /metrics said, as of when it was written last: requests are summed over them. Nothing is asked of the bucket.
 
 Requests are shared over topics by bytes, since an object holds records of many. What is not in the figures: old versions,
 requests by others, and requests that a driver repeats inside a call.
@@ -154,6 +154,7 @@ func readPrices(file string) (*prices.Table, error) {
 type scrape struct {
 	source   string
 	families map[string]*dto.MetricFamily
+	at       time.Time // when it said so; zero: now
 }
 
 // scrapeOf reads a source: a URL, a file that is there, or an agent's address.
@@ -162,7 +163,11 @@ func scrapeOf(ctx context.Context, source string) (scrape, error) {
 	if !strings.Contains(source, "://") {
 		if f, err := os.Open(source); err == nil {
 			defer f.Close()
-			return parseScrape(source, f)
+			s, err := parseScrape(source, f)
+			if info, no := f.Stat(); no == nil {
+				s.at = info.ModTime()
+			}
+			return s, err
 		}
 		if err := checkReach(source); err != nil {
 			return scrape{}, fmt.Errorf("%w: --metrics: %q is no file that can be read and no address: %w", client.ErrUsage, source, err)
@@ -200,7 +205,7 @@ func parseScrape(source string, r io.Reader) (scrape, error) {
 	if families["firn_objectstore_requests_total"] == nil {
 		return scrape{}, fmt.Errorf("%w: --metrics: %s has no firn_objectstore_requests_total: it is not an agent's /metrics", client.ErrUsage, source)
 	}
-	return scrape{source, families}, nil
+	return scrape{source: source, families: families}, nil
 }
 
 // each calls fn for every series of a family, with the value of one of its labels.
@@ -234,7 +239,7 @@ func kindOf(op string) string {
 	return "put"
 }
 
-// costOf prices what agents counted until now.
+// costOf prices what agents counted until now, or until a file with it was written.
 func costOf(scrapes []scrape, pay *prices.Table, now time.Time) (*costView, error) {
 	if len(scrapes) == 0 {
 		return nil, fmt.Errorf("%w: --metrics names no agent", client.ErrUsage)
@@ -245,8 +250,14 @@ func costOf(scrapes []scrape, pay *prices.Table, now time.Time) (*costView, erro
 	stored := make(map[string]float64)
 	for i := range scrapes {
 		s := &scrapes[i]
-		hours := 0.0
-		s.each("process_start_time_seconds", "", func(_ string, start float64) { hours = now.Sub(time.Unix(int64(start), 0)).Hours() })
+		until, hours := s.at, 0.0
+		if until.IsZero() {
+			until = now
+		}
+		s.each("process_start_time_seconds", "", func(_ string, start float64) { hours = until.Sub(time.Unix(int64(start), 0)).Hours() })
+		if hours <= 0 {
+			v.Notes = append(v.Notes, s.source+" does not say when it started (process_start_time_seconds): its requests are in no month")
+		}
 		v.Hours = max(v.Hours, hours)
 		s.each("firn_objectstore_requests_total", "op", func(op string, n float64) {
 			count[kindOf(op)] += n

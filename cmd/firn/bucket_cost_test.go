@@ -59,6 +59,7 @@ func TestBucketCost(t *testing.T) {
 		}
 	}
 	near("puts", v.Requests[0].Cost, 4*0.005)
+	near("hours", v.Hours, 10)
 	near("puts a month", v.Requests[0].Month, 4*0.005*73)
 	near("stored", v.Stored[1].Month, 0.23)
 	near("stored colder", v.Stored[2].Month, 0.125)
@@ -72,6 +73,25 @@ func TestBucketCost(t *testing.T) {
 	near("the topic", orders.StoredMonth, (0.23+0.125)*30/40)
 	if idle := v.Topics[1]; idle.PerGiBRead != nil || idle.PerGiBWritten != nil || idle.PerGiBMonth == nil {
 		t.Errorf("a topic that nobody uses: %+v", idle)
+	}
+
+	// What a file says was said when it was written, however much later it is read.
+	if err := os.Chtimes(file, time.Time{}, time.Now().Add(-9*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	ageless := filepath.Join(t.TempDir(), "ageless.txt")
+	if err := os.WriteFile(ageless, []byte("# TYPE firn_objectstore_requests_total counter\nfirn_objectstore_requests_total{op=\"put\"} 1000\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r = execute(t.Context(), "", "", "bucket", "cost", "--metrics", file+","+ageless, "-o", "json")
+	var old costView
+	if err := json.Unmarshal([]byte(r.out), &old); err != nil || r.code != exitOK {
+		t.Fatalf("exit code %d, %v: %s", r.code, err, r.errOut)
+	}
+	near("hours of a file", old.Hours, 1)
+	near("puts a month of a file", old.Requests[0].Month, 3*0.005*730)
+	if !strings.Contains(strings.Join(old.Notes, "\n"), "ageless.txt does not say when it started") {
+		t.Errorf("an agent that does not say when it started: %q", old.Notes)
 	}
 
 	own := filepath.Join(t.TempDir(), "prices.yaml")

@@ -253,11 +253,15 @@ func (v *replayer) archive(ctx context.Context, l log.Log, bucket objstore.Bucke
 	for key := string(cell.Value); key != ""; {
 		a, err := readRange(ctx, bucket, identity, key)
 		if errors.Is(err, objstore.ErrNotFound) && earliest != nil { // what lies before may have got too old to be kept
+			listed, listErr := bucket.List(ctx, key, "", 1)
+			if listErr != nil {
+				return fmt.Errorf("list %s: %w", key, listErr)
+			}
 			st, beginErr := beginning(ctx, bucket, identity, earliest)
 			if beginErr != nil {
 				return beginErr
 			}
-			if st != nil {
+			if st != nil && len(listed) == 0 {
 				break
 			}
 		}

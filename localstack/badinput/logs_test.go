@@ -88,11 +88,11 @@ func TestStartAndDrainAreAFewLines(t *testing.T) {
 	c.stop()
 	for _, words := range [][]string{
 		{"agent starts", "agent=a1", "segment_bytes="}, {"joined the cluster", "node_id="}, {"agent serves", "listeners="}, {"claiming slots", "slots="},
-		{"msg=draining", "notice="}, {"msg=draining", "step=notice"}, {"msg=draining", "hand over"}, {"msg=draining", "answer"}, {"msg=draining", "commit"}, {"msg=draining", "leave"}, {"msg=drained", "took="},
+		{"msg=draining", "notice="}, {"msg=draining", "step=notice"}, {"msg=draining", "step=duties"}, {"msg=draining", "hand over"}, {"msg=draining", "answer"}, {"msg=draining", "commit"}, {"msg=draining", "leave"}, {"msg=drained", "took="},
 	} {
 		c.wantLines(1, words...)
 	}
-	if n := len(c.logs.with("level=")); n > 11 {
+	if n := len(c.logs.with("level=")); n > 12 {
 		t.Errorf("%d lines:\n%s", n, c.logs)
 	}
 }

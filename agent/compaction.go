@@ -38,7 +38,7 @@ func (c *Config) rooms() roomConfigs {
 			Patience: merge.Patience{After: c.MergeAfter, Longer: 10 * c.MergeAfter, Most: 60 * c.MergeAfter},
 			Tiers:    merge.TierRules{Full: c.MergeObjectBytes},
 		},
-		clean: clean.Config{MemoryBytes: c.KeyBytes, ObjectBytes: c.MergeObjectBytes, DecompressedMax: int64(c.DecompressBytes)},
+		clean: clean.Config{MemoryBytes: c.KeyBytes, ObjectBytes: c.MergeObjectBytes},
 		gc: gc.Config{
 			EpochInterval: c.CollectionInterval, SweepInterval: c.SweepInterval, DeletesPerHour: c.DeletesPerHour,
 			OrphanPercent: c.OrphanPercent, OrphansFree: c.OrphansFree, ScrubBytesPerSecond: c.ScrubBytes, ScrubPass: c.ScrubPass,

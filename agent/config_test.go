@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/firnlog/firn/agent"
+	"github.com/firnlog/firn/compaction/clean"
+	"github.com/firnlog/firn/objstore/batch"
 )
 
 func valid(t *testing.T) *agent.Config {
@@ -74,6 +76,29 @@ var internal = []string{
 	"gc.Config.FirstSweep",    // follows from the interval
 	"gc.Config.AgainInterval", // DESIGN.md, section 2
 	"lifecycle.Config.ObjectsPerStep",
+	"clean.Config.DecompressedMax", // what agents accept; see below
+}
+
+// What is accepted from producers can be compacted by key, however little memory the agent has.
+func TestKeyCompactionReadsWhatProducersMayWrite(t *testing.T) {
+	for _, memory := range []int64{128 << 20, 0, 64 << 30} {
+		c := &agent.Config{Name: "a", Advertise: "h:1", MemoryLimit: memory}
+		if err := c.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		for _, room := range c.Rooms() {
+			r, ok := room.(*clean.Config)
+			if !ok {
+				continue
+			}
+			if err := r.Validate(); err != nil {
+				t.Fatal(err)
+			}
+			if r.DecompressedMax < batch.DefaultMaxDecompressedBytes {
+				t.Errorf("memory-limit %d: batches of %d bytes are read, %d are accepted", memory, r.DecompressedMax, batch.DefaultMaxDecompressedBytes)
+			}
+		}
+	}
 }
 
 // Every number arrives in a room or in the agent itself, and every number of a room can be set.

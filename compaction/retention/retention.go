@@ -160,7 +160,9 @@ func (t *T) Step(ctx context.Context) (worked bool, err error) {
 }
 
 func (t *T) step(ctx context.Context) (worked bool, err error) {
-	if t.pass == nil {
+	if t.pass != nil {
+		t.pass.promise(t.policies.of(t.deps.Meta))
+	} else {
 		if t.pass = t.begin(); t.pass == nil {
 			return false, nil
 		}
@@ -212,6 +214,26 @@ func (t *T) begin() *pass {
 		return nil
 	}
 	return p
+}
+
+// promise has the pass go by what topics promise now: it may take minutes, and what has come to be kept for longer meanwhile stays.
+func (p *pass) promise(now []topic) {
+	if len(now) == len(p.topics) && (len(now) == 0 || &now[0] == &p.topics[0]) {
+		return
+	}
+	policies := make(map[entry.UUID]Policy, len(now))
+	for _, of := range now {
+		policies[of.id] = of.policy
+	}
+	list := make([]topic, len(p.topics)) // topics that are new are the next pass's
+	for i, of := range p.topics {
+		policy, lets := policies[of.id]
+		if !lets {
+			policy = Policy{AgeMS: -1, Bytes: -1}
+		}
+		list[i] = topic{of.id, policy}
+	}
+	p.topics = list
 }
 
 // due reports whether to look at the clocks though nothing may be due. The steady clock costs nothing, and has to be looked at for

@@ -354,3 +354,42 @@ func TestConfigsThatCannotBe(t *testing.T) {
 		t.Error("without a metastore")
 	}
 }
+
+func TestAPromiseThatGrowsCountsAtOnce(t *testing.T) {
+	c := newCluster(t, 1)
+	alter := func(id byte, ms string) {
+		t.Helper()
+		c.ok(1, &entry.AlterConfigs{
+			ResourceType: 2, ResourceName: string(rune('a'+id)) + "-topic",
+			Changes: []entry.ConfigChange{{Name: "retention.ms", Kind: entry.ConfigSet, Value: ms}},
+		})
+	}
+	grows := c.topic(1, 1, configs("retention.ms", strconv.Itoa(day))...)
+	ever := c.topic(2, 1, configs("retention.ms", strconv.Itoa(day))...)
+	stays := c.topic(3, 1, configs("retention.ms", strconv.Itoa(day))...)
+	k := newKeeper(t, agent{c, 1}, &clock{ms: &c.now})
+	for _, topic := range []entry.UUID{grows, ever, stays} {
+		c.append(topic, 0, start, 100)
+	}
+	k.run(c, day)
+	k.pass(t)
+	for range 50 { // sooner than the bucket is asked for its time again
+		k.run(c, day/24/60)
+		if worked, err := k.Step(t.Context()); err != nil {
+			t.Fatal(err)
+		} else if worked {
+			break // in the midst of a pass that has found what is due
+		}
+	}
+	if c.ops != 0 {
+		t.Fatalf("%d cuts already", c.ops)
+	}
+	alter(1, strconv.Itoa(7*day))
+	alter(2, "-1")
+	k.pass(t)
+	for topic, want := range map[entry.UUID]int64{grows: 0, ever: 0, stays: 10} {
+		if got := c.logStart(topic, 0); got != want {
+			t.Errorf("topic %x begins at %d, want %d", topic[:2], got, want)
+		}
+	}
+}

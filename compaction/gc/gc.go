@@ -110,7 +110,7 @@ type Cells interface {
 // Coverage knows the bucket's own rules.
 type Coverage interface {
 	// Covered reports whether a rule that firn has read deletes such an object at this age.
-	Covered(id entry.ObjectID, age time.Duration) bool
+	Covered(ctx context.Context, id entry.ObjectID, age time.Duration) bool
 }
 
 // Deps are the collaborators. Meta, Cells and Bucket are required.

@@ -520,7 +520,9 @@ func TestMissingObjects(t *testing.T) {
 // rule covers objects from an age on.
 type rule time.Duration
 
-func (r rule) Covered(_ entry.ObjectID, age time.Duration) bool { return age >= time.Duration(r) }
+func (r rule) Covered(_ context.Context, _ entry.ObjectID, age time.Duration) bool {
+	return age >= time.Duration(r)
+}
 
 func TestARuleOfTheBucketMovesTheLogStart(t *testing.T) {
 	for _, tc := range []struct {

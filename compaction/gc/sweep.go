@@ -306,7 +306,7 @@ func (t *T) again(ctx context.Context) (bool, error) {
 		return true, nil
 	}
 	m.lookedAt, m.twice = now, true
-	if t.deps.Coverage == nil || !t.deps.Coverage.Covered(m.Object, t.ages.least(object.Born)) {
+	if t.deps.Coverage == nil || !t.deps.Coverage.Covered(ctx, m.Object, t.ages.least(object.Born)) {
 		return true, nil
 	}
 	return true, t.expired(ctx, m.Object)

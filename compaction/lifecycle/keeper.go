@@ -505,13 +505,13 @@ const coveredAge = 10 * time.Minute
 
 // Covered reports whether a rule of the bucket explains that an object is missing at that age, counted from its upload. It may ask the
 // store, and says no where that does not answer.
-func (k *Keeper) Covered(id entry.ObjectID, age time.Duration) bool {
+func (k *Keeper) Covered(ctx context.Context, id entry.ObjectID, age time.Duration) bool {
 	k.mu.Lock()
 	inv, at := k.inv, k.invAt
 	k.mu.Unlock()
 	if inv == nil || time.Since(at) > coveredAge {
 		var err error
-		if inv, err = k.look(context.Background()); err != nil {
+		if inv, err = k.look(ctx); err != nil {
 			return false
 		}
 	}

@@ -167,3 +167,26 @@ func TestALockThatTheBucketRefuses(t *testing.T) {
 		})
 	}
 }
+
+func TestALockCountsFromTheUploadThatWentThrough(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t)
+		m, bucket := c.join(1), newVault()
+		topic := m.createTopic("t", 1)
+		back := time.Now().Add(2 * time.Hour)
+		bucket.before = func(context.Context, int) error {
+			if time.Now().Before(back) {
+				return fmt.Errorf("the bucket is away: %w", objstore.ErrUnavailable)
+			}
+			return nil
+		}
+		p := open(t, ingest.Config{}, m, bucket, nil)
+		x := producer{topic: topic, id: -1}
+		stage(t, p, under(governed, x.part(t, "v"))).offset(t)
+		for key, lock := range bucket.locks {
+			if least := back.AddDate(0, 0, int(governed.Days)); lock.Until.Before(least) {
+				t.Errorf("%s is locked until %v, and was uploaded after %v", key, lock.Until, back)
+			}
+		}
+	})
+}

@@ -203,10 +203,10 @@ func (w *worker) put(f *flight) error {
 	p := w.p
 	key := f.id.Key()
 	opts := objstore.PutOptions{IfAbsent: true}
-	if f.lock != (Lock{}) {
-		opts.Lock = objstore.Lock{Mode: f.lock.Mode, Until: time.Now().AddDate(0, 0, int(f.lock.Days))}
-	}
 	for delay := p.cfg.RetryMin; ; delay = min(2*delay, p.cfg.RetryMax) {
+		if f.lock != (Lock{}) { // its days count from the upload, however long that took to go through
+			opts.Lock = objstore.Lock{Mode: f.lock.Mode, Until: time.Now().AddDate(0, 0, int(f.lock.Days))}
+		}
 		ctx, cancel := context.WithTimeout(p.ctx, p.cfg.UploadTimeout)
 		err := p.bucket.Put(ctx, key, f.body, opts)
 		cancel()

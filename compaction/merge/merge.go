@@ -384,6 +384,9 @@ func (m *Merger) stage(ctx context.Context, src *rewrite.Source, objects []Flush
 			taken = m.drop(src, objects[:i], staged)
 			return false
 		default:
+			if errors.Is(cause, rewrite.ErrUnavailable) { // it may be this object alone: the next Step goes on without it
+				m.left[id] = backoff{until: m.deps.Now().Add(m.cfg.BackoffMin)} // no longer, for most likely it is the bucket
+			}
 			err = cause
 			return false
 		}

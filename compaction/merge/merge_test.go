@@ -537,6 +537,46 @@ func TestACorruptInputStopsWhatIsInItAndNothingElse(t *testing.T) {
 	}
 }
 
+// withheld is a bucket that does not hand out one object.
+type withheld struct {
+	objstore.Bucket
+	key string
+}
+
+func (b *withheld) Get(ctx context.Context, key string) ([]byte, error) {
+	if key == b.key {
+		return nil, objstore.ErrDenied
+	}
+	return b.Bucket.Get(ctx, key)
+}
+
+// An object that the bucket does not let us have keeps no others from being merged: it comes again later.
+func TestAnObjectThatIsNotToBeHadKeepsNoOthersUp(t *testing.T) {
+	f := newFixture(t, 7)
+	topic := f.Topic("a", 3)
+	f.topics = []entry.UUID{topic}
+	f.produce(3, 500)
+	id := f.Flush(segment.Options{}, rewritetest.Flushed{Topic: topic, Raw: f.Batch(300)})
+	f.produce(3, 500)
+	bucket := &withheld{f.Bucket, id.Key()}
+	m := f.merger(small(), func(d *rewrite.Deps) { d.Bucket = bucket })
+	f.now = f.now.Add(2 * time.Hour)
+	if err := f.steps(m, false); !errors.Is(err, rewrite.ErrUnavailable) {
+		t.Errorf("%v", err)
+	}
+	f.Verify()
+	if n := f.level0(); n != 1 {
+		t.Errorf("%d objects of level 0, want the one that is not to be had", n)
+	}
+	bucket.key = ""
+	f.now = f.now.Add(2 * time.Hour)
+	f.settle(m)
+	f.Verify()
+	if n := f.level0(); n != 0 {
+		t.Errorf("%d objects of level 0 stay", n)
+	}
+}
+
 func TestACorruptMergedObjectIsLeftOutOfTiers(t *testing.T) {
 	f := newFixture(t, 8)
 	topic := f.Topic("a", 3)

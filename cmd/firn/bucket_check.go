@@ -83,6 +83,6 @@ func writeFindings(w io.Writer, list []lifecycle.Finding) {
 		case at != "":
 			at = at[:len(at)-2] + ": "
 		}
-		_, _ = fmt.Fprintf(w, "%-8s%s%s\n        mend: %s\n", f.Severity, at, f.What, f.Mend)
+		_, _ = fmt.Fprintf(w, "%-9s%s%s\n         mend: %s\n", string(f.Severity)+":", at, f.What, f.Mend)
 	}
 }

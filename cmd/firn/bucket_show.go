@@ -212,7 +212,11 @@ func printBucket(out io.Writer, v *bucketView) error {
 		_ = w.Flush()
 	}
 	for _, h := range v.Held {
-		_, _ = fmt.Fprintf(w, "\nclass %s has no rule for now: %s %s\n", h.Class, h.Topic, h.Why)
+		of := ""
+		if h.Topic != "" {
+			of = " for the sake of topic " + h.Topic
+		}
+		_, _ = fmt.Fprintf(w, "\nclass %s has no rule for now%s: %s\n", h.Class, of, h.Why)
 	}
 	_, _ = fmt.Fprintln(w)
 	writeFindings(w, v.Findings)

@@ -136,7 +136,7 @@ func New(cfg Config, deps Deps) (*Merger, error) {
 		deps.Metrics = NewMetrics(nil)
 	}
 	m := &Merger{cfg: cfg, deps: deps, env: deps.Env, meta: deps.Env.Meta(), left: make(map[entry.ObjectID]backoff)}
-	m.bad = troubles{m: m, objects: make(map[entry.ObjectID]*trouble), places: make(map[place]*trouble)}
+	m.bad = troubles{m: m, objects: make(map[entry.ObjectID]*trouble), places: make(map[place]*trouble), away: make(map[entry.ObjectID]time.Time)}
 	return m, nil
 }
 

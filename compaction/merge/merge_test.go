@@ -550,6 +550,13 @@ func (b *withheld) Get(ctx context.Context, key string) ([]byte, error) {
 	return b.Bucket.Get(ctx, key)
 }
 
+func (b *withheld) GetRange(ctx context.Context, key string, position, size int64) ([]byte, error) {
+	if key == b.key {
+		return nil, objstore.ErrDenied
+	}
+	return b.Bucket.GetRange(ctx, key, position, size)
+}
+
 // An object that the bucket does not let us have keeps no others from being merged: it comes again later.
 func TestAnObjectThatIsNotToBeHadKeepsNoOthersUp(t *testing.T) {
 	f := newFixture(t, 7)
@@ -607,6 +614,36 @@ func TestACorruptMergedObjectIsLeftOutOfTiers(t *testing.T) {
 	}
 	if got := f.metric("firn_compaction_merge_unreadable_partitions"); got != 1 {
 		t.Errorf("%v partitions are said to be unreadable\n%s", got, f.log.String())
+	}
+}
+
+// A rule of the bucket may have put one object into an archive: rows in others go on becoming fewer.
+func TestAMergedObjectThatIsNotToBeHadIsLeftOutOfTiers(t *testing.T) {
+	f := newFixture(t, 8)
+	topic := f.Topic("a", 3)
+	f.topics = []entry.UUID{topic}
+	cfg := small()
+	cfg.Tiers = merge.TierRules{Fan: 1000, Crowd: 1000} // none yet
+	m := f.merger(cfg)
+	for range 9 {
+		f.produce(3, 2000)
+		f.settle(m)
+	}
+	rows := f.Rows(topic, 0)
+	bucket := &withheld{f.Bucket, rows[len(rows)/2].Object.Key()}
+	cfg = small()
+	cfg.Rescan, cfg.BackoffMin = time.Second, 24*time.Hour
+	m = f.merger(cfg, func(d *rewrite.Deps) { d.Bucket = bucket })
+	before := f.rowCount()
+	if err := f.steps(m, false); !errors.Is(err, rewrite.ErrUnavailable) {
+		t.Errorf("%v", err)
+	}
+	f.Verify()
+	if after := f.rowCount(); after >= before {
+		t.Errorf("%d rows became %d", before, after)
+	}
+	if f.log.Len() > 0 {
+		t.Errorf("something was said:\n%s", f.log.String())
 	}
 }
 

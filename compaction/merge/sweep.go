@@ -204,8 +204,11 @@ func (m *Merger) mergeParts(ctx context.Context, topic entry.UUID, parts []tierP
 	}
 	m.deps.Metrics.tiers.Inc()
 	m.deps.Metrics.tierObjects.Add(float64(len(wants)))
-	src.StageAll(ctx, wants, func(_ int, _ *segment.Footer, cause error) (more bool) {
+	src.StageAll(ctx, wants, func(i int, _ *segment.Footer, cause error) (more bool) {
 		// What cannot be read is found out by whoever reads it, with its partition.
+		if errors.Is(cause, rewrite.ErrUnavailable) { // it may be this object alone: the others are merged without it
+			m.bad.away[wants[i].ID] = m.deps.Now().Add(max(m.cfg.BackoffMin, 2*m.cfg.Rescan))
+		}
 		if errors.Is(cause, duty.ErrScratchFull) || errors.Is(cause, rewrite.ErrUnavailable) || ctx.Err() != nil {
 			err = cause
 		}

@@ -14,6 +14,9 @@ type troubles struct {
 	m       *Merger
 	objects map[entry.ObjectID]*trouble // of which nothing can be read
 	places  map[place]*trouble
+	// away are objects that the bucket gave no answer about, and until when rows in them wait. It may be the bucket, so nothing is told
+	// but the Step's error.
+	away map[entry.ObjectID]time.Time
 }
 
 // place is a partition's part of an object.
@@ -69,8 +72,11 @@ func (t *troubles) note(err error) bool {
 
 // barred reports whether a row should not be read now.
 func (t *troubles) barred(ref state.PartitionRef, row *state.Row, now time.Time) bool {
-	if len(t.objects) == 0 && len(t.places) == 0 {
+	if len(t.objects) == 0 && len(t.places) == 0 && len(t.away) == 0 {
 		return false
+	}
+	if until, is := t.away[row.Object]; is && now.Before(until) {
+		return true
 	}
 	x := t.objects[row.Object]
 	if x == nil {
@@ -100,6 +106,12 @@ func (t *troubles) read(topic entry.UUID, partition int32, rows []state.Row) {
 
 // forget drops what is about objects that nothing names any more.
 func (t *troubles) forget() {
+	now := t.m.deps.Now()
+	for id, until := range t.away {
+		if !now.Before(until) {
+			delete(t.away, id)
+		}
+	}
 	if len(t.objects) == 0 && len(t.places) == 0 {
 		return
 	}

@@ -116,7 +116,7 @@ func TestAgentsReadTogether(t *testing.T) {
 				team := newTeam(t)
 				bucket := &counting{Bucket: team.bucket}
 				tune := func(m *mate) {
-					m.parts.Bucket = bucket
+					m.parts.Bucket, m.parts.Scratch = bucket, nil // the scrubber's GETs are not readers'
 					m.cfg.DefaultPartitions, m.cfg.SegmentBytes, m.cfg.Zone = 6, 256<<10, "z"
 					if !hot {
 						m.cfg.CacheHotBytes = 64 << 10

@@ -83,9 +83,10 @@ type Cleaner struct {
 
 // stop is a partition that cannot be cleaned, and is left as it is.
 type stop struct {
-	err   error
-	until time.Time
-	pause time.Duration
+	object entry.ObjectID // that cannot be read
+	err    error
+	until  time.Time
+	pause  time.Duration
 }
 
 // parsedSettings are a topic's, as long as the state has these lists: it replaces them and never changes one.
@@ -279,6 +280,7 @@ func getter(list []entry.Config) topicconfig.Get {
 // jobs returns the partitions of a territory that are due, in order, if it is this agent's to look after. seen takes note of all.
 func (c *Cleaner) jobs(ctx context.Context, t territory, seen map[state.PartitionRef]struct{}) ([]job, error) {
 	var jobs []job
+	var over []state.PartitionRef // stopped for an object that they do not have any more
 	self := [16]byte(c.deps.Env.Meta().Incarnation())
 	settings := &t.topic.settings
 	c.deps.Env.Meta().View(func(st *state.State) {
@@ -293,6 +295,9 @@ func (c *Cleaner) jobs(ctx context.Context, t territory, seen map[state.Partitio
 			}
 			plan := look(p, settings, st.LogTime(), c.rows)
 			c.rows = plan.rows // its memory
+			if s, ok := c.stopped[p.Ref()]; ok && !slices.ContainsFunc(plan.rows, func(row state.Row) bool { return row.Object == s.object }) {
+				over = append(over, p.Ref())
+			}
 			if plan.dirtyBytes == 0 || !plan.due && plan.lag == 0 {
 				continue
 			}
@@ -303,6 +308,9 @@ func (c *Cleaner) jobs(ctx context.Context, t territory, seen map[state.Partitio
 			})
 		}
 	})
+	for _, ref := range over {
+		c.goesOn(&job{ref: ref, topic: t.topic.name})
+	}
 	now := c.deps.Now()
 	var due []job
 	for i := range jobs {
@@ -393,7 +401,7 @@ func (c *Cleaner) sort(j *job, err error) error {
 		defer c.mu.Unlock()
 		s, again := c.stopped[j.ref]
 		s.pause = min(max(2*s.pause, c.cfg.RetryMin), c.cfg.RetryMax)
-		s.err, s.until = err, c.deps.Now().Add(s.pause)
+		s.object, s.err, s.until = input.Object, err, c.deps.Now().Add(s.pause)
 		c.stopped[j.ref] = s
 		c.deps.Metrics.stopped.Set(float64(len(c.stopped)))
 		if !again {
@@ -408,7 +416,7 @@ func (c *Cleaner) sort(j *job, err error) error {
 	return fmt.Errorf("key compaction of %s partition %d: %w", j.topic, j.ref.Partition, err)
 }
 
-// goesOn notes that a partition could be read.
+// goesOn notes that a partition could be read, or has lost what could not be.
 func (c *Cleaner) goesOn(j *job) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

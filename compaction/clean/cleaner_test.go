@@ -384,6 +384,28 @@ func TestDamagedInputStopsItsPartition(t *testing.T) {
 	}
 }
 
+// What retention or a user deletes is nobody's trouble any more.
+func TestDamagedInputThatIsDeletedIsForgotten(t *testing.T) {
+	w := newWorld(t, 1, 1, config("cleanup.policy", "compact", "min.cleanable.dirty.ratio", "0")...)
+	for range 4 {
+		w.flush(0, 10, w.random(100, 10)...)
+	}
+	w.merge(0, 1, 0)
+	rows := w.rows(0)
+	w.bucket.Bucket = &damaged{w.bucket.Bucket, rows[1].Object.Key()}
+	c := w.cleaner(clean.Config{})
+	w.settle(c)
+	if !strings.Contains(c.Fault(), rows[1].Object.Key()) {
+		t.Fatalf("%q", c.Fault())
+	}
+	w.must(&entry.DeleteRecords{Topic: w.topic, BeforeOffset: rows[1].End})
+	w.settle(c)
+	if c.Fault() != "" {
+		t.Errorf("%q", c.Fault())
+	}
+	w.judge(0, w.partition(0).Next(), map[int64]int64{})
+}
+
 // unreachable is a bucket that gives no answer about one object.
 type unreachable struct {
 	objstore.Bucket

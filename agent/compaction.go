@@ -121,12 +121,12 @@ func (a *Agent) startDuties(registry *prometheus.Registry) error {
 	if err != nil {
 		return err
 	}
-	cleaner, err := clean.New(rooms.clean, clean.Deps{Env: env, Busy: &busy, Scratch: a.parts.Scratch, Logger: logger, Metrics: clean.NewMetrics(registry)})
+	clock, _ := objstore.As[objstore.Clock](a.bucket)
+	ages, err := retention.New(rooms.retention, retention.Deps{Meta: a.meta, Cells: a.meta.Cells(), Clock: clock, Metrics: retention.NewMetrics(registry)})
 	if err != nil {
 		return err
 	}
-	clock, _ := objstore.As[objstore.Clock](a.bucket)
-	ages, err := retention.New(rooms.retention, retention.Deps{Meta: a.meta, Cells: a.meta.Cells(), Clock: clock, Metrics: retention.NewMetrics(registry)})
+	cleaner, err := clean.New(rooms.clean, clean.Deps{Env: env, Busy: &busy, Bound: ages.Bound, Scratch: a.parts.Scratch, Logger: logger, Metrics: clean.NewMetrics(registry)})
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -59,7 +60,10 @@ func (c *Config) Validate() error {
 type Deps struct {
 	Env     *rewrite.Env
 	Scratch duty.Scratch
-	Busy    *duty.Busy       // keeps this agent's duties out of each other's territories; may be nil
+	Busy    *duty.Busy // keeps this agent's duties out of each other's territories; may be nil
+	// Bound is a time that log time has not passed while clocks were right (retention.T has it); nothing goes or is touched by its age
+	// before. nil: log time is taken at its word.
+	Bound   func() int64
 	Logger  *slog.Logger     // default: discard
 	Metrics *Metrics         // default: counted for nobody
 	Now     func() time.Time // for the pauses of stopped partitions; default time.Now
@@ -133,6 +137,7 @@ type job struct {
 	topic    string
 	settings *topicconfig.Settings
 	logTime  int64
+	judged   int64 // logTime, or Deps.Bound where that is before it: what is old enough, is by this
 	input    rewrite.Input
 	plan     plan
 }
@@ -283,7 +288,12 @@ func (c *Cleaner) jobs(ctx context.Context, t territory, seen map[state.Partitio
 	var over []state.PartitionRef // stopped for an object that they do not have any more
 	self := [16]byte(c.deps.Env.Meta().Incarnation())
 	settings := &t.topic.settings
+	bound := int64(math.MaxInt64)
+	if c.deps.Bound != nil {
+		bound = c.deps.Bound()
+	}
 	c.deps.Env.Meta().View(func(st *state.State) {
+		judged := min(st.LogTime(), bound)
 		topic := st.TopicByID(t.topic.id)
 		if topic == nil || !duty.Mine(st, self, duty.Territory(t.topic.id, int32(t.from))) {
 			return
@@ -293,7 +303,7 @@ func (c *Cleaner) jobs(ctx context.Context, t territory, seen map[state.Partitio
 			if seen != nil {
 				seen[p.Ref()] = struct{}{}
 			}
-			plan := look(p, settings, st.LogTime(), c.rows)
+			plan := look(p, settings, judged, c.rows)
 			c.rows = plan.rows // its memory
 			if s, ok := c.stopped[p.Ref()]; ok && !slices.ContainsFunc(plan.rows, func(row state.Row) bool { return row.Object == s.object }) {
 				over = append(over, p.Ref())
@@ -303,7 +313,7 @@ func (c *Cleaner) jobs(ctx context.Context, t territory, seen map[state.Partitio
 			}
 			plan.rows = slices.Clone(plan.rows)
 			jobs = append(jobs, job{
-				ref: p.Ref(), topic: t.topic.name, settings: settings, logTime: st.LogTime(), plan: plan,
+				ref: p.Ref(), topic: t.topic.name, settings: settings, logTime: st.LogTime(), judged: judged, plan: plan,
 				input: rewrite.Input{Topic: t.topic.id, Partition: int32(i), Epochs: p.Epochs(nil), LogStart: p.LogStart()},
 			})
 		}

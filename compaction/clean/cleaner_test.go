@@ -118,6 +118,41 @@ func TestTombstonesStayForTheirTime(t *testing.T) {
 	}
 }
 
+// TestAClockThatRanAheadExpiresNothing: log time may have been set ahead by clocks that are wrong. What goes by its age goes by the
+// lesser of it and of what can be trusted.
+func TestAClockThatRanAheadExpiresNothing(t *testing.T) {
+	w := newWorld(t, 1, 2, config("cleanup.policy", "compact", "delete.retention.ms", "60000", "min.compaction.lag.ms", "1000", "min.cleanable.dirty.ratio", "0")...)
+	bound := int64(0) // nothing was trusted yet
+	c := w.cleaner(clean.Config{}, func(d *clean.Deps) { d.Bound = func() int64 { return bound } })
+	w.flush(0, 10, w.record("a", "1"), w.record("a", ""), w.record("b", "1"))
+	w.merge(0, 1, 0)
+	w.tick(time.Hour)
+	w.settle(c)
+	if got := w.held(0); got != "0:a=1 1:a=null 2:b=1" {
+		t.Errorf("cleaned before its lag, by a time that nobody vouches for: %s", got)
+	}
+	bound = w.st.LogTime()
+	w.settle(c)
+	if got := w.held(0); got != "1:a=null 2:b=1" {
+		t.Error(got)
+	}
+	again := func(want string) {
+		t.Helper()
+		w.flush(0, 1, w.record("c", fmt.Sprint(w.clock)))
+		w.merge(0, 1, 0)
+		w.tick(2 * time.Second)
+		w.settle(c)
+		if got := w.held(0); !strings.HasPrefix(got, want) {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	w.tick(24 * time.Hour) // ahead; what is trusted has gone on by ten seconds
+	bound += 10_000
+	again("1:a=null 2:b=1 3:c=")
+	bound = w.st.LogTime()
+	again("2:b=1 ")
+}
+
 func TestWhatMayBeCleaned(t *testing.T) {
 	w := newWorld(t, 1, 1, config("cleanup.policy", "compact", "min.compaction.lag.ms", "60000", "min.cleanable.dirty.ratio", "0")...)
 	c := w.cleaner(clean.Config{})

@@ -99,7 +99,7 @@ func (c *Cleaner) copy(ctx context.Context, source *rewrite.Source, p *piece, j 
 			return inputError(j, j.plan.rows, b, errTransaction)
 		}
 		until, has := b.Header.DeleteHorizon()
-		x.expired = has && j.logTime >= until
+		x.expired = has && j.judged >= until
 		x.covered = f.newest == nil || b.Row >= j.plan.clean
 		p.read(b)
 		if x.covered {

@@ -88,6 +88,13 @@ type T struct {
 	asked   bool  // the bucket has said its time when it was asked last,
 	askedAt time.Duration
 	fault   atomic.Pointer[string]
+	trusted atomic.Pointer[trusted]
+}
+
+// trusted is a log time that the judge let pass, and the steady clock then.
+type trusted struct {
+	ms int64
+	at time.Duration
 }
 
 // New makes a T.
@@ -114,6 +121,17 @@ func (t *T) Fault() string {
 		return *why
 	}
 	return ""
+}
+
+// Bound is a time, Unix milliseconds, that log time cannot have passed with clocks that are right: what was trusted last, what the steady
+// clock has counted since, and the lead that is allowed. It is 0 while nothing was trusted yet. Who else drops data by its age, as
+// key compaction does tombstones, takes the lesser of the two.
+func (t *T) Bound() int64 {
+	last := t.trusted.Load()
+	if last == nil {
+		return 0
+	}
+	return last.ms + (t.deps.Steady() - last.at + t.cfg.Lead).Milliseconds()
 }
 
 // Bounds of one Step and of what it holds the state's lock for.
@@ -198,7 +216,7 @@ func (t *T) step(ctx context.Context) (worked bool, err error) {
 	return false, nil
 }
 
-// begin starts a pass; nil where there is nothing to look at.
+// begin starts a pass; nil where it is not time yet. One over no topics looks at the clocks alone, which Bound needs.
 func (t *T) begin() *pass {
 	p := &pass{}
 	ready := false
@@ -206,13 +224,11 @@ func (t *T) begin() *pass {
 		ready = st.FeatureLevel() >= level
 		p.nowMS = st.LogTime()
 	})
-	if ready {
-		p.topics = t.policies.of(t.deps.Meta)
-	}
-	if len(p.topics) == 0 {
+	if !ready {
 		t.hold("")
 		return nil
 	}
+	p.topics = t.policies.of(t.deps.Meta)
 	return p
 }
 
@@ -261,6 +277,7 @@ func (t *T) look(ctx context.Context, p *pass) (v Verdict, err error) {
 	t.deps.Metrics.lead.Set(v.Lead.Seconds())
 	if v.Hold == "" {
 		p.nowMS, p.judged = v.NowMS, true
+		t.trusted.Store(&trusted{v.NowMS, times.Steady})
 		t.word.keep(ctx, t.judge.Keep(times, word))
 	}
 	return v, nil

@@ -250,6 +250,41 @@ func TestBucketsWithoutAClock(t *testing.T) {
 	}
 }
 
+// TestBound: what others may take for the time at most, which a clock that runs ahead does not move.
+func TestBound(t *testing.T) {
+	const lead = 3_600_000
+	for _, witness := range []bool{false, true} {
+		c := newCluster(t, 1) // no topic lets anything go: the clocks are looked at all the same
+		var source retention.Clock
+		honest := c.now
+		if witness {
+			source = &clock{ms: &honest}
+		}
+		k := newKeeper(t, agent{c, 1}, source)
+		if k.Bound() != 0 {
+			t.Errorf("bound %d before anything was looked at", k.Bound())
+		}
+		k.pass(t)
+		if got := k.Bound() - c.st.LogTime(); got != lead {
+			t.Errorf("witness %v: the bound is %d ms ahead of log time", witness, got)
+		}
+		k.run(c, 600_000)
+		honest += 600_000
+		if got := k.Bound() - c.st.LogTime(); got != lead {
+			t.Errorf("witness %v: between looks the bound is %d ms ahead of log time", witness, got)
+		}
+		trusted := k.Bound()
+		c.now += 60 * day
+		c.ok(1, &entry.Tick{})
+		k.steady += time.Hour + time.Minute // it looks again
+		honest += lead + 60_000
+		k.pass(t)
+		if got := k.Bound() - trusted; got != lead+60_000 || k.Fault() == "" {
+			t.Errorf("witness %v: a clock 60 days ahead moved the bound by %d ms, fault %q", witness, got, k.Fault())
+		}
+	}
+}
+
 func TestTheBucketIsAskedForItsTimeOnlyWhereItMatters(t *testing.T) {
 	c := newCluster(t, 1)
 	topic := c.topic(0, 1)

@@ -30,7 +30,7 @@ func TestRequestsOverlap(t *testing.T) {
 	for i, parallel := range []int{1, 4} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFixture(t, 15)
-			f.parallel = parallel
+			f.parallel, f.plain = parallel, true
 			for _, name := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
 				f.topics = append(f.topics, f.Topic(name, 3))
 			}

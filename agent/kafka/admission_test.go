@@ -306,7 +306,7 @@ func TestIdleConnectionsAreSmall(t *testing.T) {
 	for _, p := range pipes {
 		_ = p.Close()
 	}
-	if each := got / n; each > 4<<10 {
+	if each := got / n; each > 6<<10 {
 		t.Errorf("%d bytes are allocated for a connection that does nothing", each)
 	} else {
 		t.Logf("%d bytes a connection", each)

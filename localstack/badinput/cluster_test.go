@@ -285,6 +285,8 @@ func (c *cluster) bystander(patient bool) *bystander {
 	shared := []kgo.Opt{kgo.SeedBrokers(c.kafka), kgo.MetadataMinAge(50 * time.Millisecond), kgo.WithHooks(b)}
 	if !patient {
 		shared = append(shared, kgo.RequestRetries(0), kgo.RecordRetries(0), kgo.KeepRetryableFetchErrors())
+	} else {
+		shared = append(shared, kgo.AlwaysRetryEOF()) // an agent that goes as it is connected to is no broker that wants TLS
 	}
 	var err error
 	b.producer, err = kgo.NewClient(append(shared, kgo.DefaultProduceTopic(bystanderTopic), kgo.ProducerLinger(0), kgo.MaxBufferedRecords(64))...)

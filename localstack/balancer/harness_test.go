@@ -297,7 +297,7 @@ func (c *cluster) client(opts ...kgo.Opt) *kgo.Client {
 	c.t.Helper()
 	cl, err := kgo.NewClient(append([]kgo.Opt{
 		kgo.SeedBrokers(c.balancer.address()), kgo.MetadataMinAge(100 * time.Millisecond), kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }),
-		kgo.AllowAutoTopicCreation(),
+		kgo.AllowAutoTopicCreation(), kgo.AlwaysRetryEOF(),
 	}, opts...)...)
 	if err != nil {
 		c.t.Fatal(err)

@@ -20,7 +20,7 @@ import (
 // offset that it remembers.
 func newReader(ctx context.Context, t *testing.T, brokers, topic string, from int64, n int) {
 	t.Helper()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers), kgo.FetchMaxWait(time.Second),
+	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers), kgo.AlwaysRetryEOF(), kgo.FetchMaxWait(time.Second),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().At(from)}}))
 	must(t, err)
 	defer cl.Close()
@@ -45,7 +45,7 @@ func TestTheLoadBalancerFailsOpen(t *testing.T) {
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 3*time.Minute, fmt.Errorf("3 minutes passed"))
 	defer cancel()
 	const records = 100
-	cl, err := kgo.NewClient(kgo.SeedBrokers(s.HAProxy.Kafka), kgo.AllowAutoTopicCreation(), kgo.DefaultProduceTopic("kept"))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(s.HAProxy.Kafka), kgo.AlwaysRetryEOF(), kgo.AllowAutoTopicCreation(), kgo.DefaultProduceTopic("kept"))
 	must(t, err)
 	defer cl.Close()
 	for i := range records {

@@ -64,7 +64,7 @@ func send(t *testing.T, brokers string, files []string) *sending {
 	const producers = 3
 	s := &sending{at: make(map[string]acked), sums: make(map[string][32]byte), line: make(map[string][2]int)}
 	for id := range producers {
-		cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(brokers, ",")...), kgo.DefaultProduceTopic("source"),
+		cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(brokers, ",")...), kgo.AlwaysRetryEOF(), kgo.DefaultProduceTopic("source"),
 			kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), kgo.RecordRetries(math.MaxInt), kgo.ProducerBatchMaxBytes(8<<20),
 			kgo.MaxBufferedRecords(100), kgo.MetadataMinAge(100*time.Millisecond), kgo.ProduceRequestTimeout(5*time.Second))
 		if err != nil {
@@ -245,7 +245,7 @@ func TestLosingEtcdAsProcesses(t *testing.T) {
 // it was acknowledged.
 func judgeFiles(ctx context.Context, t *testing.T, brokers string, sent *sending, files int) {
 	t.Helper()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(brokers, ",")...), kgo.ConsumeTopics("source"),
+	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(brokers, ",")...), kgo.AlwaysRetryEOF(), kgo.ConsumeTopics("source"),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	if err != nil {
 		t.Fatal(err)

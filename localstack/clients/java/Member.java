@@ -72,10 +72,12 @@ public class Member {
 
             public void onPartitionsRevoked(Collection<TopicPartition> c) {
                 commitAndWait();
+                read.keySet().removeAll(c);
                 partitions("revoked", c);
             }
 
             public void onPartitionsLost(Collection<TopicPartition> c) {
+                read.keySet().removeAll(c);
                 partitions("revoked", c);
             }
         });
@@ -127,6 +129,12 @@ public class Member {
     private void committed(Map<TopicPartition, OffsetAndMetadata> offsets, Exception e) {
         if (e != null) {
             text("note", "commit: " + e);
+            // Tried again with the next, if nothing newer was read by then: nothing else would ever commit the last records.
+            offsets.forEach((p, o) -> {
+                if (consumer.assignment().contains(p)) {
+                    read.putIfAbsent(p, o);
+                }
+            });
             return;
         }
         offsets.forEach((p, o) -> out.append("{\"event\":\"committed\",\"partition\":").append(p.partition()).append(",\"offset\":")

@@ -44,6 +44,9 @@ def commit():
         consumer.commit({TopicPartition(topic, p): OffsetAndMetadata(o, "", -1) for p, o in offsets.items()})
     except KafkaError as e:
         say("note", text=f"commit: {e!r}")
+        for p, o in offsets.items():  # with the next one, if nothing newer was read by then
+            if TopicPartition(topic, p) in consumer.assignment():
+                read.setdefault(p, o)
         return
     for p, o in offsets.items():
         say("committed", partition=p, offset=o)

@@ -33,17 +33,27 @@ def lost(consumer, partitions):
     say("revoked", partitions=[p.partition for p in partitions])
 
 
+def again(partitions):
+    """What was not committed goes with the next commit, if nothing newer was read by then."""
+    mine = {p.partition for p in consumer.assignment()}
+    for p in partitions:
+        if p.offset >= 0 and p.partition in mine:
+            read.setdefault(p.partition, p.offset)
+
+
 def committed(error, partitions):
     global under_way
     under_way = False
     if error is not None:
         say("note", text=f"commit: {error}")
+        again(partitions)
         return
     for p in partitions:
         if p.error is None and p.offset >= 0:
             say("committed", partition=p.partition, offset=p.offset)
         elif p.error is not None:
             say("note", text=f"commit of {p.partition}: {p.error}")
+            again([p])
 
 
 def commit(wait=False):
@@ -61,6 +71,7 @@ def commit(wait=False):
     except KafkaException as e:
         under_way = False
         say("note", text=f"commit: {e}")
+        again(offsets)
 
 
 def take(messages):

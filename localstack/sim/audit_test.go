@@ -378,7 +378,15 @@ func (a *audit) judgeExpiry(st *state.State, n uint64, t *touched, p *state.Part
 		a.life.sometimes("expired_by_size")
 		return
 	}
+	// Rows may go by size up to one from which on they go by age.
+	left := int64(0)
 	for i := range t.rows {
+		left += t.rows[i].Size
+	}
+	for i := range t.rows {
+		if left -= t.rows[i].Size; policy.RetentionBytes >= 0 && left >= policy.RetentionBytes {
+			continue
+		}
 		for _, h := range a.records(&t.rows[i]) {
 			if h.offset < t.logStart || h.offset >= p.LogStart() {
 				continue

@@ -17,6 +17,7 @@ import (
 
 	"github.com/firnlog/firn/compaction/clean"
 	"github.com/firnlog/firn/compaction/duty"
+	"github.com/firnlog/firn/compaction/rewrite/rewritetest"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/objstore"
 )
@@ -441,26 +442,6 @@ func TestDamagedInputThatIsDeletedIsForgotten(t *testing.T) {
 	w.judge(0, w.partition(0).Next(), map[int64]int64{})
 }
 
-// unreachable is a bucket that gives no answer about one object.
-type unreachable struct {
-	objstore.Bucket
-	key string
-}
-
-func (b *unreachable) Get(ctx context.Context, key string) ([]byte, error) {
-	if key == b.key {
-		return nil, objstore.ErrDenied
-	}
-	return b.Bucket.Get(ctx, key)
-}
-
-func (b *unreachable) GetRange(ctx context.Context, key string, position, size int64) ([]byte, error) {
-	if key == b.key {
-		return nil, objstore.ErrDenied
-	}
-	return b.Bucket.GetRange(ctx, key, position, size)
-}
-
 // An object that the bucket does not let us have (a foreign rule put it into an archive, say) keeps nobody else's partition from being
 // cleaned.
 func TestAnObjectThatIsNotToBeHadKeepsNoOtherPartitionUp(t *testing.T) {
@@ -487,7 +468,7 @@ func TestAnObjectThatIsNotToBeHadKeepsNoOtherPartitionUp(t *testing.T) {
 			c = w.cleaner(clean.Config{})
 		}
 		before, honest := w.rows(0), w.bucket.Bucket
-		w.bucket.Bucket = &unreachable{honest, before[len(before)-1].Object.Key()}
+		w.bucket.Bucket = &rewritetest.Withheld{Bucket: honest, Key: before[len(before)-1].Object.Key()}
 		failed := 0
 		for range 5 {
 			if _, err := c.Step(context.Background()); err != nil {

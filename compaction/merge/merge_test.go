@@ -538,26 +538,6 @@ func TestACorruptInputStopsWhatIsInItAndNothingElse(t *testing.T) {
 	}
 }
 
-// withheld is a bucket that does not hand out one object.
-type withheld struct {
-	objstore.Bucket
-	key string
-}
-
-func (b *withheld) Get(ctx context.Context, key string) ([]byte, error) {
-	if key == b.key {
-		return nil, objstore.ErrDenied
-	}
-	return b.Bucket.Get(ctx, key)
-}
-
-func (b *withheld) GetRange(ctx context.Context, key string, position, size int64) ([]byte, error) {
-	if key == b.key {
-		return nil, objstore.ErrDenied
-	}
-	return b.Bucket.GetRange(ctx, key, position, size)
-}
-
 // An object that the bucket does not let us have keeps no others from being merged: it comes again later.
 func TestAnObjectThatIsNotToBeHadKeepsNoOthersUp(t *testing.T) {
 	f := newFixture(t, 7)
@@ -566,7 +546,7 @@ func TestAnObjectThatIsNotToBeHadKeepsNoOthersUp(t *testing.T) {
 	f.produce(3, 500)
 	id := f.Flush(segment.Options{}, rewritetest.Flushed{Topic: topic, Raw: f.Batch(300)})
 	f.produce(3, 500)
-	bucket := &withheld{f.Bucket, id.Key()}
+	bucket := &rewritetest.Withheld{Bucket: f.Bucket, Key: id.Key()}
 	m := f.merger(small(), func(d *rewrite.Deps) { d.Bucket = bucket })
 	f.now = f.now.Add(2 * time.Hour)
 	if err := f.steps(m, false); !errors.Is(err, rewrite.ErrUnavailable) {
@@ -576,7 +556,7 @@ func TestAnObjectThatIsNotToBeHadKeepsNoOthersUp(t *testing.T) {
 	if n := f.level0(); n != 1 {
 		t.Errorf("%d objects of level 0, want the one that is not to be had", n)
 	}
-	bucket.key = ""
+	bucket.Key = ""
 	f.now = f.now.Add(2 * time.Hour)
 	f.settle(m)
 	f.Verify()
@@ -631,7 +611,7 @@ func TestAMergedObjectThatIsNotToBeHadIsLeftOutOfTiers(t *testing.T) {
 		f.settle(m)
 	}
 	rows := f.Rows(topic, 0)
-	bucket := &withheld{f.Bucket, rows[len(rows)/2].Object.Key()}
+	bucket := &rewritetest.Withheld{Bucket: f.Bucket, Key: rows[len(rows)/2].Object.Key()}
 	cfg = small()
 	cfg.Rescan, cfg.BackoffMin = time.Second, 24*time.Hour
 	m = f.merger(cfg, func(d *rewrite.Deps) { d.Bucket = bucket })

@@ -90,6 +90,8 @@ type Agent struct {
 	admin  *http.Server
 	// duties is nil where the agent has none. dutyFaults tell what is wrong with them.
 	duties     *compaction.Runner
+	dutiesMax  time.Duration // how long a drain waits for them
+	dutiesOver atomic.Bool   // a drain has waited for them
 	dutyFaults []func() string
 	// rules know the bucket's own; nil where the agent has no duties.
 	rules *lifecycle.Keeper
@@ -121,7 +123,7 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	if parts.Logger == nil {
 		parts.Logger = slog.New(slog.DiscardHandler)
 	}
-	a := &Agent{cfg: cfg, parts: parts, failed: make(chan struct{}), process: newProcess(), started: time.Now()}
+	a := &Agent{cfg: cfg, parts: parts, failed: make(chan struct{}), process: newProcess(), started: time.Now(), dutiesMax: dutiesMax}
 	a.behind.patience = cfg.behindPatience()
 	if parts.Rand != nil { // the metastore goes on with it
 		var seed [32]byte
@@ -349,7 +351,9 @@ func (a *Agent) stop(ctx context.Context) {
 			_ = l.Close()
 		}
 		a.closePeers()
-		_ = a.endDuties(ctx)
+		if a.duties != nil && !a.dutiesOver.Load() {
+			a.duties.Close()
+		}
 		if a.ingest != nil {
 			a.ingest.Close()
 		}

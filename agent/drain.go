@@ -9,7 +9,7 @@ import (
 // Drain takes the agent out of service and stops it, in steps:
 //
 //	notice      /readyz is false; everything else goes on for Config.DrainNotice, so that load balancers send nobody new
-//	duties      what goes on in the background ends where it is; other agents do it
+//	duties      what goes on in the background ends where it is; other agents do it. What does not end is left behind
 //	hand over   the slots of groups go to other agents; their members look for the coordinator again and find it
 //	answer      no new connections; what was read is answered, long polls at once; each connection is closed after its last answer
 //	commit      what was staged and nobody waits for any more is uploaded and ordered
@@ -65,9 +65,25 @@ func (a *Agent) notice(ctx context.Context) error {
 	return nil
 }
 
-func (a *Agent) endDuties(context.Context) error {
-	if a.duties != nil {
-		a.duties.Close()
+// dutiesMax bounds how long a drain waits for background duties. They heed their context at every chunk and request; one that hangs
+// in a disk or a bucket all the same must not keep clients from their answers.
+const dutiesMax = 5 * time.Second
+
+// endDuties ends background duties. One that has not ended in time goes on by itself beside the rest of the drain, and what it still
+// wants of this agent fails.
+func (a *Agent) endDuties(ctx context.Context) error {
+	if a.duties == nil {
+		return nil
+	}
+	most := a.dutiesMax
+	if end, ok := ctx.Deadline(); ok { // what has to be done after it has the rest
+		most = min(most, time.Until(end)/2)
+	}
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	defer a.dutiesOver.Store(true)
+	if err := a.duties.End(ctx); err != nil {
+		a.parts.Logger.Warn("a step in the background is cut off; other agents do it again", "agent", a.cfg.Name, "error", err)
 	}
 	return nil
 }

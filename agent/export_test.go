@@ -53,6 +53,9 @@ func (a *Agent) Met() int { return int(a.met.Load()) }
 // View looks at the agent's state.
 func (a *Agent) View(fn func(*state.State)) { a.meta.View(fn) }
 
+// SetDutiesMax bounds how long a drain waits for background duties.
+func (a *Agent) SetDutiesMax(d time.Duration) { a.dutiesMax = d }
+
 // Sight is what a look at another agent finds.
 type Sight = sight
 

@@ -52,7 +52,7 @@ type Runner struct {
 
 	ctx    context.Context
 	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	ended  []chan struct{} // of each duty that was started, in their order: closed when it has ended
 
 	mu     sync.Mutex // guards faults, and a seeded source of randomness
 	faults map[string]fault
@@ -107,14 +107,39 @@ func NewRunner(cfg Config, meta Meta, duties []Duty) (*Runner, error) {
 // Start starts a goroutine for each duty.
 func (r *Runner) Start() {
 	for _, d := range r.duties {
-		r.wg.Go(func() { r.run(d) })
+		ended := make(chan struct{})
+		r.ended = append(r.ended, ended)
+		go func() {
+			defer close(ended)
+			r.run(d)
+		}()
 	}
 }
 
 // Close ends the duties and waits for them. Safe twice.
-func (r *Runner) Close() {
+func (r *Runner) Close() { _ = r.End(context.Background()) }
+
+// End ends the duties and waits for them, until ctx ends. Its error names those whose step goes on: they are left to themselves, and
+// what they ask of the metastore and the bucket fails as soon as these are closed.
+func (r *Runner) End(ctx context.Context) error {
 	r.cancel()
-	r.wg.Wait()
+	var left []string
+	for i, ended := range r.ended {
+		select {
+		case <-ended:
+			continue
+		case <-ctx.Done():
+		}
+		select {
+		case <-ended: // both were so
+		default:
+			left = append(left, r.duties[i].Name)
+		}
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	return fmt.Errorf("background duties do not end: %s: %w", strings.Join(left, ", "), context.Cause(ctx))
 }
 
 func (r *Runner) run(d Duty) {

@@ -134,6 +134,28 @@ func TestCloseEndsAStep(t *testing.T) {
 	})
 }
 
+func TestADutyThatDoesNotHeedIsLeftBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		step := func(context.Context) (bool, error) { <-release; return false, nil }
+		r := run(t, newMeta(t, compaction.FeatureLevel),
+			compaction.Duty{Name: "deaf", Interval: time.Second, Step: step},
+			compaction.Duty{Name: "fine", Interval: time.Second, Step: func(ctx context.Context) (bool, error) { <-ctx.Done(); return false, nil }},
+			compaction.Duty{Name: "stubborn", Interval: time.Second, Step: step})
+		time.Sleep(time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err := r.End(ctx)
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "deaf, stubborn") || strings.Contains(err.Error(), "fine") {
+			t.Errorf("ended with %v", err)
+		}
+		close(release)
+		if err := r.End(t.Context()); err != nil {
+			t.Errorf("once they have ended: %v", err)
+		}
+	})
+}
+
 func TestWhatADutyLacksIsSaid(t *testing.T) {
 	_, err := compaction.NewRunner(compaction.Config{}, newMeta(t, 1), []compaction.Duty{{Name: "a"}, {}})
 	if err == nil || strings.Count(err.Error(), "lacks") != 2 {

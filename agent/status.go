@@ -22,6 +22,7 @@ type Status struct {
 	Version     string    `json:"version"`
 	Started     time.Time `json:"started"`
 	Connections int       `json:"connections"`
+	Unanswered  int       `json:"unanswered"` // requests that were read, long polls among them
 	// EtcdWell: it hears from the metastore.
 	EtcdWell bool `json:"etcd_well"`
 }
@@ -33,7 +34,7 @@ func (a *Agent) Status() Status {
 		return s
 	}
 	s.EtcdWell = a.meta.Degraded() == ""
-	s.Connections = a.kafka.Connections()
+	s.Connections, s.Unanswered = a.kafka.Connections(), a.kafka.Unanswered()
 	return s
 }
 

@@ -295,6 +295,16 @@ func (s *Server) Connections() int {
 	return len(s.conns)
 }
 
+// Unanswered is how many requests were read and have no answer yet, long polls among them.
+func (s *Server) Unanswered() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		n += int(c.unanswered.Load())
+	}
+	return n
+}
+
 // Close ends every connection at once and returns when all goroutines have. Safe twice.
 func (s *Server) Close() {
 	for _, c := range s.shut() {

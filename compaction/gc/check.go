@@ -17,7 +17,7 @@ import (
 // checkRun is how much of an object is read at a time.
 const checkRun = 8 << 20
 
-// check reads one object from its footer to its last chunk, and holds it against its checksums and the rows that name it.
+// check reads one object from its footer to its last chunk, and holds it against its checksums. Whether rows lie within it is for a rowWalk.
 type check struct {
 	bucket objstore.Bucket
 	object state.Object
@@ -54,13 +54,10 @@ func (r rangeReader) ReadAt(b []byte, position int64) (int, error) {
 }
 
 // step reads the next run. It returns what is wrong, done where nothing is left to read, and an error where the bucket did not answer.
-func (c *check) step(ctx context.Context, view func(func(*state.State))) (d *Damage, done bool, err error) {
+func (c *check) step(ctx context.Context) (d *Damage, done bool, err error) {
 	if c.footer == nil {
 		if d, err := c.open(ctx); d != nil || err != nil {
 			return d, d != nil, err
-		}
-		if d := c.rows(view); d != nil {
-			return d, true, nil
 		}
 		return nil, len(c.footer.Blocks) == 0, nil
 	}
@@ -180,42 +177,4 @@ func (c *check) checkChunk(stored []byte, chunk *segment.Chunk) (kind string, wh
 		return KindBatch, fmt.Errorf("chunk at %d: %d batches, its table says %d", chunk.Position, batches, chunk.Batches)
 	}
 	return "", nil
-}
-
-// rowsMost bounds the rows of a partition that are held against a block.
-const rowsMost = 4096
-
-// rows holds the blocks against the rows that name them: in partitions with very many rows, those among the oldest.
-func (c *check) rows(view func(func(*state.State))) (d *Damage) {
-	var rows []state.Row
-	for i := range c.footer.Blocks {
-		b := &c.footer.Blocks[i]
-		view(func(st *state.State) {
-			rows = rows[:0]
-			if t := st.TopicByID(b.Topic); t != nil {
-				if p := t.Partition(int(b.Partition)); p != nil {
-					rows = p.Rows(p.LogStart(), rowsMost, rows)
-				}
-			}
-		})
-		for j := range rows {
-			if r := &rows[j]; r.Object == c.object.ID {
-				if why := c.row(r, b); why != "" {
-					return c.damage(KindRows, fmt.Sprintf("offsets %d to %d of partition %d of topic %v: %s", r.Base, r.End, b.Partition, entry.UUID(b.Topic), why))
-				}
-			}
-		}
-	}
-	return nil
-}
-
-// row says what is wrong with a row of a block's partition.
-func (c *check) row(r *state.Row, of *segment.Block) string {
-	switch {
-	case int(r.Block) != of.Index:
-		return fmt.Sprintf("the log says block %d, the object has the partition in block %d", r.Block, of.Index)
-	case r.Position+r.Size > of.RawSize, c.object.ID.Merged() && (r.Position != 0 || r.Size != of.RawSize):
-		return fmt.Sprintf("the log says bytes %d to %d of block %d, which has %d", r.Position, r.Position+r.Size, r.Block, of.RawSize)
-	}
-	return ""
 }

@@ -14,6 +14,7 @@ type scrub struct {
 	place int   // in the table of objects
 	total int64 // bytes of all, when that was last added up
 	check *check
+	walk  rowWalk // over the rows that name what was checked
 
 	room float64 // bytes that may be read now; below 0 where more was read
 	at   time.Duration
@@ -35,11 +36,15 @@ func (t *T) check(ctx context.Context) (bool, error) {
 	if s.begun && s.room <= 0 {
 		return false, nil
 	}
+	if s.walk.walking() {
+		t.walkOn()
+		return true, nil
+	}
 	if s.check == nil && !t.nextObject() {
-		return false, nil
+		return s.walk.walking(), nil
 	}
 	before := s.check.read
-	d, done, err := s.check.step(ctx, t.deps.Meta.View)
+	d, done, err := s.check.step(ctx)
 	read := s.check.read - before
 	s.room -= float64(read)
 	t.deps.Metrics.scrubBytes.Add(float64(read))
@@ -52,22 +57,47 @@ func (t *T) check(ctx context.Context) (bool, error) {
 	}
 	t.fine(doingRead)
 	if d != nil {
-		live := false
-		t.deps.Meta.View(func(st *state.State) { live = st.Named(d.Object) }) // else it retired and was deleted meanwhile
-		if live {
-			t.found(*d)
-		}
+		t.foundIfNamed(*d)
 	} else if done {
-		t.damaged.whole(s.check.object.ID, Kinds[:]...)
+		t.damaged.whole(s.check.object.ID, KindMissing, KindSize, KindFooter, KindChunk, KindBatch)
+		s.walk.add(s.check.object.ID, s.check.footer)
 	}
 	if done {
 		t.deps.Metrics.scrubbed.Inc()
 		s.check = nil
+		if s.walk.full() {
+			s.walk.begin()
+		}
 	}
 	return true, t.deps.Budget.Take(ctx, int(read))
 }
 
-// nextObject takes the next object to check; false where there is none.
+// walkOn goes on with rows, of which nothing has to be read from the bucket.
+func (t *T) walkOn() {
+	w := &t.scrub.walk
+	if !w.step(t.deps.Meta.View) {
+		return
+	}
+	objects, bad := w.end()
+	for _, id := range objects {
+		if d := bad[id]; d != nil {
+			t.foundIfNamed(*d)
+		} else {
+			t.damaged.whole(id, KindRows)
+		}
+	}
+}
+
+// foundIfNamed is found, unless the object retired and was deleted meanwhile.
+func (t *T) foundIfNamed(d Damage) {
+	live := false
+	t.deps.Meta.View(func(st *state.State) { live = st.Named(d.Object) })
+	if live {
+		t.found(d)
+	}
+}
+
+// nextObject takes the next object to check; false where there is none, or rows are to be looked at before the next pass.
 func (t *T) nextObject() bool {
 	s := &t.scrub
 	if !s.begun {
@@ -85,6 +115,10 @@ func (t *T) nextObject() bool {
 				s.check = &check{bucket: t.deps.Bucket, object: buf[0]}
 				return true
 			}
+		}
+		if len(s.walk.objects) > 0 {
+			s.walk.begin()
+			return false
 		}
 		t.deps.Metrics.passes.Inc()
 		t.beginPass(false)

@@ -3,6 +3,7 @@ package gc_test
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -178,6 +179,17 @@ func TestScrubbingFindsOffsetsAndRowsThatDoNotFit(t *testing.T) {
 			t.Errorf("%+v", c.Damaged())
 		}
 	})
+	t.Run("a row of a block that is not there", func(t *testing.T) {
+		w := newWorld(t)
+		id, body := w.segment(t)
+		w.ok(&entry.Append{Object: id, ObjectSize: uint64(len(body)), Blocks: []entry.Block{{
+			Topic: topicA, Partition: 1, Index: 7, Sizes: []uint64{10}, Spans: []uint64{10}, Timestamps: []int64{start},
+		}}})
+		c := w.collector(daily)
+		if c.pass(30 * time.Hour); len(c.Damaged()) != 1 || c.Damaged()[0].Kind != gc.KindRows {
+			t.Errorf("%+v", c.Damaged())
+		}
+	})
 	t.Run("a row of the wrong block", func(t *testing.T) {
 		w := newWorld(t)
 		id, body := w.segment(t)
@@ -189,6 +201,47 @@ func TestScrubbingFindsOffsetsAndRowsThatDoNotFit(t *testing.T) {
 			t.Errorf("%+v", c.Damaged())
 		}
 	})
+}
+
+// A partition may have far more rows than are looked at in one go.
+func TestScrubbingReachesEveryRow(t *testing.T) {
+	for _, before := range []int{0, 4095, 4096, 4097, 10_000} {
+		t.Run(fmt.Sprint(before), func(t *testing.T) {
+			w := newWorld(t)
+			id, body := w.segment(t)
+			named := func(size uint64) *entry.Append {
+				return &entry.Append{Object: id, ObjectSize: uint64(len(body)), Blocks: []entry.Block{{
+					Topic: topicA, Partition: 1, Index: 1, Sizes: []uint64{size}, Spans: []uint64{10}, Timestamps: []int64{start},
+				}}}
+			}
+			first := w.head.TopicByID(topicA).Partition(1).RowCount()
+			ops := make([]entry.Op, before)
+			for i := range ops {
+				ops[i] = named(10)
+			}
+			for chunk := range slices.Chunk(ops, 1000) {
+				w.ok(chunk...)
+			}
+			w.ok(named(1 << 20))
+			w.ok(named(10), named(10))
+			if got := w.head.TopicByID(topicA).Partition(1).RowCount() - first; got != before+3 {
+				t.Fatalf("%d rows, want %d", got, before+3)
+			}
+			c := w.collector(daily)
+			c.pass(30 * time.Hour)
+			if got := c.Damaged(); len(got) != 1 || got[0].Kind != gc.KindRows || got[0].Object != id {
+				t.Errorf("scrubbing found %+v", got)
+			}
+			r, err := gc.Verify(t.Context(), w.observe, w.bucket, gc.VerifyOptions{Deep: true})
+			if err != nil || len(r.Damage) != 1 || r.Damage[0].Kind != gc.KindRows || r.Damage[0].Object != id.Key() {
+				t.Errorf("a deep verify found %+v, %v", r, err)
+			}
+			w.ok(&entry.DeleteRecords{Topic: topicA, Partition: 1, BeforeOffset: -1})
+			if c.pass(30 * time.Hour); c.Fault() != "" {
+				t.Errorf("its rows are gone, and still: %s", c.Fault())
+			}
+		})
+	}
 }
 
 func TestScrubbingIsSlow(t *testing.T) {

@@ -316,9 +316,9 @@ func (v *verifier) deep(ctx context.Context, r *VerifyReport, parallel int) erro
 		}
 	}
 	type result struct {
-		d    *Damage
-		read int64
-		err  error
+		*check
+		d   *Damage
+		err error
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -329,11 +329,10 @@ func (v *verifier) deep(ctx context.Context, r *VerifyReport, parallel int) erro
 		wg.Go(func() {
 			for o := range work {
 				c := &check{bucket: v.bucket, object: o}
-				var res result
+				res := result{check: c}
 				for done := false; !done && res.err == nil; {
-					res.d, done, res.err = c.step(ctx, alone{v.st}.View)
+					res.d, done, res.err = c.step(ctx)
 				}
-				res.read = c.read
 				select {
 				case results <- res:
 				case <-ctx.Done():
@@ -352,6 +351,7 @@ func (v *verifier) deep(ctx context.Context, r *VerifyReport, parallel int) erro
 			}
 		}
 	})
+	var walk rowWalk
 	for range objects {
 		select {
 		case res := <-results:
@@ -361,15 +361,25 @@ func (v *verifier) deep(ctx context.Context, r *VerifyReport, parallel int) erro
 			r.Read += res.read
 			if res.d != nil {
 				v.found[res.d.Object] = *res.d
+			} else if walk.add(res.object.ID, res.footer); walk.full() {
+				v.rows(ctx, &walk)
 			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
-	return nil
+	v.rows(ctx, &walk)
+	return context.Cause(ctx)
 }
 
-// alone is a state that nobody else has; it is only read.
-type alone struct{ st *state.State }
-
-func (a alone) View(fn func(*state.State)) { fn(a.st) }
+// rows looks at the rows of what was gathered.
+func (v *verifier) rows(ctx context.Context, walk *rowWalk) {
+	walk.begin()
+	for done := false; !done && ctx.Err() == nil; {
+		done = walk.step(func(fn func(*state.State)) { fn(v.st) })
+	}
+	_, bad := walk.end()
+	for id, d := range bad {
+		v.found[id] = *d
+	}
+}

@@ -30,14 +30,16 @@ def revoked(consumer, partitions):
 def lost(consumer, partitions):
     for p in partitions:  # who gets them reads again what was not committed
         read.pop(p.partition, None)
+        gone.add(p.partition)
     say("revoked", partitions=[p.partition for p in partitions])
 
 
 def again(partitions):
-    """What was not committed goes with the next commit, if nothing newer was read by then."""
+    """What was not committed goes with the next commit, if nothing newer was read by then. Another member may have got on with what was
+    given up since that commit began, even where it has come back."""
     mine = {p.partition for p in consumer.assignment()}
     for p in partitions:
-        if p.offset >= 0 and p.partition in mine:
+        if p.offset >= 0 and p.partition in mine and p.partition not in gone:
             read.setdefault(p.partition, p.offset)
 
 
@@ -62,6 +64,7 @@ def commit(wait=False):
     if not read or under_way:
         return
     offsets, read = [TopicPartition(topic, p, o) for p, o in read.items()], {}
+    gone.clear()
     try:
         if not wait:
             under_way = True
@@ -92,7 +95,7 @@ if protocol == "consumer":
 else:
     config["partition.assignment.strategy"] = assignor
 consumer = Consumer(config)
-read, under_way, last = {}, False, time.monotonic()
+read, gone, under_way, last = {}, set(), False, time.monotonic()
 try:
     consumer.subscribe([topic], on_assign=assigned, on_revoke=revoked, on_lost=lost)
     while not ended.is_set():

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -102,8 +103,8 @@ func program(command func(place) *exec.Cmd) func(context.Context, place, func(ev
 	}
 }
 
-// memberEnds bounds how long a member takes to leave.
-const memberEnds = 30 * time.Second
+// memberEnds bounds how long a member takes to leave. Clients wait for up to half a minute for an answer at their end.
+const memberEnds = time.Minute
 
 // runMember runs cmd with its output read as it comes, until it ends or ctx does; then it is asked to end.
 func runMember(ctx context.Context, cmd *exec.Cmd, end func() error, stdout func(io.Reader) error, stderr func(string)) error {
@@ -207,9 +208,12 @@ func franz(balancer kgo.GroupBalancer) func(context.Context, place, func(event))
 		changed := func(what string) func(context.Context, *kgo.Client, map[string][]int32) {
 			return func(_ context.Context, _ *kgo.Client, of map[string][]int32) {
 				e := event{Event: what}
+				mu.Lock()
 				for _, p := range of[at.topic] {
 					e.Partitions = append(e.Partitions, int(p))
+					delete(read, p) // who gets it reads again what was not committed
 				}
+				mu.Unlock()
 				say(e)
 			}
 		}
@@ -224,7 +228,20 @@ func franz(balancer kgo.GroupBalancer) func(context.Context, place, func(event))
 			if len(offsets) == 0 {
 				return
 			}
-			cl.CommitOffsetsSync(ctx, map[string]map[int32]kgo.EpochOffset{at.topic: offsets}, committed(at.topic, say))
+			left := maps.Clone(offsets)
+			cl.CommitOffsetsSync(ctx, map[string]map[int32]kgo.EpochOffset{at.topic: offsets}, committed(at.topic, func(e event) {
+				if e.Event == "committed" {
+					delete(left, int32(e.Partition))
+				}
+				say(e)
+			}))
+			// What was not committed goes with the next commit: nothing else would ever commit the last records. No rebalance comes
+			// between a poll and a commit, and none reads meanwhile.
+			mu.Lock()
+			for p, o := range left {
+				read[p] = o.Offset
+			}
+			mu.Unlock()
 		}
 		cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(at.brokers, ",")...), kgo.ConsumerGroup(at.group), kgo.ConsumeTopics(at.topic),
 			kgo.Balancers(balancer), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit(), kgo.AlwaysRetryEOF(), kgo.ClientID("franz-go"),

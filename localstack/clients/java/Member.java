@@ -3,9 +3,11 @@ import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Collection;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Properties;
+import java.util.Set;
 import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
@@ -23,6 +25,7 @@ public class Member {
     private final StringBuilder out = new StringBuilder();
     private final PrintStream stdout = System.out; // the client's log goes elsewhere
     private final Map<TopicPartition, OffsetAndMetadata> read = new HashMap<>();
+    private final Set<TopicPartition> gone = new HashSet<>(); // given up since the commit that is under way began
     private boolean underWay;
     private KafkaConsumer<String, byte[]> consumer;
     private volatile boolean ended;
@@ -73,11 +76,13 @@ public class Member {
             public void onPartitionsRevoked(Collection<TopicPartition> c) {
                 commitAndWait();
                 read.keySet().removeAll(c);
+                gone.addAll(c);
                 partitions("revoked", c);
             }
 
             public void onPartitionsLost(Collection<TopicPartition> c) {
                 read.keySet().removeAll(c);
+                gone.addAll(c);
                 partitions("revoked", c);
             }
         });
@@ -105,6 +110,7 @@ public class Member {
         }
         Map<TopicPartition, OffsetAndMetadata> offsets = new HashMap<>(read);
         read.clear();
+        gone.clear();
         underWay = true;
         consumer.commitAsync(offsets, (done, e) -> {
             underWay = false;
@@ -118,6 +124,9 @@ public class Member {
         }
         Map<TopicPartition, OffsetAndMetadata> offsets = new HashMap<>(read);
         read.clear();
+        if (!underWay) {
+            gone.clear();
+        }
         try {
             consumer.commitSync(offsets);
             committed(offsets, null);
@@ -129,9 +138,10 @@ public class Member {
     private void committed(Map<TopicPartition, OffsetAndMetadata> offsets, Exception e) {
         if (e != null) {
             text("note", "commit: " + e);
-            // Tried again with the next, if nothing newer was read by then: nothing else would ever commit the last records.
+            // Tried again with the next, if nothing newer was read by then: nothing else would ever commit the last records. With what
+            // was given up meanwhile another member may have got on, even where it has come back.
             offsets.forEach((p, o) -> {
-                if (consumer.assignment().contains(p)) {
+                if (consumer.assignment().contains(p) && !gone.contains(p)) {
                     read.putIfAbsent(p, o);
                 }
             });

@@ -39,13 +39,16 @@ consumer.on(consumer.events.COMMIT_OFFSETS, ({ payload }) => {
 })
 
 async function commit() {
-  const offsets = [...read]
+  const offsets = [...read], of = has
   read.clear()
   if (!offsets.length) return
   try {
     await consumer.commitOffsets(offsets.map(([partition, offset]) => ({ topic, partition, offset: String(offset) })))
   } catch (e) {
     say('note', { text: `commit: ${e}` })
+    if (has !== of) return // another may have got on with them meanwhile
+    // Tried again with the next, if nothing newer was read by then: nothing else would ever commit the last records.
+    for (const [partition, offset] of offsets) if (!read.has(partition)) read.set(partition, offset)
   }
 }
 

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -96,11 +97,11 @@ func (unclosed) Close() error { return nil }
 
 // start runs an agent on what is there; the addresses stay.
 func (c *cluster) start() error {
-	kafka, err := net.Listen("tcp", first(c.kafka, "127.0.0.1:0"))
+	kafka, err := listen(c.kafka)
 	if err != nil {
 		return err
 	}
-	admin, err := net.Listen("tcp", first(c.http, "127.0.0.1:0"))
+	admin, err := listen(c.http)
 	if err != nil {
 		_ = kafka.Close()
 		return err
@@ -136,6 +137,17 @@ func (c *cluster) start() error {
 	}
 	c.agent = a
 	return nil
+}
+
+// listen listens at an address that was listened at before, or at any. While nobody did, the kernel may have lent the port to somebody
+// else: a connection of another test, say. It comes back.
+func listen(address string) (l net.Listener, err error) {
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		l, err = net.Listen("tcp", first(address, "127.0.0.1:0"))
+		if !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(end) {
+			return l, err
+		}
+	}
 }
 
 func first(have, otherwise string) string {

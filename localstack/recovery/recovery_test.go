@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -109,10 +110,14 @@ func (c *cluster) openLog() *etcdlog.Log {
 func (c *cluster) start() {
 	c.t.Helper()
 	for i := range c.addrs {
-		kafka, err := net.Listen("tcp", cmp.Or(c.addrs[i], "127.0.0.1:0"))
-		if err != nil {
-			c.t.Fatal(err)
-		}
+		var kafka net.Listener
+		until(c.t, "the agent's port is free", func() bool { // while nobody listened the kernel may have lent it to somebody else
+			var err error
+			if kafka, err = net.Listen("tcp", cmp.Or(c.addrs[i], "127.0.0.1:0")); err != nil && !errors.Is(err, syscall.EADDRINUSE) {
+				c.t.Fatal(err)
+			}
+			return err == nil
+		})
 		c.addrs[i] = kafka.Addr().String()
 		l := c.openLog()
 		c.logs = append(c.logs, l)

@@ -355,7 +355,8 @@ const zstdVersion = 7
 
 var errNoBatch = fmt.Errorf("a partition without a record batch: %w", batch.ErrInvalidRecord)
 
-// checkBatch validates a partition's batch and fills in its code where it is refused.
+// checkBatch validates a partition's batch and fills in its code where it is refused. A max timestamp that is not the records'
+// is corrected in place, as Kafka does: everything that looks for a time later goes by the header.
 func (s *Server) checkBatch(v *batch.Validator, version int16, p *producedPartition, lim batch.Limits) (batch.Header, error) {
 	var header batch.Header
 	var err error
@@ -374,6 +375,8 @@ func (s *Server) checkBatch(v *batch.Validator, version int16, p *producedPartit
 	case header.Codec() == batch.CodecZstd && version < zstdVersion:
 		p.code, p.message = codeUnsupportedCompression, "zstd needs Produce version 7"
 		err = batch.ErrUnsupportedCodec
+	default:
+		batch.StampMaxTimestamp(p.records, header.MaxTimestamp)
 	}
 	return header, err
 }

@@ -144,3 +144,39 @@ func BenchmarkFetch(b *testing.B) {
 		})
 	}
 }
+
+// What checking a batch costs, the max timestamp in its header included: right, as nearly always, or wrong each time.
+func BenchmarkCheckBatch(b *testing.B) {
+	s, err := kafka.New(kafka.Config{}, newCluster(b).join("a"), &instant{}, &instant{}, groups(b, newCluster(b).join("b")))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	for _, size := range []struct {
+		name  string
+		bytes int
+	}{{"1KiB", 1 << 10}, {"16KiB", 16 << 10}, {"1MiB", 1000 << 10}} {
+		for _, n := range []int{1, 64} {
+			values := make([]string, n)
+			for i := range values {
+				values[i] = string(make([]byte, size.bytes/n))
+			}
+			raw := records(b, batch.BuildOptions{}, values...)
+			for _, header := range []string{"right", "wrong"} {
+				b.Run(fmt.Sprintf("size=%s/records=%d/header=%s", size.name, n, header), func(b *testing.B) {
+					v := batch.NewValidator()
+					b.SetBytes(int64(len(raw)))
+					b.ReportAllocs()
+					for i := int64(0); b.Loop(); i++ {
+						if header == "wrong" {
+							batch.StampMaxTimestamp(raw, i)
+						}
+						if err := s.CheckBatch(v, raw, batch.Limits{}); err != nil {
+							b.Fatal(err)
+						}
+					}
+				})
+			}
+		}
+	}
+}

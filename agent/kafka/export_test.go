@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/objstore/batch"
 )
 
 // Poison makes the server overwrite buffers as they return to the pool.
@@ -365,4 +366,11 @@ func QueueRoom(n int) int {
 func VersionsOf(key int16) (low, high int16, ok bool) {
 	a, ok := lookupAPI(key)
 	return a.min, a.max, ok
+}
+
+// CheckBatch is what a Produce does with each partition's batch.
+func (s *Server) CheckBatch(v *batch.Validator, raw []byte, lim batch.Limits) error {
+	p := producedPartition{records: raw}
+	_, err := s.checkBatch(v, 9, &p, lim)
+	return err
 }

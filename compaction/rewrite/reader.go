@@ -178,9 +178,9 @@ func (r *Reader) fill(ctx context.Context, c segment.Chunk, fresh bool) error {
 	return nil
 }
 
-// correct gives batches their true max timestamp where a producer's header lied about it, as Kafka does when it takes a batch. The
-// chunk's is true: it is the largest that was found in the records. Only where the headers contradict it are records looked at; a header
-// that claims too little beside another that holds the chunk's largest goes unnoticed, as it does in level 0.
+// correct gives batches their true max timestamp where a producer's header lied about it. Agents do so before they store a batch; once
+// they did not, and what is from then is still there. The chunk's is true: it is the largest that was found in the records. Only where the
+// headers contradict it are records looked at; a header that claims too little beside another that holds the chunk's largest goes unnoticed.
 func (r *Reader) correct(c segment.Chunk, whole bool) error {
 	if r.rows[r.row].LogAppendTime {
 		return nil

@@ -4,7 +4,7 @@
 // StampLogAppendTime on the way out), compaction and list-offsets (Validator.Walk), key compaction (Filter), and tools and tests (Builder). The
 // package knows nothing of requests, topics or buckets.
 //
-// A batch is stored as the producer sent it. Its base offset and leader epoch lie outside the batch's CRC and are filled
+// A batch is stored as the producer sent it, but for a max timestamp that is not its records'. Its base offset and leader epoch lie outside the batch's CRC and are filled
 // in on fetch; the timestamp type and max timestamp lie inside it, and stamping them patches the CRC without reading the
 // payload again.
 //
@@ -45,8 +45,8 @@
 //     clears the mark on others.
 //   - The delete horizon mark is refused: only a log cleaner sets it.
 //   - A transactional batch needs a producer id, and a producer id needs an epoch of at least 0.
-//   - A wrong max timestamp is accepted and the true one reported, as Kafka does; Kafka also corrects the stored
-//     header, which is StampMaxTimestamp here and the caller's choice.
+//   - A wrong max timestamp is accepted and the true one reported. Kafka's LogValidator writes the true one into the header
+//     where it finds another, before it stores the batch: that is StampMaxTimestamp here, which agent/kafka calls.
 //   - Lengths below -1 are refused; Kafka takes them for null. A timestamp that overflows is malformed; Kafka lets it wrap.
 //   - The last record of a compressed batch must be all there. Kafka skips over what it does not need.
 //   - LZ4 is one frame of independent blocks, as the Java reader requires.

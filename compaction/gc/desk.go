@@ -145,6 +145,7 @@ func (t *T) serve(ctx context.Context) (bool, error) {
 		t.deps.Logger.Info("an operator asks for a sweep", "request", r.ID, "accept", r.Accept)
 		clear(t.retry)
 		clear(t.retained)
+		clear(t.locked)
 		t.begin(r.Accept, r.ID)
 		return true, nil
 	case AskForget:

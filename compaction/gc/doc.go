@@ -30,7 +30,7 @@
 // Once a day the whole of data/ and topics/ is listed, a page a step. What nothing names is an orphan; what is named and not listed
 // is asked for by name, and if it is not there, is missing; what has another size than the log says is damaged. Orphans are deleted when
 // the sweep is over, unless they are suspiciously many (the breaker): then nothing at all is deleted any more until an operator accepts it, or
-// a later sweep finds few. Keys that are not firn's are counted and left alone.
+// a later sweep finds few. Where they are many the bucket is first asked which of them an object lock keeps: these do not count. Keys that are not firn's are counted and left alone.
 //
 // # Scrubbing
 //

@@ -156,6 +156,7 @@ type T struct {
 	reapAt   time.Duration            // when to look again for what may go,
 	full     bool                     // unless there was more than a request takes
 	retained map[uint64]time.Duration // of objects that a lock keeps, and when to try again
+	locked   map[uint64]time.Duration // of orphans that a lock keeps, as the bucket says, and when it ends; not tried before
 	retry    map[string]time.Duration // when to try again what failed
 	// waitEpoch is the collection epoch of the youngest orphan that a sweep found too young; 0: none.
 	waitEpoch uint64
@@ -252,7 +253,8 @@ func (t *T) look() bool {
 func (t *T) forget() {
 	now := t.deps.Steady()
 	t.limiter = rate.NewLimiter(rate.Limit(float64(t.cfg.DeletesPerHour)/3600), max(t.cfg.DeletesPerHour/60, 1))
-	t.done, t.retained, t.retry = make(map[uint64]struct{}), make(map[uint64]time.Duration), make(map[string]time.Duration)
+	t.done, t.retained, t.locked = make(map[uint64]struct{}), make(map[uint64]time.Duration), make(map[uint64]time.Duration)
+	t.retry = make(map[string]time.Duration)
 	t.quiet, t.waitEpoch, t.tripped, t.broken, t.sweep, t.orphans = quiet{}, 0, "", false, nil, nil
 	t.sweepAt, t.reapAt, t.full = now+t.cfg.FirstSweep, now, false
 	t.scrub, t.desk = scrub{at: now}, desk{}
@@ -312,7 +314,7 @@ func (t *T) tell() {
 	}
 	set(m.collecting, t.mine)
 	set(m.breaker, t.tripped != "")
-	m.retained.Set(float64(len(t.retained)))
+	m.retained.Set(float64(len(t.retained) + len(t.locked)))
 	t.damaged.gauge(m)
 	delete(t.faults, doingBreaker)
 	if t.tripped != "" {

@@ -13,6 +13,7 @@ import (
 	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/metastore/state"
 	"github.com/firnlog/firn/objstore"
+	"github.com/firnlog/firn/objstore/mem"
 )
 
 // noScrub is for tests whose objects are no segments.
@@ -381,6 +382,126 @@ func TestWhatALockKeepsIsTriedAgain(t *testing.T) {
 	if n := len(w.keys()); n > 2 {
 		t.Errorf("%d objects left after the lock ran out", n)
 	}
+}
+
+// locking makes the world's bucket one that locks, and keeps its time; put puts an orphan that is locked for so long.
+func (w *world) locking(t *testing.T) (put func(d time.Duration)) {
+	t.Helper()
+	m := w.bucket.Bucket.(*mem.Bucket)
+	m.SetClock(func() time.Time { return time.UnixMilli(w.now) })
+	if err := m.SetLockSettings(t.Context(), objstore.LockSettings{Enabled: true}); err != nil {
+		t.Fatal(err)
+	}
+	return func(d time.Duration) {
+		t.Helper()
+		w.made++
+		id := entry.ObjectID{Incarnation: w.agent, Seq: w.made, CollectionEpoch: w.head.CollectionEpoch()}
+		lock := objstore.Lock{Mode: objstore.LockCompliance, Until: time.UnixMilli(w.now).Add(d)}
+		if err := m.Put(t.Context(), id.Key(), make([]byte, objectSize), objstore.PutOptions{Lock: lock}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A collector that takes over does not know what was refused to the one before it.
+func TestANewCollectorTellsWhatALockKeepsFromOrphans(t *testing.T) {
+	w := newWorld(t)
+	put := w.locking(t)
+	w.named(topicA, 0)
+	for i := range 150 {
+		put(10*time.Hour + time.Duration(i)*20*time.Minute)
+	}
+	for range 5 {
+		w.upload(entry.UUID{})
+	}
+	w.ok(&entry.BumpCollectionEpoch{From: 1}, &entry.BumpCollectionEpoch{From: 2})
+	w.archiveAll()
+	cfg := noScrub
+	cfg.OrphansFree, cfg.SweepInterval = 10, time.Hour
+	c := w.collector(cfg)
+	c.pass(2 * time.Hour)
+	if n := len(w.keys()); n != 151 || c.Fault() != "" {
+		t.Fatalf("%d objects left, want the locked ones and the one that is named; fault %q", n, c.Fault())
+	}
+	if got := w.bucket.calls["delete"]; got > 100 { // of as many as may go whatever they are, one by one
+		t.Errorf("%d requests to delete: what a lock keeps was tried", got)
+	}
+	if err := gc.Ask(t.Context(), w, gc.Request{ID: "r", Kind: gc.AskRun}, false); err != nil {
+		t.Fatal(err)
+	}
+	c.settle()
+	if a, err := gc.Answered(t.Context(), w, "r"); err != nil || a == nil || a.Sweep == nil || a.Sweep.Breaker != "" || a.Sweep.Retained+a.Sweep.Orphans != 150 || a.Sweep.Orphans > 30 {
+		t.Errorf("%+v, %v", a, err)
+	}
+	c.pass(62 * time.Hour) // locks end one by one
+	if n := len(w.keys()); n != 1 || c.Fault() != "" {
+		t.Errorf("%d objects left after all locks have ended, fault %q", n, c.Fault())
+	}
+}
+
+// Locks explain what they keep, and nothing else.
+func TestLocksDoNotCloseTheBreaker(t *testing.T) {
+	for _, tc := range []struct {
+		name          string
+		plain, locked int
+		ended         int // of locked ones, that are so no more
+		fail          error
+		want          string // in the fault
+	}{
+		{name: "too many that none keeps", plain: 60, locked: 60, want: "objects that nothing names"},
+		{name: "too many whose lock has ended", locked: 60, ended: 60, want: "60 objects that nothing names, of 61 listed"},
+		{name: "locks that may not be read", locked: 60, fail: objstore.ErrDenied, want: "60 objects that nothing names, of 61 listed"},
+		{name: "a bucket that does not answer", locked: 60, fail: objstore.ErrUnavailable, want: "object store unavailable"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t)
+			put := w.locking(t)
+			w.named(topicA, 0)
+			for i := range tc.locked {
+				d := 100 * time.Hour
+				if i < tc.ended {
+					d = time.Minute
+				}
+				put(d)
+			}
+			for range tc.plain {
+				w.upload(entry.UUID{})
+			}
+			w.ok(&entry.BumpCollectionEpoch{From: 1}, &entry.BumpCollectionEpoch{From: 2})
+			w.archiveAll()
+			cfg := noScrub
+			cfg.OrphansFree, cfg.SweepInterval, cfg.FirstSweep = 10, time.Hour, 10*time.Minute
+			bucket := &sealed{hooked: w.bucket, LockConfig: w.bucket.Bucket.(*mem.Bucket), fail: tc.fail}
+			c := w.collector(cfg, func(d *gc.Deps) { d.Bucket = bucket })
+			c.pass(30 * time.Minute)
+			if !strings.Contains(c.Fault(), tc.want) {
+				t.Errorf("fault %q, want %q", c.Fault(), tc.want)
+			}
+			if n := len(w.keys()); n != 1+tc.plain+tc.locked {
+				t.Errorf("%d objects left of %d", n, 1+tc.plain+tc.locked)
+			}
+			if errors.Is(tc.fail, objstore.ErrUnavailable) {
+				bucket.fail = nil
+				if c.pass(10 * time.Minute); c.Fault() != "" {
+					t.Errorf("fault %q after it answered", c.Fault())
+				}
+			}
+		})
+	}
+}
+
+// sealed is a bucket that may refuse to say what is locked.
+type sealed struct {
+	*hooked
+	objstore.LockConfig
+	fail error
+}
+
+func (b *sealed) ObjectLock(ctx context.Context, key string) (objstore.Lock, error) {
+	if b.fail != nil {
+		return objstore.Lock{}, b.fail
+	}
+	return b.LockConfig.ObjectLock(ctx, key)
 }
 
 func TestDeletesThatAreRefused(t *testing.T) {

@@ -51,6 +51,8 @@ type hooked struct {
 	calls  map[string]int
 }
 
+func (b *hooked) Unwrap() objstore.Bucket { return b.Bucket }
+
 func (b *hooked) called(what string) error {
 	b.mu.Lock()
 	b.calls[what]++

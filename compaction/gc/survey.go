@@ -31,7 +31,8 @@ type Plan struct {
 	Objects         map[string]Count `json:"objects"` // by what may become of them
 	Foreign         int              `json:"foreign_keys"`
 	ForeignKeys     []string         `json:"foreign_examples,omitempty"`
-	Delete          []Deletion       `json:"delete"` // the first of those that would go
+	Locked          int              `json:"locked_orphans,omitempty"` // known where there are very many orphans: a lock keeps them
+	Delete          []Deletion       `json:"delete"`                   // the first of those that would go
 	Versions        string           `json:"versions,omitempty"`
 	Breaker         string           `json:"breaker,omitempty"` // why nothing would be deleted all the same
 }
@@ -69,6 +70,7 @@ func Survey(ctx context.Context, observe Observe, bucket objstore.Bucket, show i
 	p.Clock = clockWords(ctx, bucket, st.LogTime())
 	p.Versions = versionWords(ctx, bucket)
 	listed, orphans := 0, 0
+	var ids []entry.ObjectID
 	seen := epochView{st.CollectionEpoch(), obs.EpochN}
 	err = everything(ctx, bucket, func(info objstore.Info, id entry.ObjectID, ours bool) {
 		listed++
@@ -83,7 +85,9 @@ func Survey(ctx context.Context, observe Observe, bucket objstore.Bucket, show i
 		n.Objects, n.Bytes = n.Objects+1, n.Bytes+info.Size
 		p.Objects[f.String()] = n
 		if f == orphan {
-			orphans++
+			if orphans++; len(ids) < orphansMax {
+				ids = append(ids, id)
+			}
 		}
 		if (f == retired || f == orphan) && len(p.Delete) < show {
 			p.Delete = append(p.Delete, Deletion{info.Key, info.Size, f.String()})
@@ -96,7 +100,10 @@ func Survey(ctx context.Context, observe Observe, bucket objstore.Bucket, show i
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if cfg.suspicious(orphans, listed) {
+	if p.Locked, err = cfg.lockedOf(ctx, bucket, ids, orphans, listed); err != nil {
+		return nil, err
+	}
+	if orphans -= p.Locked; cfg.suspicious(orphans, listed) {
 		p.Breaker = fmt.Sprintf("%d orphans of %d listed are suspiciously many: the collector deletes nothing until firn gc run --accept", orphans, listed)
 	}
 	return p, nil
@@ -105,6 +112,30 @@ func Survey(ctx context.Context, observe Observe, bucket objstore.Bucket, show i
 // suspicious reports whether a sweep found more orphans than can be right.
 func (c *Config) suspicious(orphans, listed int) bool {
 	return orphans > c.OrphansFree && orphans*100 > listed*c.OrphanPercent
+}
+
+// lockedOf counts the orphans that a lock keeps, where there are suspiciously many, and until there are so no more without them.
+func (c *Config) lockedOf(ctx context.Context, bucket objstore.Bucket, ids []entry.ObjectID, orphans, listed int) (locked int, err error) {
+	if !c.suspicious(orphans, listed) {
+		return 0, nil
+	}
+	l, err := openLocks(ctx, bucket, 0)
+	if l == nil {
+		return 0, err
+	}
+	for i := 0; i < len(ids) && c.suspicious(orphans-locked, listed) && !c.suspicious(i-locked, listed); i++ {
+		_, kept, err := l.until(ctx, ids[i])
+		if untold(err) {
+			break
+		}
+		if err != nil {
+			return locked, err
+		}
+		if kept {
+			locked++
+		}
+	}
+	return locked, nil
 }
 
 func clockWords(ctx context.Context, bucket objstore.Bucket, logMS int64) string {
@@ -177,6 +208,9 @@ func (p *Plan) Lines() []string {
 	}
 	for _, d := range p.Delete {
 		lines = append(lines, fmt.Sprintf("delete        %s, %d bytes, %s", d.Key, d.Bytes, d.Why))
+	}
+	if p.Locked > 0 {
+		lines = append(lines, fmt.Sprintf("locked        %d orphans at least are kept by an object lock, and do not count as such", p.Locked))
 	}
 	for _, held := range []string{p.Clock, p.Breaker, p.Versions} {
 		if held != "" {

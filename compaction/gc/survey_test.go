@@ -57,6 +57,29 @@ func TestAPlanSaysWhatGoesAndWhatIsHeldBack(t *testing.T) {
 	}
 }
 
+func TestAPlanDoesNotCountWhatALockKeeps(t *testing.T) {
+	for _, plain := range []int{0, 1001} {
+		w := newWorld(t)
+		put := w.locking(t)
+		w.named(topicA, 0)
+		for range 1100 {
+			put(time.Hour)
+		}
+		for range plain {
+			w.upload(entry.UUID{})
+		}
+		w.ok(&entry.BumpCollectionEpoch{From: 1}, &entry.BumpCollectionEpoch{From: 2})
+		w.archiveAll()
+		p, err := gc.Survey(t.Context(), w.observe, w.bucket, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (p.Breaker != "") != (plain > 0) || p.Locked < 100 || !strings.Contains(strings.Join(p.Lines(), "\n"), "kept by an object lock") {
+			t.Errorf("beside %d orphans: %d of 1100 locked, breaker %q", plain, p.Locked, p.Breaker)
+		}
+	}
+}
+
 func TestVerify(t *testing.T) {
 	w := newWorld(t)
 	sound, _ := w.segment(t)

@@ -39,6 +39,13 @@ type sweep struct {
 	orphans  []entry.ObjectID
 	suspects []state.Object // named and not listed
 	ended    bool           // the listing is; suspects are asked for
+
+	// Where asking for the locks of orphans has come, which happens where these are suspiciously many.
+	// Invariant: left <= looked <= len(orphans); the first left orphans, and those from looked on, are not known to be locked.
+	locks        *locks // nil: not begun
+	untold       bool   // the bucket does not say
+	looked, left int
+	plain        int // of those looked at, how many count
 }
 
 // SweepReport says what a sweep found.
@@ -49,7 +56,7 @@ type SweepReport struct {
 	Orphans  int    `json:"orphans"`
 	Young    int    `json:"young"`    // nothing names them yet, and something may
 	Waiting  int    `json:"waiting"`  // deleted soon, as the log says, or when it is archived
-	Retained int    `json:"retained"` // orphans that an object lock keeps
+	Retained int    `json:"retained"` // orphans that an object lock keeps; not among Orphans
 	Foreign  int    `json:"foreign_keys"`
 	Missing  int    `json:"missing"`
 	Resized  int    `json:"other_size"`
@@ -77,6 +84,11 @@ func (t *T) list(ctx context.Context) (bool, error) {
 		return true, nil
 	case len(s.suspects) > 0:
 		return t.ask(ctx, s)
+	case t.toExplain(s):
+		if t.resting(doingRead) {
+			return false, nil
+		}
+		return t.explain(ctx, s)
 	}
 	t.finish(s)
 	return true, nil
@@ -85,6 +97,7 @@ func (t *T) list(ctx context.Context) (bool, error) {
 // begin starts a sweep in place of one that may be under way.
 func (t *T) begin(accept bool, request string) {
 	s := &sweep{accept: accept, request: request}
+	t.forgetEnded()
 	var bytes int64
 	place, more := 0, true
 	for buf := make([]state.Object, 0, 1024); more; {
@@ -167,6 +180,8 @@ func (t *T) place(st *state.State, s *sweep, id entry.ObjectID, size int64) {
 		case soon && !has(t.done, fp):
 			s.Waiting++
 		case soon: // it was deleted while it was listed
+		case has(t.locked, fp):
+			s.Retained++
 		case has(t.retained, fp):
 			s.Retained++
 			s.orphan(id)
@@ -258,6 +273,7 @@ func (t *T) finish(s *sweep) {
 	m.orphans.Set(float64(s.Orphans))
 	m.foreign.Set(float64(s.Foreign))
 	t.sweep = nil
+	s.orphans = slices.Delete(s.orphans, s.left, s.looked)
 	t.damaged.prune(t.deps.Meta)
 	switch {
 	case t.broken && !s.accept:

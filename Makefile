@@ -1,6 +1,7 @@
 # Two promises: `make run` and `make test` need Go and make, nothing else.
 
 GO      ?= go
+GOTEST  ?= $(GO) test
 BIN     := bin/firn
 LDFLAGS := -s -w
 # Without cgo: the program is static, as in the image, and tests are of the code that it runs. The race detector alone needs it.
@@ -37,10 +38,10 @@ build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/firn
 
 test:
-	$(GO) test -shuffle=on ./...
+	$(GOTEST) -shuffle=on ./...
 
 race:
-	CGO_ENABLED=1 $(GO) test -race -shuffle=on $(RACED)
+	CGO_ENABLED=1 $(GOTEST) -race -shuffle=on $(RACED)
 
 lint:
 	@test -z "$$(gofmt -l .)" || { echo 'gofmt would change:'; gofmt -l .; exit 1; }

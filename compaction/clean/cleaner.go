@@ -81,6 +81,8 @@ type Cleaner struct {
 	later   map[state.PartitionRef]time.Time // until when a partition lets others go first
 	newest  *newest
 	rows    []state.Row // scratch: of the partition that is looked at
+	keys    duty.Room   // in scratch space, by bytes of the dirty rows whose keys go there
+	objects duty.Room   // likewise, by bytes of an output
 	mu      sync.Mutex  // guards stopped, which only Step changes
 	stopped map[state.PartitionRef]stop
 }
@@ -128,6 +130,7 @@ func New(cfg Config, deps Deps) (*Cleaner, error) {
 		walker: batch.NewValidator(), filter: batch.NewFilter(),
 		parsed: make(map[entry.UUID]parsedSettings), firsts: make(map[state.PartitionRef]firstDirty),
 		later: make(map[state.PartitionRef]time.Time), stopped: make(map[state.PartitionRef]stop),
+		keys: duty.Room{Least: cfg.RetryMin, Most: cfg.RetryMax}, objects: duty.Room{Least: cfg.RetryMin, Most: cfg.RetryMax},
 	}, nil
 }
 
@@ -384,6 +387,9 @@ func (c *Cleaner) clean(ctx context.Context, jobs []job) (worked bool, err error
 		if err != nil {
 			p.giveUp()
 		}
+		if errors.Is(err, duty.ErrScratchFull) { // what others have in the object is not whole either
+			p.drop()
+		}
 		if err == nil {
 			c.goesOn(j)
 		}
@@ -393,7 +399,11 @@ func (c *Cleaner) clean(ctx context.Context, jobs []job) (worked bool, err error
 		worked = true
 	}
 	last := &jobs[len(jobs)-1]
-	return true, c.sort(last, p.commit())
+	bytes := int64(0)
+	if p.out != nil {
+		bytes = p.out.RawSize()
+	}
+	return true, c.sort(last, c.written(p, bytes, p.commit()))
 }
 
 // sort tells what concerns one partition alone, and is dealt with here, from what stops the step.
@@ -419,11 +429,48 @@ func (c *Cleaner) sort(j *job, err error) error {
 				"topic", j.topic, "partition", j.ref.Partition, "error", err)
 		}
 		return nil
+	case errors.Is(err, errSmaller): // it comes again at once
+		return nil
 	case errors.Is(err, rewrite.ErrUnavailable), errors.Is(err, duty.ErrScratchFull):
 		// It may be this partition's object or size alone, and the next Step would begin with it again: the others go first.
 		c.later[j.ref] = c.deps.Now().Add(c.cfg.RetryMin)
 	}
 	return fmt.Errorf("key compaction of %s partition %d: %w", j.topic, j.ref.Partition, err)
+}
+
+// errSmaller: scratch space had no room for an output, and the next ones will be smaller. That was told.
+var errSmaller = errors.New("scratch space had no room for an output of this size")
+
+// full notes that scratch space had no room for so many bytes.
+func (c *Cleaner) full(r *duty.Room, bytes int64, cause error) {
+	was := c.scratchBound()
+	if r.Full(bytes, c.deps.Now()); was == 0 {
+		c.deps.Logger.Warn("scratch space is short: key compaction takes fewer rows at once, or writes smaller objects", "bytes_wanted", bytes, "error", cause, "mend", duty.RoomMend)
+	}
+	c.deps.Metrics.scratchBound.Set(float64(c.scratchBound()))
+}
+
+// room is how many bytes there may be; held is how many there was room for, 0: nothing was tried.
+func (c *Cleaner) room(r *duty.Room, held int64) int64 {
+	was := c.scratchBound()
+	if held > 0 {
+		r.Held(held, c.deps.Now())
+	}
+	bound, _ := r.Look(c.deps.Now())
+	if now := c.scratchBound(); was > 0 && now == 0 {
+		c.deps.Logger.Info("scratch space is not short any more: key compaction takes as much at once as it did")
+	}
+	c.deps.Metrics.scratchBound.Set(float64(c.scratchBound()))
+	return bound
+}
+
+// scratchBound is the least bound that is in force, 0: none.
+func (c *Cleaner) scratchBound() int64 {
+	a, b := c.keys.Bound(), c.objects.Bound()
+	if a == 0 || b == 0 {
+		return max(a, b)
+	}
+	return min(a, b)
 }
 
 // goesOn notes that a partition could be read, or has lost what could not be.

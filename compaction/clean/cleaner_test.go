@@ -17,6 +17,7 @@ import (
 
 	"github.com/firnlog/firn/compaction/clean"
 	"github.com/firnlog/firn/compaction/duty"
+	"github.com/firnlog/firn/compaction/rewrite"
 	"github.com/firnlog/firn/compaction/rewrite/rewritetest"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/objstore"
@@ -558,6 +559,41 @@ func TestLittleScratchSpace(t *testing.T) {
 		t.Errorf("%d steps", n)
 	}
 	w.judge(0, w.partition(0).Next(), map[int64]int64{})
+}
+
+// Where scratch space cannot hold an output, the next ones are smaller, and that is told once.
+func TestScratchSpaceThatIsTooSmallForAnOutput(t *testing.T) {
+	w := newWorld(t, 3, 1, config("cleanup.policy", "compact", "min.cleanable.dirty.ratio", "0")...)
+	w.plain = true
+	for i := range 16 {
+		var list []rec
+		for j := range 100 {
+			list = append(list, w.record(fmt.Sprint(i*50+j), fmt.Sprint(i)))
+		}
+		w.flush(0, 50, list...)
+	}
+	w.merge(0, 1, 0)
+	var log bytes.Buffer
+	small, err := rewrite.New(rewrite.Config{ChunkBytes: 512, RunBytes: 2048, Attempts: 1}, rewrite.Deps{Meta: w, Bucket: w.bucket, Scratch: duty.InMemory(12_000)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := w.cleaner(clean.Config{}, func(d *clean.Deps) {
+		d.Env, d.Logger = small, slog.New(slog.NewTextHandler(&log, nil))
+	})
+	for range 10 {
+		w.steps(c)
+		w.clock += 2 * time.Hour.Milliseconds()
+	}
+	for i, row := range w.rows(0) {
+		if !row.Cleaned {
+			t.Fatalf("row %d is not cleaned\n%s", i, log.String())
+		}
+	}
+	w.judge(0, w.partition(0).Next(), map[int64]int64{})
+	if n := strings.Count(log.String(), "scratch space is short"); n != 1 {
+		t.Errorf("told %d times:\n%s", n, log.String())
+	}
 }
 
 func TestStepEndsWithItsContext(t *testing.T) {

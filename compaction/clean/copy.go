@@ -3,6 +3,7 @@ package clean
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/firnlog/firn/compaction/duty"
 	"github.com/firnlog/firn/compaction/rewrite"
@@ -13,20 +14,41 @@ import (
 func (c *Cleaner) partition(ctx context.Context, p *piece, j *job) error {
 	source := c.deps.Env.NewSource()
 	defer source.Close()
+	defer c.newest.reset()
+	j.plan.cut(c.room(&c.keys, 0))
 	f, err := c.find(ctx, source, j)
-	for errors.Is(err, duty.ErrScratchFull) && len(j.plan.rows)-j.plan.clean > 1 {
+	for errors.Is(err, duty.ErrScratchFull) {
 		// Fewer dirty rows have fewer keys; the rest comes the next time, as in Kafka where they are too many for its map.
 		c.newest.reset()
-		c.deps.Logger.Debug("key compaction of fewer rows: scratch space is full", "topic", j.topic, "partition", j.ref.Partition)
-		j.plan.rows = j.plan.rows[:j.plan.clean+(len(j.plan.rows)-j.plan.clean)/2]
+		had := len(j.plan.rows)
+		c.full(&c.keys, j.plan.dirtyBytes, err)
+		if j.plan.cut(c.keys.Bound()); len(j.plan.rows) == had {
+			break // it is one row
+		}
 		f, err = c.find(ctx, source, j)
 	}
-	defer c.newest.reset()
 	if err != nil {
 		return err
 	}
+	c.room(&c.keys, j.plan.dirtyBytes)
 	defer f.survivors.close()
-	return c.copy(ctx, source, p, j, f)
+	p.objectBytes, p.largest = min(c.cfg.ObjectBytes, c.room(&c.objects, 0)), max(p.largest, j.plan.largest())
+	return c.written(p, j.plan.cleanBytes+j.plan.dirtyBytes, c.copy(ctx, source, p, j, f))
+}
+
+// written takes note of whether there was room for outputs, which are to be made of so many bytes.
+func (c *Cleaner) written(p *piece, bytes int64, err error) error {
+	bytes = min(bytes, p.objectBytes)
+	switch {
+	case err == nil:
+		c.room(&c.objects, bytes)
+	case errors.Is(err, duty.ErrScratchFull):
+		c.full(&c.objects, bytes, err)
+		if p.objectBytes > p.largest { // an output had several rows, or partitions
+			return fmt.Errorf("%w: %w", errSmaller, err)
+		}
+	}
+	return err
 }
 
 // copying is the second pass over a partition.

@@ -24,6 +24,8 @@ type Metrics struct {
 	readBytes  prometheus.Counter
 	keptBytes  prometheus.Counter
 	stopped    prometheus.Gauge
+
+	scratchBound prometheus.Gauge
 }
 
 // NewMetrics makes the metrics and registers them; reg may be nil.
@@ -46,6 +48,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "firn_compaction_clean_stopped_partitions", Help: "Partitions of this agent that cannot be compacted because an input is missing or damaged.",
 		}),
 	}
+	m.scratchBound = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "firn_compaction_clean_scratch_bound_bytes", Help: "Most bytes of dirty rows, or of an output, that key compaction takes at once because scratch space had no room for more; 0 where it has.",
+	})
 	records := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "firn_compaction_clean_removed_records_total", Help: "Records that key compaction removed, by why.",
 	}, []string{"why"})
@@ -53,7 +58,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		m.gone[why] = records.WithLabelValues(name)
 	}
 	if reg != nil {
-		reg.MustRegister(append(all, m.stopped, records)...)
+		reg.MustRegister(append(all, m.stopped, m.scratchBound, records)...)
 	}
 	return m
 }

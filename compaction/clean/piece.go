@@ -19,8 +19,12 @@ type piece struct {
 	cleaner *Cleaner
 	ctx     context.Context
 	topic   [16]byte
-	out     *rewrite.Output // nil: empty
-	parts   []rewrite.Part
+	// objectBytes is Config.ObjectBytes, or less where scratch space is short.
+	objectBytes int64
+	largest     int64 // row that was to be copied
+
+	out   *rewrite.Output // nil: empty
+	parts []rewrite.Part
 
 	// Of the partition that is being copied; job is nil between partitions.
 	job     *job
@@ -56,7 +60,7 @@ func (p *piece) reach(row int) error {
 	for ; p.row < row; p.row++ {
 		this, next := &p.job.plan.rows[p.row], &p.job.plan.rows[p.row+1]
 		span := spanMax(p.job.settings)
-		if p.out.RawSize()+next.Size <= p.cleaner.cfg.ObjectBytes && (span == 0 || next.MaxTimestamp-p.first <= span) &&
+		if p.out.RawSize()+next.Size <= p.objectBytes && (span == 0 || next.MaxTimestamp-p.first <= span) &&
 			!p.alone(this) && !p.alone(next) {
 			continue
 		}
@@ -76,7 +80,7 @@ func (p *piece) reach(row int) error {
 
 // alone reports whether a row is a part of its own, because it is worth to find out that nothing of it goes: then it stays where it is.
 func (p *piece) alone(row *state.Row) bool {
-	return row.Cleaned && row.Size >= p.cleaner.cfg.ObjectBytes/2
+	return row.Cleaned && row.Size >= p.objectBytes/2
 }
 
 func (p *piece) read(b *rewrite.Batch) { p.cleaner.deps.Metrics.readBytes.Add(float64(len(b.Raw))) }
@@ -93,7 +97,7 @@ func (p *piece) end() error {
 		return err
 	}
 	defer func() { p.job = nil }()
-	if p.out == nil || p.out.RawSize() < p.cleaner.cfg.ObjectBytes/2 {
+	if p.out == nil || p.out.RawSize() < p.objectBytes/2 {
 		return nil
 	}
 	return p.commit()
@@ -139,6 +143,7 @@ func (p *piece) commit() error {
 		}
 		o, err := p.out.Upload(p.ctx)
 		if err != nil {
+			p.reset()
 			return err
 		}
 		objects = append(objects, o)
@@ -198,5 +203,5 @@ func (p *piece) reset() {
 	p.out, p.parts = nil, nil
 }
 
-// drop ends the piece, whatever is in it.
+// drop drops the object, whatever is in it.
 func (p *piece) drop() { p.reset() }

@@ -65,6 +65,23 @@ func judge(rows []state.Row, s *topicconfig.Settings) plan {
 	return p
 }
 
+// cut leaves out dirty rows from the end on, until those that are left have no more than so many bytes, or are one.
+func (p *plan) cut(bytes int64) {
+	for len(p.rows)-p.clean > 1 && p.dirtyBytes > bytes {
+		last := len(p.rows) - 1
+		p.dirtyBytes -= p.rows[last].Size
+		p.rows = p.rows[:last]
+	}
+}
+
+// largest is the size of the largest row.
+func (p *plan) largest() (size int64) {
+	for i := range p.rows {
+		size = max(size, p.rows[i].Size)
+	}
+	return size
+}
+
 // ratio is the dirty share of the bytes.
 func (p *plan) ratio() float64 {
 	if p.dirtyBytes == 0 {

@@ -15,5 +15,6 @@
 // # Scratch
 //
 // Inputs and outputs of a merge may be larger than memory should hold. They lie in scratch files, which have no name on disk: a
-// crash leaves nothing behind. Their sum is bounded.
+// crash leaves nothing behind. Their sum is bounded. Where there is less space than a piece of work takes, smaller pieces are tried,
+// and a Room remembers how large they may be.
 package duty

@@ -7,9 +7,10 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 )
 
-// ErrScratchFull: the files together may not become larger. The work that asked is too large, or runs beside too much other.
+// ErrScratchFull: the files together may not become larger, or their disk has no room. The work that asked is too large, or runs beside too much other.
 var ErrScratchFull = errors.New("scratch space is full")
 
 // Scratch makes files that nobody else sees and that are gone when they are closed. Safe for concurrent use.
@@ -54,32 +55,40 @@ func InDir(dir string, most int64) Scratch { return &dirScratch{dir: dir, room: 
 func (s *dirScratch) Create() (File, error) {
 	f, err := os.CreateTemp(s.dir, "scratch-*")
 	if err != nil {
-		return nil, fmt.Errorf("scratch file: %w", err)
+		return nil, s.failed(err)
 	}
 	if err := os.Remove(f.Name()); err != nil {
 		_ = f.Close()
-		return nil, fmt.Errorf("scratch file: %w", err)
+		return nil, s.failed(err)
 	}
-	return &dirFile{f: f, room: &s.room}, nil
+	return &dirFile{f: f, of: s}, nil
+}
+
+// failed is an error of the disk. One that has no room left is full scratch space, whatever the bound says: less work may fit.
+func (s *dirScratch) failed(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: the disk of %s has no room: %w", ErrScratchFull, s.dir, err)
+	}
+	return fmt.Errorf("scratch file: %w", err)
 }
 
 type dirFile struct {
 	f    *os.File
-	room *room
+	of   *dirScratch
 	size int64
 	once sync.Once
 	err  error // of Close
 }
 
 func (f *dirFile) Write(b []byte) (int, error) {
-	if err := f.room.take(len(b)); err != nil {
+	if err := f.of.room.take(len(b)); err != nil {
 		return 0, err
 	}
 	n, err := f.f.WriteAt(b, f.size)
 	f.size += int64(n)
-	f.room.used.Add(int64(n - len(b)))
+	f.of.room.used.Add(int64(n - len(b)))
 	if err != nil {
-		return n, fmt.Errorf("scratch file: %w", err)
+		return n, f.of.failed(err)
 	}
 	return n, nil
 }
@@ -90,7 +99,7 @@ func (f *dirFile) Size() int64                                  { return f.size 
 func (f *dirFile) Close() error {
 	f.once.Do(func() {
 		f.err = f.f.Close()
-		f.room.used.Add(-f.size)
+		f.of.room.used.Add(-f.size)
 	})
 	return f.err
 }

@@ -105,6 +105,7 @@ type Merger struct {
 	scan    sweep
 	// owed is how many bytes tiers may still have before the next window.
 	owed int64
+	room duty.Room // in scratch space, for the inputs of a piece of work
 }
 
 // backoff is how long something is left alone.
@@ -136,6 +137,7 @@ func New(cfg Config, deps Deps) (*Merger, error) {
 		deps.Metrics = NewMetrics(nil)
 	}
 	m := &Merger{cfg: cfg, deps: deps, env: deps.Env, meta: deps.Env.Meta(), left: make(map[entry.ObjectID]backoff)}
+	m.room = duty.Room{Least: cfg.BackoffMin, Most: cfg.BackoffMax}
 	m.bad = troubles{m: m, objects: make(map[entry.ObjectID]*trouble), places: make(map[place]*trouble), away: make(map[entry.ObjectID]time.Time)}
 	return m, nil
 }
@@ -192,12 +194,54 @@ func (m *Merger) stepWindow(ctx context.Context) (worked bool, err error) {
 		if !m.cfg.Patience.Due(&w, age, func() int { return m.countTopics(fresh) }) {
 			continue
 		}
-		for i := range fresh {
-			m.owed += tierShare * fresh[i].Size
-		}
+		fresh = m.fitting(fresh)
+		m.owed += tierShare * bytesOf(fresh)
 		return true, m.mergeWindow(ctx, fresh)
 	}
 	return false, nil
+}
+
+// fitting are as many of the objects, from the first on, as scratch space has had room for of late, and one at least.
+func (m *Merger) fitting(objects []Flushed) []Flushed {
+	bound, total := m.bound(), int64(0)
+	for i := range objects {
+		if total += objects[i].Size; total > bound && i > 0 {
+			return objects[:i]
+		}
+	}
+	return objects
+}
+
+func bytesOf(objects []Flushed) (total int64) {
+	for i := range objects {
+		total += objects[i].Size
+	}
+	return total
+}
+
+// bound is how many bytes of inputs a piece of work may have.
+func (m *Merger) bound() int64 {
+	bound, over := m.room.Look(m.deps.Now())
+	m.tellRoom(over)
+	return bound
+}
+
+// full notes that scratch space had no room for a piece of work with so many bytes of inputs.
+func (m *Merger) full(bytes int64, cause error) {
+	if m.room.Full(bytes, m.deps.Now()) {
+		m.deps.Logger.Warn("scratch space is short: merging goes on in smaller pieces", "bytes_wanted", bytes, "error", cause, "mend", duty.RoomMend)
+	}
+	m.tellRoom(false)
+}
+
+// held notes that it had.
+func (m *Merger) held(bytes int64) { m.tellRoom(m.room.Held(bytes, m.deps.Now())) }
+
+func (m *Merger) tellRoom(over bool) {
+	if over {
+		m.deps.Logger.Info("scratch space is not short any more: merging goes on in pieces of any size")
+	}
+	m.deps.Metrics.scratchBound.Set(float64(m.room.Bound()))
 }
 
 // viewObjects is how many places of the table of objects one look takes.
@@ -319,15 +363,22 @@ func (m *Merger) mergeWindow(ctx context.Context, objects []Flushed) error {
 		err = m.mergeTopics(ctx, src, up, list, staged)
 		applied, failed := up.wait() // whose rows are swapped is not copied again
 		err = errors.Join(err, failed)
-		if !errors.Is(err, duty.ErrScratchFull) || applied == 0 && len(staged) < 2 {
+		if !errors.Is(err, duty.ErrScratchFull) {
 			break
 		}
 		if applied == 0 { // else what was on its way has made room
+			m.full(bytesOf(objects), err)
+			if len(staged) < 2 {
+				break
+			}
 			objects = m.drop(src, objects, staged)
 		}
 	}
 	if ctx.Err() != nil || errors.Is(err, rewrite.ErrUnavailable) {
 		return err
+	}
+	if err == nil {
+		m.held(bytesOf(objects))
 	}
 	m.leave(objects)
 	m.deps.Metrics.windowSeconds.Observe(m.deps.Now().Sub(start).Seconds())
@@ -380,8 +431,14 @@ func (m *Merger) stage(ctx context.Context, src *rewrite.Source, objects []Flush
 		case cause == nil:
 		case errors.Is(cause, rewrite.ErrChanged), m.bad.note(cause):
 			return true
-		case errors.Is(cause, duty.ErrScratchFull) && len(staged) > 0:
-			taken = m.drop(src, objects[:i], staged)
+		case errors.Is(cause, duty.ErrScratchFull):
+			m.full(bytesOf(objects[:i+1]), cause)
+			if len(staged) > 0 {
+				taken = m.drop(src, objects[:i], staged)
+				return false
+			}
+			m.leave(objects[i : i+1]) // the others may be smaller
+			err = cause
 			return false
 		default:
 			if errors.Is(cause, rewrite.ErrUnavailable) { // it may be this object alone: the next Step goes on without it

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -770,6 +771,128 @@ func TestTiersAreNotStarvedByWindows(t *testing.T) {
 	}
 	if n := len(f.Rows(topic, 0)) - f.level0(); n > 16 {
 		t.Errorf("%d merged rows, and %d objects of level 0", n, f.level0())
+	}
+	f.Verify()
+}
+
+// disk is scratch space whose size changes, and that counts what it refuses.
+type disk struct{ size, used, refused atomic.Int64 }
+
+func (d *disk) Create() (duty.File, error) {
+	f, err := duty.InMemory(1 << 30).Create()
+	return &diskFile{File: f, disk: d}, err
+}
+
+type diskFile struct {
+	duty.File
+	disk *disk
+	once sync.Once
+}
+
+func (f *diskFile) Write(b []byte) (int, error) {
+	if f.disk.used.Add(int64(len(b))) > f.disk.size.Load() {
+		f.disk.used.Add(-int64(len(b)))
+		f.disk.refused.Add(1)
+		return 0, fmt.Errorf("%w: no space left on device", duty.ErrScratchFull)
+	}
+	return f.File.Write(b)
+}
+
+func (f *diskFile) Close() error {
+	f.once.Do(func() { f.disk.used.Add(-f.Size()) })
+	return f.File.Close()
+}
+
+// idle steps without moving the clock until there is nothing to do.
+func (f *fixture) idle(m *merge.Merger) {
+	f.t.Helper()
+	for n := 0; ; n++ {
+		worked, err := m.Step(f.t.Context())
+		if err != nil {
+			f.t.Fatalf("step %d: %v\n%s", n, err, f.log.String())
+		}
+		if !worked {
+			return
+		}
+		if n > 500 {
+			f.t.Fatalf("it does not end\n%s", f.log.String())
+		}
+	}
+}
+
+// TestADiskThatIsTooSmallIsRemembered: the first window finds out how much fits, the next ones begin with that. It is told once, and so is
+// that the disk has become larger.
+func TestADiskThatIsTooSmallIsRemembered(t *testing.T) {
+	f := newFixture(t, 15)
+	f.plain, f.parallel = true, 1
+	f.topics = []entry.UUID{f.Topic("a", 3), f.Topic("b", 3, entry.Config{Name: "retention.ms", Value: "-1"})}
+	const bound = "firn_compaction_merge_scratch_bound_bytes"
+	var d disk
+	d.size.Store(100 << 10)
+	m := f.merger(small(), func(deps *rewrite.Deps) { deps.Scratch = &d })
+	f.produce(80, 3000)
+	for range 2 {
+		if _, err := m.Step(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d.refused.Load() == 0 || f.metric(bound) == 0 || f.metric(bound) > 100<<10 {
+		t.Fatalf("refused %d times, a bound of %v", d.refused.Load(), f.metric(bound))
+	}
+	d.refused.Store(0)
+	f.idle(m)
+	if n := d.refused.Load(); n > 3 { // tiers have their own shape
+		t.Errorf("refused %d times more", n)
+	}
+	for range 10 {
+		f.produce(20, 3000)
+		f.settle(m)
+		if n := f.level0(); n > 0 {
+			t.Errorf("%d objects of level 0 are left", n)
+		}
+	}
+	if n := strings.Count(f.log.String(), "scratch space is short"); n != 1 || strings.Count(f.log.String(), "\n") != 1 {
+		t.Errorf("told %d times:\n%s", n, f.log.String())
+	}
+	rows := f.rowCount()
+	d.size.Store(1 << 30)
+	for range 10 {
+		f.produce(20, 3000)
+		f.settle(m)
+	}
+	if n := strings.Count(f.log.String(), "not short any more"); n != 1 || f.metric(bound) != 0 {
+		t.Errorf("a bound of %v is left, and told %d times that it is over:\n%s", f.metric(bound), n, f.log.String())
+	}
+	if f.rowCount() > 2*rows {
+		t.Errorf("%d rows, %d while the disk was small", f.rowCount(), rows)
+	}
+	if n := d.used.Load(); n != 0 {
+		t.Errorf("%d bytes are still in scratch space", n)
+	}
+	f.Verify()
+}
+
+// TestAnObjectThatScratchSpaceCannotHold keeps no other from being merged.
+func TestAnObjectThatScratchSpaceCannotHold(t *testing.T) {
+	f := newFixture(t, 16)
+	f.plain, f.parallel = true, 1
+	topic := f.Topic("a", 1)
+	f.topics = []entry.UUID{topic}
+	f.Flush(segment.Options{}, rewritetest.Flushed{Topic: topic, Raw: f.Batch(120 << 10)})
+	f.produce(30, 1000)
+	var d disk
+	d.size.Store(100 << 10)
+	m := f.merger(small(), func(deps *rewrite.Deps) { deps.Scratch = &d })
+	if err := f.steps(m, false); !errors.Is(err, duty.ErrScratchFull) {
+		t.Errorf("it is nobody's fault: %v", err)
+	}
+	if n := f.level0(); n != 1 {
+		t.Errorf("%d objects of level 0 are left", n)
+	}
+	d.size.Store(1 << 30)
+	f.settle(m)
+	if n := f.level0(); n != 0 {
+		t.Errorf("%d objects of level 0 are left on a large disk", n)
 	}
 	f.Verify()
 }

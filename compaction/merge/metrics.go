@@ -10,6 +10,7 @@ import (
 type Metrics struct {
 	backlogObjects, backlogBytes, backlogAge prometheus.Gauge
 	badPartitions, badObjects                prometheus.Gauge
+	scratchBound                             prometheus.Gauge
 
 	windows, windowObjects prometheus.Counter
 	tiers, tierObjects     prometheus.Counter
@@ -38,6 +39,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		backlogAge:     gauge("backlog_age_seconds", "For how long this agent has seen the oldest of these objects."),
 		badPartitions:  gauge("unreadable_partitions", "Partitions of which this agent could not merge something because it is missing or damaged."),
 		badObjects:     gauge("unreadable_objects", "Objects of which this agent could merge nothing because they are missing or damaged."),
+		scratchBound:   gauge("scratch_bound_bytes", "Most that this agent merges at once because scratch space had no room for more; 0 where it has."),
 		windows:        counter("windows_total", "Windows of objects of level 0 that were merged."),
 		windowObjects:  counter("window_objects_total", "Objects of level 0 that were read for that."),
 		tiers:          counter("tiers_total", "Pieces of work on merged rows: several rows of partitions of a territory made one each."),

@@ -29,8 +29,9 @@ type tierJob struct {
 }
 
 type tierPart struct {
-	in   rewrite.Input
-	rows []state.Row
+	in    rewrite.Input
+	rows  []state.Row
+	bytes int64 // raw, of them
 }
 
 // stepTiers merges rows of the next territory where some are due.
@@ -81,7 +82,7 @@ func (m *Merger) planTiers(topic entry.UUID, first, end int, now time.Time) tier
 	job := tierJob{topic: topic}
 	mine := false
 	var span Span
-	rules := m.cfg.Tiers
+	rules, bound := m.cfg.Tiers, m.bound()
 	var crowded []int32
 	m.meta.View(func(st *state.State) {
 		t := st.TopicByID(topic)
@@ -102,6 +103,7 @@ func (m *Merger) planTiers(topic entry.UUID, first, end int, now time.Time) tier
 	if !mine || len(crowded) == 0 {
 		return job
 	}
+	rules, bound = rules.within(bound), min(bound, m.cfg.TierBytes)
 	anyDue := false
 	for _, partition := range crowded {
 		ref := state.PartitionRef{Topic: topic, Partition: partition}
@@ -110,12 +112,12 @@ func (m *Merger) planTiers(topic entry.UUID, first, end int, now time.Time) tier
 		if found.Rows() < 2 {
 			continue
 		}
-		if job.bytes > 0 && job.bytes+found.Bytes > m.cfg.TierBytes {
+		if job.bytes > 0 && job.bytes+found.Bytes > bound {
 			break
 		}
 		job.bytes += found.Bytes
 		anyDue = anyDue || due
-		job.parts = append(job.parts, tierPart{in: in, rows: slices.Clone(rows[found.First : found.Last+1])})
+		job.parts = append(job.parts, tierPart{in: in, rows: slices.Clone(rows[found.First : found.Last+1]), bytes: found.Bytes})
 	}
 	if !anyDue {
 		job.parts = nil
@@ -178,7 +180,21 @@ func (m *Merger) mergeTiers(ctx context.Context, job tierJob) (applied int, err 
 	for {
 		n, err := m.mergeParts(ctx, job.topic, job.parts)
 		applied += n
-		if len(job.parts) < 2 || !errors.Is(err, duty.ErrScratchFull) {
+		bytes := int64(0)
+		for i := range job.parts {
+			bytes += job.parts[i].bytes
+		}
+		if err == nil {
+			m.held(bytes)
+		}
+		if !errors.Is(err, duty.ErrScratchFull) {
+			return applied, err
+		}
+		m.full(bytes, err)
+		if len(job.parts) < 2 {
+			if len(job.parts[0].rows) > 2 { // fewer may fit, the next time
+				err = nil
+			}
 			return applied, err
 		}
 		job.parts = job.parts[:len(job.parts)/2]

@@ -41,6 +41,12 @@ func (r TierRules) forTopic(s topicconfig.Settings) TierRules {
 	return r
 }
 
+// within are the rules where no more than so many bytes can be merged at once: what no run could take up is left alone.
+func (r TierRules) within(bytes int64) TierRules {
+	r.Full = max(1, min(r.Full, bytes/3*2)) // runs have up to half as much again
+	return r
+}
+
 // Run is a range of a partition's rows, [First, Last], that are to become one row.
 type Run struct {
 	First, Last int

@@ -22,6 +22,8 @@ var (
 	ErrDenied = errors.New("access denied")
 	// ErrUnsupported: the store has no such ability. It is an ErrInvalid too.
 	ErrUnsupported = fmt.Errorf("not supported by this store: %w", ErrInvalid)
+	// ErrStorageClass: the store does not know the storage class. It is an ErrInvalid too.
+	ErrStorageClass = fmt.Errorf("storage class that the store does not know: %w", ErrInvalid)
 	// ErrRetained: an object lock keeps the object, whoever asks; it can go once the lock has run out.
 	ErrRetained = errors.New("object retained by a lock")
 	// ErrUnavailable: throttled, timed out, unreachable or broken. The outcome of a Put or Delete is unknown; retrying is safe.

@@ -20,7 +20,7 @@ type bucketChecked struct {
 	Bucket   string              `json:"bucket"`
 	Cluster  string              `json:"cluster_id"`
 	Topics   int                 `json:"topics"`
-	Loses    int                 `json:"lose_data"` // findings for which the exit code is 3
+	Failing  int                 `json:"failing"` // findings for which the exit code is 3
 	Findings []lifecycle.Finding `json:"findings"`
 }
 
@@ -33,29 +33,33 @@ func newBucketCheck(e env) *cobra.Command {
 topic, what would happen when, and how to mend it:
   loses    data that a topic promises would be deleted, or is not locked as promised
   hides    live data would move to a class that cannot be read at once
+  stops    the store refuses what a topic asks for, so that its records are not merged: a storage class that it does not know
   costs    what firn deletes would stay and be paid for
   unknown  firn may not look; the missing permission is named
 
-Exit code 3 where something loses or hides data. Agents look for the same at their start and every ten minutes.`,
+Exit code 3 where something loses, hides or stops. Agents look for the same at their start and every ten minutes. Where topics ask for a
+storage class, an object of a few bytes is put in it below probe/, and deleted.`,
 		Example: "  firn bucket check --bucket 's3://my-bucket/firn?region=eu-central-1' --brokers firn.example.net:9092 -o json",
 		Args:    arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return b.with(cmd.Context(), func(_ context.Context, _ *kadm.Client, f *bucketFacts) error {
+			return b.with(cmd.Context(), func(ctx context.Context, _ *kadm.Client, f *bucketFacts) (err error) {
+				if f.inv.ClassErr, err = lifecycle.AskClasses(ctx, f.bucket, f.topics, make(map[string]bool)); err != nil {
+					return err
+				}
 				v := f.view()
 				c := bucketChecked{Bucket: f.url, Cluster: f.site.Cluster, Topics: len(f.topics), Findings: v.Findings}
 				for _, found := range v.Findings {
-					if found.LosesData() {
-						c.Loses++
+					if found.Fails() {
+						c.Failing++
 					}
 				}
-				var err error
 				if b.output == "json" {
 					err = writeJSON(e.Stdout, c)
 				} else {
 					writeFindings(e.Stdout, v.Findings)
 				}
-				if err == nil && c.Loses > 0 {
-					return fmt.Errorf("%w: %d of %d findings lose or hide data", errCheck, c.Loses, len(v.Findings))
+				if err == nil && c.Failing > 0 {
+					return fmt.Errorf("%w: %d of %d findings lose or hide data, or stop firn's work", errCheck, c.Failing, len(v.Findings))
 				}
 				return err
 			})

@@ -106,7 +106,7 @@ func TestBucketRules(t *testing.T) {
 	shelf.set("<LifecycleConfiguration>"+strings.ReplaceAll(strings.ReplaceAll(theirs, "other/", "firn/topics/"), "<Odd>kept</Odd>", "")+"</LifecycleConfiguration>", "")
 	var checked bucketChecked
 	r := bucket("check", "-o", "json")
-	if err := json.Unmarshal([]byte(r.out), &checked); err != nil || r.code != exitCheck || checked.Loses != 1 || checked.Findings[0].Topic != "names" || checked.Findings[0].Severity != lifecycle.Loses {
+	if err := json.Unmarshal([]byte(r.out), &checked); err != nil || r.code != exitCheck || checked.Failing != 1 || checked.Findings[0].Topic != "names" || checked.Findings[0].Severity != lifecycle.Loses {
 		t.Fatalf("exit code %d, %v: %+v", r.code, err, checked)
 	}
 	must(t, "", "config", "set", "topic", "orders", "firn.bucket.lifecycle=mirror", "--brokers", addr)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -19,12 +20,13 @@ type Severity string
 const (
 	Loses   Severity = "loses"   // data that a topic promises goes, or is not protected as promised
 	Hides   Severity = "hides"   // data is there and cannot be read at once
+	Stops   Severity = "stops"   // the store refuses what a topic asks for, and firn's own work on it stands still
 	Costs   Severity = "costs"   // what was deleted stays and is paid for
 	Unknown Severity = "unknown" // firn may not look, or cannot do what topics ask for
 )
 
 // Severities are all of them, worst first.
-func Severities() []Severity { return []Severity{Loses, Hides, Costs, Unknown} }
+func Severities() []Severity { return []Severity{Loses, Hides, Stops, Costs, Unknown} }
 
 // Finding is one contradiction between the bucket and what topics promise.
 type Finding struct {
@@ -51,8 +53,10 @@ func (f Finding) String() string {
 	return s + f.What + "; " + f.Mend
 }
 
-// LosesData reports whether a finding is one that `firn bucket check` fails for.
-func (f Finding) LosesData() bool { return f.Severity == Loses || f.Severity == Hides }
+// Fails reports whether a finding is one that `firn bucket check` fails for.
+func (f Finding) Fails() bool {
+	return f.Severity == Loses || f.Severity == Hides || f.Severity == Stops
+}
 
 // Check finds what contradicts topics, worst first. ledger says what tags objects may carry; nil: those that they should.
 func Check(site Site, inv *Inventory, topics []Topic, ledger *Ledger) []Finding {
@@ -68,6 +72,7 @@ func Check(site Site, inv *Inventory, topics []Topic, ledger *Ledger) []Finding 
 	c.authoritative()
 	c.versions()
 	c.locks()
+	c.classes()
 	rank := func(f Finding) int { return slices.Index(Severities(), f.Severity) }
 	slices.SortStableFunc(c.found, func(a, b Finding) int { return cmp.Compare(rank(a), rank(b)) })
 	return c.found
@@ -299,5 +304,28 @@ func (c *checker) locks() {
 		c.add(Costs, "", fmt.Sprintf("the bucket locks everything put into it for %s (%s), which is longer than records are kept: what firn deletes or merges stays and is paid for until then",
 			days(c.inv.Lock.Days), strings.ToLower(c.inv.Lock.Mode)),
 			"take the default retention off the bucket; topics that need a lock have firn.object.lock.mode", longer...)
+	}
+}
+
+// classes tells of storage classes in which the store takes no objects.
+func (c *checker) classes() {
+	for _, class := range slices.Sorted(maps.Keys(c.inv.ClassErr)) {
+		var ask []string
+		for i := range c.topics {
+			if c.topics[i].Settings.StorageClass == class {
+				ask = append(ask, c.topics[i].Name)
+			}
+		}
+		if len(ask) == 0 {
+			continue
+		}
+		err := c.inv.ClassErr[class]
+		if errors.Is(err, objstore.ErrDenied) {
+			c.add(Unknown, "", fmt.Sprintf("whether the store has storage class %s, which firn.storage.class asks for, is not known: %v", class, err),
+				"give firn's credentials s3:PutObject, in that class too", ask...)
+			continue
+		}
+		c.add(Stops, "", fmt.Sprintf("the store takes no object in storage class %s, which firn.storage.class asks for, so its records are not merged: %v", class, err),
+			"set firn.storage.class to a class that the store has, such as STANDARD", ask...)
 	}
 }

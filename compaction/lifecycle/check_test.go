@@ -56,6 +56,8 @@ func TestCheckFindsWhatContradictsTopics(t *testing.T) {
 		{"a rule on everything", lifecycle.Inventory{Rules: rule(none)}, topics("", "retention.ms=-1"), []string{
 			"loses|records of every topic", "loses|log archive", "loses|whose bucket", "loses|ledger", "loses|topic t2|age alone",
 		}},
+		{"a class that the store does not know", lifecycle.Inventory{ClassErr: map[string]error{"COLD": objstore.ErrStorageClass, "COOL": objstore.ErrDenied, "ICY": objstore.ErrInvalid}},
+			topics("firn.storage.class=COLD", "", "firn.storage.class=COLD", "firn.storage.class=COOL"), []string{"stops|topic t1 and 1 more|class COLD|such as STANDARD", "unknown|topic t4|s3:PutObject"}},
 		{"disabled", lifecycle.Inventory{Rules: rule(func(r *lifecycle.Rule) { r.Enabled = false })}, topics(""), nil},
 		{"beside firn's", lifecycle.Inventory{Rules: rule(func(r *lifecycle.Rule) { r.Prefix = "logs/other/" })}, topics(""), nil},
 		{"level 0", lifecycle.Inventory{Rules: rule(func(r *lifecycle.Rule) { r.Prefix = "logs/firn/data/3" })}, topics(""), []string{"loses|records of every topic"}},
@@ -123,7 +125,7 @@ func TestCheckKnowsWhatObjectsMayCarry(t *testing.T) {
 	l.Observe(list)
 	rules := site.Rules(topics(mirror), nil, false)
 	found := lifecycle.Check(site, &lifecycle.Inventory{Rules: rules}, list, l)
-	if len(found) != 1 || found[0].Rule != "firn/c1/class-d8" || found[0].Topic != "t1" || !found[0].LosesData() {
+	if len(found) != 1 || found[0].Rule != "firn/c1/class-d8" || found[0].Topic != "t1" || !found[0].Fails() {
 		t.Errorf("found %v", found)
 	}
 	if found := lifecycle.Check(site, &lifecycle.Inventory{Rules: rules}, list, nil); len(found) != 0 {

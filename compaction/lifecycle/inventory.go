@@ -13,6 +13,9 @@ type Inventory struct {
 	// What could not be read, nil for nothing: wraps objstore.ErrInvalid where the store knows no such thing, objstore.ErrDenied where
 	// the credentials may not.
 	RulesErr, VersioningErr, LockErr error
+
+	// ClassErr says of storage classes why no object could be put in them. Those that the store takes, or was not asked about, are not in it.
+	ClassErr map[string]error
 }
 
 // Versioning says whether the bucket keeps what is deleted.

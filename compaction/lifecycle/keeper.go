@@ -80,6 +80,9 @@ type Keeper struct {
 	begun bool // findings were told once
 
 	told map[string]Finding // by what they say, as of the last look
+	// takes are the storage classes that the store has taken an object in; refused are those in which it did not, last time.
+	takes   map[string]bool
+	refused map[string]error
 
 	mu    sync.Mutex // guards what the bucket said last
 	inv   *Inventory // nil: nothing yet
@@ -104,7 +107,7 @@ func New(cfg Config, deps Deps) (*Keeper, error) {
 		deps.Metrics = NewMetrics(nil)
 	}
 	site := Site{Cluster: deps.Meta.ClusterID(), Prefix: deps.Store.KeyPrefix()}
-	return &Keeper{cfg: cfg, deps: deps, site: site, told: make(map[string]Finding)}, nil
+	return &Keeper{cfg: cfg, deps: deps, site: site, told: make(map[string]Finding), takes: make(map[string]bool)}, nil
 }
 
 // view is what a Step decides by.
@@ -201,7 +204,12 @@ func (k *Keeper) Step(ctx context.Context) (worked bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	k.tell(Check(k.site, inv, v.topics, ledger))
+	if err := k.askClasses(ctx, v.topics); err != nil {
+		return false, err
+	}
+	seen := *inv // k.inv is read by others
+	seen.ClassErr = k.refused
+	k.tell(Check(k.site, &seen, v.topics, ledger))
 	if !k.mine {
 		return false, nil
 	}
@@ -262,6 +270,17 @@ func (k *Keeper) look(ctx context.Context) (*Inventory, error) {
 	return inv, nil
 }
 
+// askClasses keeps refused up to date.
+func (k *Keeper) askClasses(ctx context.Context, topics []Topic) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*k.cfg.CallTimeout)
+	defer cancel()
+	refused, err := AskClasses(ctx, k.deps.Bucket, topics, k.takes)
+	if err == nil {
+		k.refused = refused
+	}
+	return err
+}
+
 // tell logs findings that are new, or gone.
 func (k *Keeper) tell(list []Finding) {
 	now := make(map[string]Finding, len(list))
@@ -272,7 +291,7 @@ func (k *Keeper) tell(list []Finding) {
 			continue
 		}
 		level := slog.LevelWarn
-		if f.LosesData() {
+		if f.Fails() {
 			level = slog.LevelError
 		}
 		k.deps.Logger.Log(context.Background(), level, "the bucket contradicts what topics promise",

@@ -665,3 +665,49 @@ func FuzzLedger(f *testing.F) {
 		}
 	})
 }
+
+// picky does not know a storage class.
+type picky struct {
+	objstore.Bucket
+	class string
+	puts  map[string]int // below probe/, by class
+}
+
+func (p *picky) Put(ctx context.Context, key string, body []byte, opts objstore.PutOptions) error {
+	if strings.HasPrefix(key, "probe/") {
+		p.puts[opts.StorageClass]++
+	}
+	if opts.StorageClass == p.class {
+		return fmt.Errorf("put %s: %w", key, objstore.ErrStorageClass)
+	}
+	return p.Bucket.Put(ctx, key, body, opts)
+}
+
+// A storage class that the store does not know is told at the start, once, and so is its end; one that it knows is asked about once.
+func TestAStorageClassThatTheStoreDoesNotKnowIsTold(t *testing.T) {
+	h := newHarness(t)
+	store := &picky{Bucket: h.bucket, class: "COLD", puts: make(map[string]int)}
+	h.bucket = store
+	h.restart()
+	h.topic("plain", "")
+	h.topic("cold", "firn.storage.class=COLD")
+	h.topic("cool", "firn.storage.class=COOL")
+	for range 3 {
+		h.must()
+	}
+	told := h.logged.String()
+	if strings.Count(told, "takes no object in storage class COLD") != 1 || !strings.Contains(told, "level=ERROR") || !strings.Contains(told, "topic=cold") || strings.Contains(told, "COOL") {
+		t.Errorf("told:\n%s", told)
+	}
+	if store.puts["COOL"] != 1 || store.puts["COLD"] < 3 || store.puts[""] != 0 {
+		t.Errorf("asked %v", store.puts)
+	}
+	if left, err := store.List(t.Context(), "probe/", "", 10); err != nil || len(left) != 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+	h.topic("cold", "")
+	h.must()
+	if !strings.Contains(h.logged.String(), "no longer") {
+		t.Errorf("told:\n%s", &h.logged)
+	}
+}

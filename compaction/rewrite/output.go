@@ -122,9 +122,19 @@ func (o *Output) Upload(ctx context.Context) (Object, error) {
 	}
 	opts := o.env.deps.PutOptions(o.topic)
 	opts.IfAbsent = true
+	var said error // by the bucket, last
 	err = o.env.attempts(ctx, "put", id, func() error {
-		return o.env.deps.Bucket.PutFrom(ctx, id.Key(), o.file, size, opts)
+		said = o.env.deps.Bucket.PutFrom(ctx, id.Key(), o.file, size, opts)
+		return said
 	})
+	if err != nil && opts.StorageClass != "" && errors.Is(err, objstore.ErrStorageClass) {
+		return Object{}, fmt.Errorf("storage class %s of topic %s: %w; set firn.storage.class to one that the store has, firn bucket check says for which topics",
+			opts.StorageClass, o.name(), err)
+	}
+	if err != nil && errors.Is(err, objstore.ErrDenied) && (len(opts.Tags) > 0 || opts.StorageClass != "" || opts.Lock != (objstore.Lock{})) {
+		// What is asked for beside the object takes permissions of its own: other topics may do without.
+		return Object{}, fmt.Errorf("topic %s, with its tags, storage class or lock: %w", o.name(), said)
+	}
 	if errors.Is(err, objstore.ErrExists) { // by an attempt of ours whose answer was lost: keys are unique
 		err = o.same(ctx, id, size)
 	}
@@ -134,6 +144,16 @@ func (o *Output) Upload(ctx context.Context) (Object, error) {
 	o.env.deps.Metrics.puts.Inc()
 	o.env.deps.Metrics.putBytes.Add(float64(size))
 	return Object{ID: id, Size: size}, nil
+}
+
+// name is the topic's, for messages.
+func (o *Output) name() (name string) {
+	o.env.deps.Meta.View(func(st *state.State) {
+		if t := st.TopicByID(o.topic); t != nil {
+			name = t.Name
+		}
+	})
+	return name
 }
 
 // same makes sure that what has our key is what we meant to put there: rows will name it. The end of an object holds the checksums of

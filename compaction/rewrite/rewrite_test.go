@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -333,6 +335,52 @@ func TestABucketThatIsAway(t *testing.T) {
 		})
 		if _, err := read(t.Context(), k, env, topic, 0); !errors.Is(err, c.want) {
 			t.Errorf("%d failures: %v", c.fails, err)
+		}
+	}
+}
+
+// strict refuses to put what asks for something.
+type strict struct {
+	objstore.Bucket
+	err error
+}
+
+func (s strict) PutFrom(context.Context, string, io.ReaderAt, int64, objstore.PutOptions) error {
+	return s.err
+}
+
+// What a store refuses for what one topic asks for names the topic and the mend, and does not count as the bucket being away: other topics go on.
+func TestAPutThatIsRefusedForWhatATopicAsksFor(t *testing.T) {
+	k := rewritetest.New(t, 9)
+	topic := k.Topic("t", 1)
+	k.Flush(segment.Options{}, rewritetest.Flushed{Topic: topic, Raw: k.Batch(500)})
+	for _, c := range []struct {
+		opts objstore.PutOptions
+		err  error
+		away bool
+		want []string
+	}{
+		{objstore.PutOptions{StorageClass: "COLD"}, objstore.ErrStorageClass, false, []string{"storage class COLD of topic t", "set firn.storage.class"}},
+		{objstore.PutOptions{Tags: []objstore.Tag{{Key: "firn-class", Value: "d8"}}}, objstore.ErrDenied, false, []string{"topic t", "access denied"}},
+		{objstore.PutOptions{}, objstore.ErrDenied, true, []string{"access denied"}},
+	} {
+		env := k.Env(rewrite.Config{Attempts: 2, RetryMin: time.Microsecond, RetryMax: time.Microsecond}, func(d *rewrite.Deps) {
+			d.Bucket = strict{k.Bucket, c.err}
+			d.PutOptions = func(entry.UUID) objstore.PutOptions { return c.opts }
+		})
+		out, err := env.NewOutput(topic)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = out.Upload(t.Context())
+		out.Close()
+		if !errors.Is(err, c.err) || errors.Is(err, rewrite.ErrUnavailable) != c.away {
+			t.Errorf("%+v: %v", c.opts, err)
+		}
+		for _, words := range c.want {
+			if !strings.Contains(fmt.Sprint(err), words) {
+				t.Errorf("%+v: %v, want %q", c.opts, err, words)
+			}
 		}
 	}
 }

@@ -188,10 +188,10 @@ func TestRulesAndLocksOnMinIO(t *testing.T) {
 			})
 			out, code := b.firn("check", "-o", "json")
 			var checked struct {
-				LoseData int                 `json:"lose_data"`
+				Failing  int                 `json:"failing"`
 				Findings []lifecycle.Finding `json:"findings"`
 			}
-			if err := json.NewDecoder(strings.NewReader(out)).Decode(&checked); err != nil || code != 3 || checked.LoseData < 4 {
+			if err := json.NewDecoder(strings.NewReader(out)).Decode(&checked); err != nil || code != 3 || checked.Failing < 4 {
 				t.Errorf("check: exit code %d, %v: %s", code, err, out)
 			}
 			for _, f := range checked.Findings {

@@ -24,6 +24,8 @@ func ClassOf(code string, status int) error {
 		return ErrForbidden
 	case "InvalidBucketState": // a 409, but of a bucket that will not change
 		return objstore.ErrInvalid
+	case "InvalidStorageClass":
+		return objstore.ErrStorageClass
 	case "PreconditionFailed":
 		return objstore.ErrExists
 	case "InvalidRange":

@@ -158,6 +158,7 @@ func (s suite) testErrorsOfTheStore(t *testing.T) {
 		{403, "SomethingNew", objstore.ErrDenied, nil},
 		{401, "Unauthorized", objstore.ErrDenied, nil},
 		{400, "ExpiredToken", objstore.ErrDenied, nil},
+		{400, "InvalidStorageClass", objstore.ErrStorageClass, nil},
 		{400, "AuthorizationHeaderMalformed", objstore.ErrDenied, nil},
 		{301, "PermanentRedirect", objstore.ErrDenied, nil},
 		{400, "RequestTimeout", objstore.ErrUnavailable, nil},

@@ -21,7 +21,7 @@ func TestCompactedTopics(t *testing.T) {
 		s.cfg.MergeWindowMin, s.cfg.MergeWindowMax = 64<<10, 64<<10
 		s.cfg.LevelPatience = time.Second
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cl, err := kgo.NewClient(kgo.SeedBrokers(n.kafka), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0))
 	if err != nil {

@@ -23,7 +23,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait: reaching it is a failure.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // node is a whole agent in this process.
 type node struct {
@@ -110,12 +110,14 @@ type mate struct {
 	disk  *walfs.FS
 }
 
-func listen(t testing.TB, address string) net.Listener {
+// listen waits for an address that is taken: one that an agent had and gave up may be another program's for a while.
+func listen(t testing.TB, address string) (l net.Listener) {
 	t.Helper()
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	await(t, "listen at "+address, func() (ok bool) {
+		var err error
+		l, err = net.Listen("tcp", address)
+		return err == nil
+	})
 	return l
 }
 

@@ -21,7 +21,7 @@ func TestATopicMadeAgainNeverSeesOldData(t *testing.T) {
 		s.cfg.MergeWindowMin, s.cfg.MergeWindowMax = 64<<10, 64<<10
 		s.cfg.LevelPatience = time.Second
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	const topic, records = "reborn", 200
 	admin := kadm.NewClient(n.kafkaClient())

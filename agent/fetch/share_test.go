@@ -41,8 +41,13 @@ type sharer struct {
 	registry *prometheus.Registry
 }
 
-// fresh is a config without read-ahead.
-func fresh() fetch.Config { return fetch.Config{ReadAhead: -1} }
+// fresh is a config without read-ahead. No peer is slow by it: on a machine that is busy the defaults overtake peers with GETs.
+func fresh() fetch.Config {
+	return fetch.Config{ReadAhead: -1, PeerTimeout: time.Hour, HedgeMin: time.Hour, HedgeMax: time.Hour}
+}
+
+// brisk is fresh with the defaults of how long peers may take, for tests in a bubble.
+func brisk() fetch.Config { return fetch.Config{ReadAhead: -1} }
 
 func newCluster(t testing.TB, cfg fetch.Config, zones ...string) *cluster {
 	c := &cluster{t: t, index: newIndex(t), bucket: newStore()}
@@ -373,7 +378,7 @@ func (short) Read(context.Context, int32, fetch.Ask) ([]byte, error) { return []
 // A peer that becomes slow is overtaken by GETs, of which there are few.
 func TestASlowPeerIsOvertaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, fresh(), "z", "z")
+		c := newCluster(t, brisk(), "z", "z")
 		topic := c.index.topic("t")
 		const n = 400
 		delay := time.Millisecond
@@ -417,7 +422,7 @@ func TestASlowPeerIsOvertaken(t *testing.T) {
 // One that hangs is left alone after the first ask that ran out of time, and tried again later.
 func TestAPeerThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, fresh(), "z", "z")
+		c := newCluster(t, brisk(), "z", "z")
 		topic := c.index.topic("t")
 		hung := true
 		c.set(func(ctx context.Context, _, _ int32, _ fetch.Ask) error {
@@ -568,7 +573,7 @@ func TestServe(t *testing.T) {
 // What peers are given is bounded, and a replay that takes all of its part leaves the other to tail readers.
 func TestServeIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cfg := fresh()
+		cfg := brisk()
 		cfg.ServeBytes, cfg.ServeRequests = 6000, 4
 		c := newCluster(t, cfg, "z", "z")
 		topic := c.index.topic("t")
@@ -724,7 +729,7 @@ func TestATailReaderHurriesAReplaysRead(t *testing.T) {
 func TestConcurrentSharing(t *testing.T) {
 	cfg := small()
 	cfg.Bytes, cfg.ReadAhead = 400_000, 2
-	cfg.PeerTimeout, cfg.HedgeMax = 200*time.Millisecond, 20*time.Millisecond
+	cfg.PeerTimeout, cfg.HedgeMin, cfg.HedgeMax = 200*time.Millisecond, 20*time.Millisecond, 20*time.Millisecond
 	c := newCluster(t, cfg, "z", "z", "y")
 	topic := c.index.topic("t")
 	c.segments(topic, 15, 200, true)

@@ -70,7 +70,7 @@ func (w *worker) stop() {
 func share(t *testing.T, partitions int, workers ...*worker) {
 	t.Helper()
 	var state string
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		var all []string
 		least, most := partitions, 0
 		state = ""
@@ -110,7 +110,7 @@ func TestFranzGoInGroupsOfTheConsumerProtocol(t *testing.T) {
 	}
 	everything := func(workers ...*worker) {
 		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
 			all := map[string]bool{}
 			for _, w := range workers {
 				w.mu.Lock()

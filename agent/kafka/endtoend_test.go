@@ -149,7 +149,7 @@ func createTopic(t testing.TB, cl *kgo.Client, name string, partitions int32, co
 // consume reads n records of topic from its start.
 func consume(t testing.TB, agents []*stack, topic string, n int, opts ...kgo.Opt) []*kgo.Record {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cl := kclient(t, agents, append([]kgo.Opt{
 		kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(time.Second),
@@ -442,7 +442,7 @@ func eventually(t *testing.T, look func() error) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for {
 		err := look()
 		if err == nil {

@@ -81,7 +81,7 @@ func (c *tcpClient) reset() {
 
 func (s *tcpServer) await(what string, ok func() bool) {
 	s.t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			s.t.Fatalf("timed out: %s", what)
 		}
@@ -236,7 +236,7 @@ func TestADrainDoesNotWaitForTheGone(t *testing.T) {
 		defer a.mu.Unlock()
 		return len(a.batches[a.ref("t")]) == 1
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	drained := make(chan error, 1)
 	go func() { drained <- s.Drain(ctx) }()

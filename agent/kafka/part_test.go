@@ -29,7 +29,7 @@ func TestDrainLosesNoAnswerOnItsWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	_ = nc.SetDeadline(time.Now().Add(time.Minute))
+	_ = nc.SetDeadline(time.Now().Add(2 * time.Minute))
 	req := kmsg.NewPtrApiVersionsRequest()
 	raw := kmsg.NewRequestFormatter().AppendRequest(nil, req, 1)
 	answered := make(chan struct{})

@@ -260,7 +260,7 @@ func TestExitCodes(t *testing.T) {
 	reads := s.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Observe: true, Count: -1})
 	done := make(chan result)
 	go func() { done <- execute(ctx, s.brokers, "", "consume", "u", "--from", "start", "--count", "1") }()
-	patience, giveUp := context.WithTimeout(t.Context(), 20*time.Second)
+	patience, giveUp := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer giveUp()
 	if err := reads.Wait(patience, 1); err != nil {
 		t.Fatal(err)

@@ -16,7 +16,7 @@ func TestClusterStatusOfARunningAgent(t *testing.T) {
 	f.ready()
 	at := strings.TrimPrefix(strings.Fields(field(t, f, "http"))[0], "http://")
 	var text string
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) { // until it owns the slots
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) { // until it owns the slots
 		var code int
 		var errs string
 		if code, text, errs = once(t, "", "cluster", "status", "--agent", at); code == 0 {

@@ -420,14 +420,14 @@ func TestAgentOnASecuredEtcd(t *testing.T) {
 	}
 	config := file("firn.yaml", "etcd: "+server.Endpoints()[0]+"\ncluster: main\netcd-ca-file: "+ca.File+"\netcd-cert-file: "+client.Cert+
 		"\netcd-key-file: "+client.Key+"\netcd-username: firn\netcd-password-file: "+file("password", "swordfish\n")+
-		"\nbucket: file://"+filepath.Join(dir, "bucket")+"\ndata-dir: "+filepath.Join(dir, "agent")+"\nkafka: 127.0.0.1:0\nhttp: 127.0.0.1:0\nname: a1\n")
+		"\nbucket: file://"+filepath.Join(dir, "bucket")+"\ndata-dir: "+filepath.Join(dir, "agent")+"\nkafka: 127.0.0.1:0\nhttp: 127.0.0.1:0\nname: a1\netcd-dial-timeout: 1m\n")
 
 	f := start(t, "agent", "--config", config)
 	select {
 	case <-f.out.wrote("is ready"):
 	case code := <-f.code:
 		t.Fatalf("ended with %d: %s", code, f.errs)
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatalf("not ready: %s", f.errs)
 	}
 	said := f.out.String()
@@ -453,11 +453,11 @@ func TestAgentOnASecuredEtcd(t *testing.T) {
 		want string
 	}{
 		"wrong password":     {[]string{"--etcd-password-file", file("wrong", "x")}, `check user "firn"`},
-		"wrong authority":    {[]string{"--etcd-ca-file", certtest.NewAuthority(t).File}, "name the right one with --etcd-ca-file"},
+		"wrong authority":    {[]string{"--etcd-dial-timeout", "1s", "--etcd-ca-file", certtest.NewAuthority(t).File}, "name the right one with --etcd-ca-file"},
 		"another prefix":     {[]string{"--cluster", "other"}, `grant the role of user "firn" readwrite on every key below /firn/other/`},
-		"another name of it": {[]string{"--etcd-server-name", "etcd.example"}, "--etcd-server-name"},
+		"another name of it": {[]string{"--etcd-dial-timeout", "1s", "--etcd-server-name", "etcd.example"}, "--etcd-server-name"},
 	} {
-		code, _, stderr := once(t, "", append([]string{"agent", "--config", config, "--etcd-dial-timeout", "1s"}, tt.args...)...)
+		code, _, stderr := once(t, "", append([]string{"agent", "--config", config}, tt.args...)...)
 		if code != exitDenied || !strings.Contains(stderr, tt.want) || !strings.Contains(stderr, "metastore refused") {
 			t.Errorf("%s: exit code %d: %s", name, code, stderr)
 		}

@@ -210,8 +210,8 @@ func TestTLSAndUsers(t *testing.T) {
 	}
 	h.must("context", "set", "c", "--sasl-password-file", password)
 	h.must("topic", "create", "t")
-	h.must("bench", "--duration", "1s", "--warmup", "0s", "--rate", "100/s", "--producers", "1")
-	h.must("verify", "--duration", "100ms", "--rate", "100", "--drain-timeout", "20s", "-o", "json")
+	h.must("bench", "--duration", "3s", "--warmup", "0s", "--rate", "100/s", "--producers", "1")
+	h.must("verify", "--duration", "1s", "--rate", "100", "--drain-timeout", "2m", "-o", "json")
 	refusal := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.SASLAuthenticate}, Err: kerr.SaslAuthenticationFailed, Count: 1})
 	if r := h.run("topic", "list"); r.code != exitDenied || !strings.Contains(r.errOut, "check user and password") {
 		t.Errorf("refused: %+v", r)

@@ -87,7 +87,7 @@ func (f *firn) ready() string {
 	case <-f.out.wrote("is ready"):
 	case code := <-f.code:
 		f.t.Fatalf("ended with %d: %s", code, f.errs)
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		f.t.Fatalf("not ready: %s", f.errs)
 	}
 	<-f.out.wrote("try")
@@ -107,7 +107,7 @@ func (f *firn) stop() int {
 	select {
 	case code := <-f.code:
 		return code
-	case <-time.After(60 * time.Second):
+	case <-time.After(2 * time.Minute):
 		f.t.Fatal("did not end")
 		return -1
 	}
@@ -116,7 +116,7 @@ func (f *firn) stop() int {
 // once runs a command to its end.
 func once(t *testing.T, stdin string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var out, errs bytes.Buffer
 	code = run(ctx, env{

@@ -43,8 +43,8 @@ func (s *shell) member(group string, topics ...string) *kgo.Client {
 	s.t.Cleanup(cl.Close)
 	select {
 	case <-assigned:
-	case <-time.After(30 * time.Second):
-		s.t.Fatal("no partitions after 30 s")
+	case <-time.After(2 * time.Minute):
+		s.t.Fatal("no partitions after two minutes")
 	}
 	return cl
 }

@@ -267,7 +267,7 @@ func TestProduceInterrupted(t *testing.T) {
 	if _, err := io.WriteString(w, "one\ntwo\n"); err != nil {
 		t.Fatal(err)
 	}
-	patience, giveUp := context.WithTimeout(t.Context(), 20*time.Second)
+	patience, giveUp := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer giveUp()
 	if err := produced.Wait(patience, 1); err != nil {
 		t.Fatal(err)
@@ -283,7 +283,7 @@ func TestProduceTimeout(t *testing.T) {
 	s := newShell(t)
 	s.must("", "topic", "create", "t", "--partitions", "1")
 	s.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotLeaderForPartition, Count: -1})
-	r := s.run("x\n", "produce", "t", "--timeout", "1s")
+	r := s.run("x\n", "produce", "t", "--timeout", "3s")
 	if r.code != exitNoAnswer || !strings.Contains(r.errOut, "0 records acknowledged, 1 failed") {
 		t.Errorf("%+v", r)
 	}

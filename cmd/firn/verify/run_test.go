@@ -66,7 +66,7 @@ func small(c *kfake.Cluster) verify.Config {
 	cfg := verify.DefaultConfig()
 	cfg.Brokers = c.ListenAddrs()
 	cfg.Duration = time.Second
-	cfg.DrainTimeout = 20 * time.Second
+	cfg.DrainTimeout = 2 * time.Minute
 	cfg.Rate = 2000
 	cfg.Seed = 7
 	cfg.Version = "test"
@@ -117,7 +117,15 @@ func TestRunThroughFaults(t *testing.T) {
 		c := newCluster(t)
 		stored := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.RequestTimedOut, Count: 20})
 		var produces, fetches atomic.Int64
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		enough := func() {
+			if produces.Load() >= 60 && fetches.Load() >= 20 { // every fault was met, however slow the machine
+				cancel()
+			}
+		}
 		c.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+			defer enough()
 			if produces.Add(1)%20 == 9 {
 				c.KeepControl()
 				return nil, errors.New("connection cut"), true
@@ -125,6 +133,7 @@ func TestRunThroughFaults(t *testing.T) {
 			return nil, nil, false
 		})
 		c.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+			defer enough()
 			if fetches.Add(1)%7 == 3 {
 				c.KeepControl()
 				return nil, errors.New("connection cut"), true
@@ -132,8 +141,8 @@ func TestRunThroughFaults(t *testing.T) {
 			return nil, nil, false
 		})
 		cfg := small(c)
-		cfg.Idempotent = idempotent
-		s, err := verify.Run(t.Context(), cfg)
+		cfg.Idempotent, cfg.Duration = idempotent, time.Hour
+		s, err := verify.Run(ctx, cfg)
 		if err != nil || !s.OK {
 			t.Fatalf("idempotent %t: %v, verdict %q, findings %v", idempotent, err, s.Verdict, s.Findings)
 		}
@@ -159,7 +168,9 @@ func TestRunThroughRestart(t *testing.T) {
 	c := start(0, 0, 0)
 	produced := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Observe: true, Count: -1})
 	cfg := small(c)
-	cfg.Duration = 2 * time.Second
+	cfg.Duration = time.Hour
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	var ports []int
 	for _, address := range c.ListenAddrs() {
 		ap, err := netip.ParseAddrPort(address)
@@ -174,7 +185,7 @@ func TestRunThroughRestart(t *testing.T) {
 	}
 	done := make(chan outcome)
 	go func() {
-		s, err := verify.Run(t.Context(), cfg)
+		s, err := verify.Run(ctx, cfg)
 		done <- outcome{s, err}
 	}()
 	if err := produced.Wait(t.Context(), 30); err != nil {
@@ -184,6 +195,10 @@ func TestRunThroughRestart(t *testing.T) {
 	c = start(ports...)
 	defer c.Close()
 	produced = c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Observe: true, Count: -1})
+	if err := produced.Wait(t.Context(), 30); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
 	got := <-done
 	if got.error != nil || !got.OK || got.Sometimes.ConnectionsLost == 0 || produced.Hits() == 0 {
 		t.Fatalf("%v, verdict %q, findings %v, %+v, %d produces after the restart", got.error, got.Verdict, got.Findings, got.Sometimes, produced.Hits())

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/firnlog/firn/compaction/lifecycle"
+	"github.com/firnlog/firn/objstore"
 )
 
 // bucketApplied is what bucket apply prints.
@@ -23,6 +24,7 @@ type bucketApplied struct {
 	Applied          bool            `json:"applied"` // false also where there was nothing to do
 	Plan             *lifecycle.Plan `json:"plan"`
 	DefaultRetention *int64          `json:"default_retention_ms,omitempty"` // where it was asked for
+	Note             string          `json:"note,omitempty"`
 }
 
 func newBucketApply(e env) *cobra.Command {
@@ -107,6 +109,10 @@ func (a *bucketApplied) look(f *bucketFacts, versions bool) (todo bool, err erro
 		if a.Plan, err = lifecycle.NewPlan(f.site, f.inv.Rules, f.topics, f.held(), versions); err != nil {
 			return false, err
 		}
+	case wanted && errors.Is(f.inv.RulesErr, objstore.ErrInvalid) && a.DefaultRetention != nil && !versions:
+		a.Note = "no rules are written: " + f.inv.RulesErr.Error() + "; topics with firn.bucket.lifecycle=mirror do without, firn deletes by itself"
+	case wanted && errors.Is(f.inv.RulesErr, objstore.ErrInvalid):
+		return false, fmt.Errorf("read the bucket's lifecycle rules: %w; set firn.bucket.lifecycle=off, firn deletes by itself", f.inv.RulesErr)
 	case wanted:
 		return false, fmt.Errorf("read the bucket's lifecycle rules: %w", f.inv.RulesErr)
 	}
@@ -121,6 +127,11 @@ func (a *bucketApplied) keeps(f *bucketFacts) bool {
 func (a *bucketApplied) print(w io.Writer, f *bucketFacts) error {
 	if err := a.Plan.Write(w); err != nil || a.DefaultRetention == nil {
 		return err
+	}
+	if a.Note != "" {
+		if _, err := fmt.Fprintln(w, "note: "+a.Note); err != nil {
+			return err
+		}
 	}
 	_, err := fmt.Fprintf(w, "default retention: %s, was %s\n", retentionText(*a.DefaultRetention), retentionText(f.keeps))
 	return err

@@ -1,14 +1,17 @@
 package lifecycle
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -47,6 +50,8 @@ const First = 2 * time.Second
 type Config struct {
 	// ObjectsPerStep bounds how many objects' tags are looked at in one Step. Default 200.
 	ObjectsPerStep int
+	// ObjectsPerLook is how many objects one look at the table of objects takes down, for the Steps that follow. Default 16384, some 2 MiB.
+	ObjectsPerLook int
 	// CallTimeout bounds one request. Default 10 s.
 	CallTimeout time.Duration
 }
@@ -54,10 +59,11 @@ type Config struct {
 // Validate reports every problem and fills in defaults.
 func (c *Config) Validate() error {
 	var errs []error
-	if c.ObjectsPerStep < 0 || c.CallTimeout < 0 {
-		errs = append(errs, fmt.Errorf("lifecycle: negative: %d objects a step, %v a call", c.ObjectsPerStep, c.CallTimeout))
+	if c.ObjectsPerStep < 0 || c.ObjectsPerLook < 0 || c.CallTimeout < 0 {
+		errs = append(errs, fmt.Errorf("lifecycle: negative: %d objects a step, %d a look, %v a call", c.ObjectsPerStep, c.ObjectsPerLook, c.CallTimeout))
 	}
 	c.ObjectsPerStep = cmp.Or(c.ObjectsPerStep, 200)
+	c.ObjectsPerLook = cmp.Or(c.ObjectsPerLook, 16384)
 	c.CallTimeout = cmp.Or(c.CallTimeout, 10*time.Second)
 	return errors.Join(errs...)
 }
@@ -83,6 +89,7 @@ type Keeper struct {
 	// takes are the storage classes that the store has taken an object in; refused are those in which it did not, last time.
 	takes   map[string]bool
 	refused map[string]error
+	round   *round // nil: none is under way
 
 	mu    sync.Mutex // guards what the bucket said last
 	inv   *Inventory // nil: nothing yet
@@ -119,13 +126,6 @@ type view struct {
 	topics   []Topic
 }
 
-// object is a merged object.
-type object struct {
-	id    entry.ObjectID
-	born  uint64
-	topic *LedgerTopic
-}
-
 func (k *Keeper) view() (v view) {
 	self := k.deps.Meta.Incarnation()
 	k.deps.Meta.View(func(st *state.State) {
@@ -160,25 +160,6 @@ func getter(list []entry.Config) topicconfig.Get {
 	}
 }
 
-// unseen are the live merged objects that the ledger wants looked at, up to limit of each topic, in order of birth.
-func (k *Keeper) unseen(ledger *Ledger, limit func(*LedgerTopic) uint64) (list []object) {
-	topics := make(map[entry.UUID]*LedgerTopic, len(ledger.Topics))
-	for id, t := range ledger.Topics {
-		var topic entry.UUID
-		_, _ = hex.Decode(topic[:], []byte(id)) // ParseLedger has checked it
-		topics[topic] = t
-	}
-	k.deps.Meta.View(func(st *state.State) {
-		for o := range st.ObjectTable() {
-			if t := topics[o.ID.Topic]; o.ID.Merged() && t != nil && o.Born > t.Verified && o.Born <= limit(t) {
-				list = append(list, object{o.ID, o.Born, t})
-			}
-		}
-	})
-	slices.SortFunc(list, func(a, b object) int { return cmp.Or(cmp.Compare(a.born, b.born), a.id.Compare(b.id)) })
-	return list
-}
-
 // Step looks at the bucket, tells what contradicts topics, follows rules that are authoritative and brings those that mirror up to date.
 // An agent that does not have the duty looks once, at its start. What credentials or the store refuse is an error that names
 // the missing action; the caller keeps it as a condition and comes again.
@@ -189,6 +170,7 @@ func (k *Keeper) Step(ctx context.Context) (worked bool, err error) {
 	v := k.view()
 	k.mine = v.mine
 	if !k.mine {
+		k.round = nil
 		k.deps.Metrics.found(nil)
 		k.deps.Metrics.held.Set(0)
 		k.deps.Metrics.keeps(nil)
@@ -213,7 +195,9 @@ func (k *Keeper) Step(ctx context.Context) (worked bool, err error) {
 	if !k.mine {
 		return false, nil
 	}
-	k.deps.Metrics.keeps(k.stored(v.topics, ledger, v.logTime))
+	if k.round == nil { // else it was done when the round began: it is a look at all objects
+		k.deps.Metrics.keeps(k.stored(v.topics, ledger, v.logTime))
+	}
 	if err := k.deps.Meta.OwnsBucket(ctx); err != nil {
 		return false, err
 	}
@@ -232,18 +216,16 @@ func (k *Keeper) stored(topics []Topic, ledger *Ledger, logTime int64) map[strin
 		byID[topics[i].ID] = &topics[i]
 	}
 	byClass := make(map[string]int64)
-	k.deps.Meta.View(func(st *state.State) {
-		for o := range st.ObjectTable() {
-			class := ""
-			if t := byID[o.ID.Topic]; o.ID.Merged() && t != nil {
-				class = t.Settings.StorageClass
-				if c := classOf(t.Label()); c.MoveTo != "" && ledger != nil && ledger.age(o.Born, logTime) >= c.MoveDays {
-					class = c.MoveTo
-				}
+	for o := range objects(k.deps.Meta) {
+		class := ""
+		if t := byID[o.ID.Topic]; o.ID.Merged() && t != nil {
+			class = t.Settings.StorageClass
+			if c := classOf(t.Label()); c.MoveTo != "" && ledger != nil && ledger.age(o.Born, logTime) >= c.MoveDays {
+				class = c.MoveTo
 			}
-			byClass[cmp.Or(class, standard)] += o.Size
 		}
-	})
+		byClass[cmp.Or(class, standard)] += o.Size
+	}
 	return byClass
 }
 
@@ -394,48 +376,61 @@ func (k *Keeper) write(ctx context.Context, v *view, inv *Inventory, held []Hold
 	ctx, cancel := context.WithTimeout(ctx, k.cfg.CallTimeout)
 	defer cancel()
 	if err := k.deps.Store.SetRules(ctx, plan.Rules()); err != nil {
-		return needs("write the bucket's lifecycle rules", ActionPutRules, err)
+		err = needs("write the bucket's lifecycle rules", ActionPutRules, err)
+		if errors.Is(err, objstore.ErrStorageClass) {
+			err = fmt.Errorf("%w; set firn.storage.transition.class to one that the store's rules know: %s", err, movesTo(v.topics))
+		}
+		return err
 	}
 	k.deps.Logger.Info("lifecycle rules written", "added", len(plan.Add), "changed", len(plan.Change), "removed", len(plan.Remove),
 		"held", len(held), "foreign", len(plan.Foreign))
 	return nil
 }
 
+// movesTo names the classes that topics' rules move to, each with one of its topics.
+func movesTo(topics []Topic) string {
+	byClass := make(map[string]string)
+	for i := range topics {
+		if c := classOf(topics[i].Label()); c.MoveTo != "" {
+			byClass[c.MoveTo] = topics[i].Name
+		}
+	}
+	var list []string
+	for _, class := range slices.Sorted(maps.Keys(byClass)) {
+		list = append(list, fmt.Sprintf("topic %s asks for %s", byClass[class], class))
+	}
+	return strings.Join(list, ", ")
+}
+
 // retag looks at objects that were not looked at yet, oldest first, and puts their tags right. more: there are some left.
 func (k *Keeper) retag(ctx context.Context, v *view, ledger *Ledger) (more bool, err error) {
-	// Objects named after the last run are left for the next where nothing hangs on them: most are merged away until then.
-	limit := func(t *LedgerTopic) uint64 {
-		if ledger.RunN == 0 || len(t.Bears) > 1 {
-			return v.n
-		}
-		return ledger.RunN
-	}
-	todo := k.unseen(ledger, limit)
-	now := todo[:min(len(todo), k.cfg.ObjectsPerStep)]
-	for _, o := range now {
-		if err := k.label(ctx, o.id.Key(), o.topic.Wants); err != nil {
-			return false, err
-		}
-	}
 	before, err := ledger.Append(nil)
 	if err != nil {
 		return false, err
 	}
-	left := make(map[*LedgerTopic]uint64) // the oldest birth that is left
-	for _, o := range slices.Backward(todo[len(now):]) {
-		left[o.topic] = o.born
+	if k.round == nil || !bytes.Equal(k.round.ledger, before) { // settings changed, or another agent was at it
+		k.round = &round{ledger: before}
 	}
-	for _, t := range ledger.Topics {
-		through := limit(t)
-		if born, some := left[t]; some {
-			through = born - 1
+	r := k.round
+	if len(r.todo) == 0 {
+		r.look(k.deps.Meta, v, ledger, k.cfg.ObjectsPerLook)
+	}
+	for _, o := range r.todo[:min(len(r.todo), k.cfg.ObjectsPerStep)] {
+		if err := k.label(ctx, o.id.Key(), ledger.Topics[hex.EncodeToString(o.id.Topic[:])].Wants); err != nil {
+			return false, err
 		}
-		t.Verified = max(t.Verified, through)
+		r.done()
 	}
-	if len(left) == 0 {
-		ledger.settled(v.n, v.logTime)
+	if more = r.note(ledger); !more {
+		ledger.settled(r.n, r.logTime)
+		k.round = nil
 	}
-	return len(left) > 0, k.saveLedger(ctx, ledger, before)
+	after, err := ledger.Append(nil)
+	if err != nil {
+		return false, err
+	}
+	r.ledger = after
+	return more, k.saveLedger(ctx, ledger, before)
 }
 
 // label puts one object's tags right. What others have tagged it with stays.

@@ -35,6 +35,8 @@ type cluster struct {
 	seq  uint64
 	now  time.Time
 	made uint64 // objects
+	// views counts looks at the state.
+	views int
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -61,7 +63,11 @@ func (c *cluster) ok(op entry.Op) {
 	}
 }
 
-func (c *cluster) View(fn func(*state.State))       { fn(c.st) }
+func (c *cluster) View(fn func(*state.State)) {
+	c.views++
+	fn(c.st)
+}
+
 func (c *cluster) Barrier(context.Context) error    { return nil }
 func (c *cluster) Incarnation() log.Incarnation     { return log.Incarnation{1} }
 func (c *cluster) ClusterID() string                { return "c1" }
@@ -187,7 +193,7 @@ func newHarness(t *testing.T) *harness {
 func (h *harness) restart() {
 	var err error
 	h.gauges = prometheus.NewRegistry()
-	h.keeper, err = lifecycle.New(lifecycle.Config{ObjectsPerStep: 3}, lifecycle.Deps{
+	h.keeper, err = lifecycle.New(lifecycle.Config{ObjectsPerStep: 3, ObjectsPerLook: 7}, lifecycle.Deps{
 		Meta: h.cluster, Bucket: h.bucket, Store: h.shelf, Logger: slog.New(slog.NewTextHandler(&h.logged, nil)), Metrics: lifecycle.NewMetrics(h.gauges),
 	})
 	if err != nil {
@@ -428,6 +434,12 @@ func TestMissingPermissionsAreNamed(t *testing.T) {
 	h.topic("t", mirror)
 	if err := h.run(); !errors.Is(err, objstore.ErrInvalid) || !strings.Contains(h.logged.String(), "has no lifecycle rules") {
 		t.Errorf("a store without rules: %v; %s", err, h.logged.String())
+	}
+	delete(h.deny, "Rules")
+	h.topic("t", mirror+"retention.ms=-1 firn.storage.transition.days=30 firn.storage.transition.class=ATTIC")
+	h.deny["SetRules"] = objstore.ErrStorageClass
+	if err := h.run(); !errors.Is(err, objstore.ErrInvalid) || !strings.Contains(err.Error(), "set firn.storage.transition.class") || !strings.Contains(err.Error(), "topic t asks for ATTIC") {
+		t.Errorf("a store without the class: %v", err)
 	}
 	h.deny["Rules"] = objstore.ErrUnavailable
 	if err := h.run(); !errors.Is(err, objstore.ErrUnavailable) {
@@ -709,5 +721,35 @@ func TestAStorageClassThatTheStoreDoesNotKnowIsTold(t *testing.T) {
 	h.must()
 	if !strings.Contains(h.logged.String(), "no longer") {
 		t.Errorf("told:\n%s", &h.logged)
+	}
+}
+
+// Steps that tag many objects go on where the last one stopped: the table of objects is looked at every few Steps, not in each.
+func TestTaggingGoesOnWhereItStopped(t *testing.T) {
+	h := newHarness(t)
+	a, b := h.topic("a", mirror), h.topic("b", mirror+"retention.ms=86400000")
+	var keys []string
+	for range 30 {
+		keys = append(keys, h.merged(a), h.merged(b))
+	}
+	steps := 0
+	h.views = 0
+	for worked := true; worked; steps++ {
+		var err error
+		if worked, err = h.keeper.Step(t.Context()); err != nil || steps > 100 {
+			t.Fatal(err, steps)
+		}
+		if steps == 5 {
+			h.topic("b", mirror+"retention.ms=172800000") // what was looked at of it is looked at again
+		}
+	}
+	for i, key := range keys {
+		if want := []string{"[{firn-class d8}]", "[{firn-class d3}]"}[i%2]; fmt.Sprint(h.tags[key]) != want {
+			t.Errorf("%s carries %v, want %s", key, h.tags[key], want)
+		}
+	}
+	// Each Step looks at topics; for 60 objects and some twice, taken down 7 at a time, some 12 looks at the table are to be added.
+	if steps < 20 || h.views > steps+20 {
+		t.Errorf("%d looks at the state in %d steps", h.views, steps)
 	}
 }

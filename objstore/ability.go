@@ -110,6 +110,7 @@ type Version struct {
 	ID           string
 	Latest       bool
 	DeleteMarker bool
+	StorageClass string // "" where the store does not say
 }
 
 // VersionStore reaches what a bucket with versioning hides.

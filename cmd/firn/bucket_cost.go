@@ -22,6 +22,8 @@ import (
 
 	"github.com/firnlog/firn/cmd/firn/client"
 	"github.com/firnlog/firn/cmd/firn/prices"
+	"github.com/firnlog/firn/objstore"
+	"github.com/firnlog/firn/objstore/open"
 )
 
 const (
@@ -55,8 +57,53 @@ type requestCost struct {
 // storedCost is one storage class.
 type storedCost struct {
 	Class string  `json:"class"`
+	Old   bool    `json:"old_versions,omitempty"` // what a bucket with versions keeps of deleted objects
 	Bytes float64 `json:"bytes"`
 	Month float64 `json:"month"`
+}
+
+// oldVersions are what a bucket with versions keeps of what firn has deleted.
+type oldVersions struct {
+	bytes map[string]float64 // by storage class
+	note  string             // why there may be more, "" where this is all
+}
+
+// oldVersionsOf lists the versions of everything below the bucket's prefix, in at most so many requests of a thousand each.
+func oldVersionsOf(ctx context.Context, store objstore.VersionStore, requests int) (*oldVersions, error) {
+	old := &oldVersions{bytes: make(map[string]float64)}
+	key, id := "", ""
+	for range requests {
+		page, err := store.ListVersions(ctx, "", key, id, 1000)
+		if err != nil {
+			return nil, fmt.Errorf("list the bucket's versions: %w", err)
+		}
+		if len(page) == 0 {
+			return old, nil
+		}
+		for i := range page {
+			if v := &page[i]; !v.Latest && !v.DeleteMarker {
+				old.bytes[cmp.Or(v.StorageClass, prices.Standard)] += float64(v.Size)
+			}
+		}
+		last := &page[len(page)-1]
+		key, id = last.Key, last.ID
+	}
+	old.note = fmt.Sprintf("old versions are those up to key %s: --versions-requests allows %d requests, and there is more", key, requests)
+	return old, nil
+}
+
+// versionsOf opens a bucket and counts what it keeps of deleted objects.
+func versionsOf(ctx context.Context, url string, requests int) (*oldVersions, error) {
+	bucket, err := open.Open(ctx, url, open.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("--versions-of: %w", err)
+	}
+	defer func() { _ = bucket.Close() }()
+	store, able := objstore.As[objstore.VersionStore](bucket)
+	if !able {
+		return &oldVersions{note: "this kind of bucket keeps no old versions"}, nil
+	}
+	return oldVersionsOf(ctx, store, requests)
 }
 
 // topicCost is what a topic costs. Requests are shared over topics by bytes: an object of level 0 holds many.
@@ -76,15 +123,19 @@ func newBucketCost(e env) *cobra.Command {
 	var file, output string
 	var timeout time.Duration
 	var table bool
+	var versioned string
+	var requests int
 	cmd := &cobra.Command{
 		Use:   "cost",
 		Short: "Say what the bucket costs: storage, requests, and for each topic a GiB written, stored and read",
 		Long: `Price what firn's own counters say: requests to the bucket by kind since each agent's start, stored bytes by storage class, and
 for each topic what a GiB written, stored for a month and read costs. Give every agent, each by its --http address, a URL, or a
-file with what its /metrics said, as of when it was written last: requests are summed over them. Nothing is asked of the bucket.
+file with what its /metrics said, as of when it was written last: requests are summed over them. Nothing is asked of the bucket, but
+with --versions-of: then what a bucket with versions keeps of deleted objects is listed and priced, a request for each thousand.
 
-Requests are shared over topics by bytes, since an object holds records of many. What is not in the figures: old versions,
-requests by others, and requests that a driver repeats inside a call.
+Requests are shared over topics by bytes, since an object holds records of many. All are priced alike, as those of class STANDARD are:
+the counters do not say which class they concern, and other classes take more for a request. What is not in the figures: requests
+by others, moves between classes by the bucket's rules, and requests that a driver repeats inside a call.
 
 The prices are a table built in, see --print-prices; give yours with --prices.`,
 		Example: "  firn bucket cost --metrics a1.example.net:8080,a2.example.net:8080\n  firn bucket cost --print-prices > prices.yaml\n  firn bucket cost --metrics a1.txt --prices prices.yaml -o json",
@@ -96,6 +147,9 @@ The prices are a table built in, see --print-prices; give yours with --prices.`,
 			}
 			if timeout <= 0 {
 				return fmt.Errorf("%w: --timeout: %s is not above 0", client.ErrUsage, timeout)
+			}
+			if requests <= 0 {
+				return fmt.Errorf("%w: --versions-requests: %d is not above 0", client.ErrUsage, requests)
 			}
 			pay := prices.Default()
 			if file != "" {
@@ -114,7 +168,14 @@ The prices are a table built in, see --print-prices; give yours with --prices.`,
 				}
 				scrapes = append(scrapes, s)
 			}
-			v, err := costOf(scrapes, pay, time.Now())
+			var old *oldVersions
+			if versioned != "" {
+				var err error
+				if old, err = versionsOf(ctx, versioned, requests); err != nil {
+					return err
+				}
+			}
+			v, err := costOf(scrapes, pay, old, time.Now())
 			if err != nil {
 				return err
 			}
@@ -125,6 +186,8 @@ The prices are a table built in, see --print-prices; give yours with --prices.`,
 		},
 	}
 	cmd.Flags().StringSliceVar(&sources, "metrics", []string{defaultAgentHTTP}, "agents: --http addresses as host:port, URLs, or files with what /metrics said")
+	cmd.Flags().StringVar(&versioned, "versions-of", "", "URL of the bucket, to count the old versions that it keeps, too")
+	cmd.Flags().IntVar(&requests, "versions-requests", 1000, "most requests of --versions-of, for a thousand versions each")
 	cmd.Flags().StringVar(&file, "prices", "", "file with prices, in YAML; default the table built in")
 	cmd.Flags().BoolVar(&table, "print-prices", false, "print the table built in, to be edited")
 	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait for the agents")
@@ -239,8 +302,8 @@ func kindOf(op string) string {
 	return "put"
 }
 
-// costOf prices what agents counted until now, or until a file with it was written.
-func costOf(scrapes []scrape, pay *prices.Table, now time.Time) (*costView, error) {
+// costOf prices what agents counted until now, or until a file with it was written. old may be nil: not counted.
+func costOf(scrapes []scrape, pay *prices.Table, old *oldVersions, now time.Time) (*costView, error) {
 	if len(scrapes) == 0 {
 		return nil, fmt.Errorf("%w: --metrics names no agent", client.ErrUsage)
 	}
@@ -287,19 +350,44 @@ func costOf(scrapes []scrape, pay *prices.Table, now time.Time) (*costView, erro
 		v.Notes = append(v.Notes, "no agent tells what lies in the bucket (firn_bucket_stored_bytes): bytes of records stand in for it, all of class STANDARD")
 	}
 	storage, readBack := 0.0, 0.0
-	for class, n := range stored {
+	priceOf := func(class string) prices.Class {
 		price, known := pay.Classes[class]
 		if !known {
 			price = pay.Classes[prices.Standard]
 			v.Notes = append(v.Notes, fmt.Sprintf("class %s is not in the price table, and counted as STANDARD", class))
+		}
+		return price
+	}
+	if old == nil {
+		v.Notes = append(v.Notes, "old versions that the bucket may keep are not counted: name it with --versions-of")
+	} else {
+		for class, n := range old.bytes {
+			c := storedCost{Class: class, Old: true, Bytes: n, Month: n / gib * priceOf(class).Month}
+			v.Stored = append(v.Stored, c)
+			storage += c.Month
+		}
+		if old.note != "" {
+			v.Notes = append(v.Notes, old.note)
+		}
+	}
+	for class, n := range stored {
+		price := priceOf(class)
+		if class != prices.Standard && n > 0 {
+			v.Notes = append(v.Notes, fmt.Sprintf("requests for objects of class %s are priced as those of STANDARD; they cost more in most stores", class))
 		}
 		c := storedCost{Class: class, Bytes: n, Month: n / gib * price.Month}
 		v.Stored = append(v.Stored, c)
 		storage += c.Month
 		readBack += n * price.Read
 	}
-	slices.SortFunc(v.Stored, func(a, b storedCost) int { return cmp.Compare(a.Class, b.Class) })
+	slices.SortFunc(v.Stored, func(a, b storedCost) int {
+		if a.Old != b.Old { // old versions last
+			return cmp.Compare(fmt.Sprint(a.Old), fmt.Sprint(b.Old))
+		}
+		return cmp.Compare(a.Class, b.Class)
+	})
 	slices.Sort(v.Notes)
+	v.Notes = slices.Compact(v.Notes)
 	v.Month += storage
 	// A byte read costs its share of gets, what leaves the bucket, and what its class takes for reading, on average.
 	perRead := pay.Transfer
@@ -362,7 +450,11 @@ func printCost(out io.Writer, v *costView) error {
 	}
 	_, _ = fmt.Fprintln(w, "\t\t\t\t\nSTORED\tSIZE\t\tA MONTH\t")
 	for _, c := range v.Stored {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t\t%s\t\n", c.Class, bytesText(c.Bytes), moneyText(c.Month))
+		name := c.Class
+		if c.Old {
+			name += ", old versions"
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t\t%s\t\n", name, bytesText(c.Bytes), moneyText(c.Month))
 	}
 	_ = w.Flush() // the next table has columns of its own
 	_, _ = fmt.Fprintln(w, "\nTOPIC\tSIZE\tA MONTH\tGIB-MONTH\tWRITTEN\tPER GIB\tREAD\tPER GIB\t")

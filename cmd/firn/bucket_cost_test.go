@@ -1,15 +1,20 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/firnlog/firn/cmd/firn/prices"
+	"github.com/firnlog/firn/objstore"
 )
 
 // scraped is what an agent says that started ten hours ago.
@@ -29,6 +34,56 @@ firn_topic_fetched_bytes_total{topic="orders"} %d
 firn_topic_log_bytes{topic="orders"} %d
 firn_topic_log_bytes{topic="idle"} %d
 `, time.Now().Add(-10*time.Hour).Unix(), puts, gets, produced, fetched, 30*gib, 10*gib)
+}
+
+// shelved are versions of a bucket, in pages of two.
+type shelved []objstore.Version
+
+func (s shelved) ListVersions(_ context.Context, _, afterKey, afterID string, _ int) ([]objstore.Version, error) {
+	at := slices.IndexFunc(s, func(v objstore.Version) bool { return v.Key == afterKey && v.ID == afterID }) + 1
+	return s[at:min(at+2, len(s))], nil
+}
+
+func (shelved) DeleteVersion(context.Context, string, string) error { return objstore.ErrInvalid }
+
+// Old versions are counted by class and paid for; markers and what is live are not; the number of requests is bounded.
+func TestBucketCostCountsOldVersions(t *testing.T) {
+	version := func(key, id, class string, latest, marker bool) objstore.Version {
+		return objstore.Version{Info: objstore.Info{Key: key, Size: gib}, ID: id, StorageClass: class, Latest: latest, DeleteMarker: marker}
+	}
+	store := shelved{
+		version("a", "3", "", true, true), version("a", "2", "", false, false), version("a", "1", "STANDARD", false, false),
+		version("b", "2", "STANDARD_IA", true, false), version("b", "1", "STANDARD_IA", false, false),
+	}
+	for requests, want := range map[int]string{4: "map[STANDARD:2.147483648e+09 STANDARD_IA:1.073741824e+09]", 2: "map[STANDARD:2.147483648e+09] up to key b"} {
+		old, err := oldVersionsOf(t.Context(), store, requests)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := fmt.Sprint(old.bytes)
+		if old.note != "" && strings.Contains(old.note, "up to key b:") {
+			got += " up to key b"
+		}
+		if got != want {
+			t.Errorf("%d requests: %s, want %s", requests, got, want)
+		}
+	}
+	s, err := parseScrape("a", strings.NewReader(scraped(0, 0, gib, 0)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := oldVersionsOf(t.Context(), store, 9)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := costOf([]scrape{s}, prices.Default(), old, time.Now())
+	if err != nil || len(v.Stored) != 3 || !v.Stored[2].Old || v.Stored[2].Class != "STANDARD_IA" || v.Stored[2].Month != 0.0125 || v.Stored[1].Month != 0.046 {
+		t.Fatalf("%v: %+v", err, v)
+	}
+	var out strings.Builder
+	if err := printCost(&out, v); err != nil || !strings.Contains(out.String(), "STANDARD_IA, old versions") {
+		t.Errorf("%v:\n%s", err, &out)
+	}
 }
 
 func TestBucketCost(t *testing.T) {
@@ -64,7 +119,8 @@ func TestBucketCost(t *testing.T) {
 	near("stored", v.Stored[1].Month, 0.23)
 	near("stored colder", v.Stored[2].Month, 0.125)
 	orders := v.Topics[0]
-	if orders.Topic != "orders" || v.Agents != 2 || len(v.Topics) != 2 || len(v.Notes) != 1 || !strings.Contains(v.Notes[0], "FROSTY") {
+	if orders.Topic != "orders" || v.Agents != 2 || len(v.Topics) != 2 || len(v.Notes) != 4 || !strings.Contains(v.Notes[0], "FROSTY is not in") || !strings.Contains(v.Notes[1], "--versions-of") ||
+		!strings.Contains(v.Notes[3], "STANDARD_IA are priced as those of STANDARD") {
 		t.Fatalf("%+v", v)
 	}
 	near("a GiB written", *orders.PerGiBWritten, 4*0.005/4)

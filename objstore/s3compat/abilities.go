@@ -280,6 +280,7 @@ type xmlVersions struct {
 		Latest  bool      `xml:"IsLatest"`
 		Time    time.Time `xml:"LastModified"`
 		Size    int64
+		Class   string `xml:"StorageClass"`
 	} `xml:",any"` // versions and markers, in one order
 }
 
@@ -307,7 +308,7 @@ func (x *xmlVersions) versions(own, prefix string) ([]objstore.Version, error) {
 			continue
 		}
 		versions = append(versions, objstore.Version{
-			Info: objstore.Info{Key: key, Size: e.Size, ModTime: e.Time}, ID: e.ID, Latest: e.Latest, DeleteMarker: marker,
+			Info: objstore.Info{Key: key, Size: e.Size, ModTime: e.Time}, ID: e.ID, Latest: e.Latest, DeleteMarker: marker, StorageClass: e.Class,
 		})
 	}
 	return versions, nil

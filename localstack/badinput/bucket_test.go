@@ -85,7 +85,7 @@ func remoteBucket(t *testing.T, driver string) (*remote, objstore.Bucket) {
 		store.ServeHTTP(w, request)
 	}))
 	t.Cleanup(server.Close)
-	r.url = driver + "://snow/firn?path_style=true&region=us-east-1&anonymous=true&max_attempts=2&max_backoff=20ms&attempt_timeout=500ms&endpoint=" + server.URL
+	r.url = driver + "://snow/firn?path_style=true&region=us-east-1&anonymous=true&max_attempts=2&max_backoff=20ms&attempt_timeout=2s&endpoint=" + server.URL
 	b, err := objopen.Open(t.Context(), r.url, objopen.Options{})
 	if err != nil {
 		t.Fatal(err)

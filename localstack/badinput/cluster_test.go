@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
 
@@ -191,14 +192,24 @@ func (c *cluster) client(opts ...kgo.Opt) *kgo.Client {
 	return cl
 }
 
-// create makes a topic.
+// create makes a topic. An agent that does not wait for long may say that it was late, and have made it.
 func (c *cluster) create(topic string, partitions int32, configs map[string]*string) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if _, err := kadm.NewClient(c.client()).CreateTopic(ctx, partitions, 1, configs, topic); err != nil {
-		c.t.Fatalf("create topic %s: %v", topic, err)
-	}
+	admin := kadm.NewClient(c.client())
+	late := false
+	until(c.t, "topic "+topic+" is made", func() bool {
+		_, err := admin.CreateTopic(ctx, partitions, 1, configs, topic)
+		switch {
+		case kerr.IsRetriable(err):
+			late = true
+			return false
+		case err != nil && !(late && errors.Is(err, kerr.TopicAlreadyExists)):
+			c.t.Fatalf("create topic %s: %v", topic, err)
+		}
+		return true
+	})
 }
 
 // dial opens a bare connection to the agent's Kafka port.

@@ -30,6 +30,7 @@ import (
 	"github.com/firnlog/firn/metastore/log/memlog"
 	"github.com/firnlog/firn/metastore/state"
 	"github.com/firnlog/firn/objstore"
+	"github.com/firnlog/firn/objstore/batch"
 	"github.com/firnlog/firn/objstore/segment"
 	"github.com/firnlog/firn/wal"
 	"github.com/firnlog/firn/wal/walfs"
@@ -667,14 +668,18 @@ func TestDamagedSegment(t *testing.T) {
 			c := open(t, options{})
 			c.create("victim", 1, nil)
 			c.create("neighbour", 1, nil)
-			producer := c.client(kgo.ProducerLinger(100 * time.Millisecond))
+			cl := c.client()
 			produce := func(values ...string) { // one request: one object
-				var records []*kgo.Record
+				t.Helper()
+				var records []sent
 				for _, v := range values {
-					records = append(records, &kgo.Record{Topic: "victim", Value: []byte(v)}, &kgo.Record{Topic: "neighbour", Value: []byte(v)})
+					records = append(records, sent{nowMs(), nil, v})
 				}
-				if err := producer.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
-					t.Fatal(err)
+				raw := built(t, batch.CodecNone, records...)
+				for topic, code := range c.produceAll(cl, map[string][]byte{"victim": raw, "neighbour": raw}, patience) {
+					if code != 0 {
+						t.Fatalf("produce to %s: code %d", topic, code)
+					}
 				}
 			}
 			produce("0", "1", "2")

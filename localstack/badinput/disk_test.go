@@ -2,6 +2,7 @@ package badinput_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -64,6 +65,42 @@ func (c *cluster) flood(topic string) {
 	}
 }
 
+// withheld has the bucket take and give nothing, while run runs, until something holds.
+func (c *cluster) withheld(until func() bool, run func()) {
+	c.t.Helper()
+	open := make(chan struct{})
+	if err := c.bucket.SetConfig(faulty.Config{Slow: 1, SlowMax: time.Second, Sleep: func(ctx context.Context, _ time.Duration) error {
+		select {
+		case <-open:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}}); err != nil {
+		c.t.Fatal(err)
+	}
+	ran := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		defer close(open)
+		for end := time.Now().Add(patience); !until() && time.Now().Before(end); {
+			select {
+			case <-ran:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	})
+	defer func() {
+		close(ran)
+		watch.Wait()
+		if err := c.bucket.SetConfig(faulty.Config{}); err != nil {
+			c.t.Error(err)
+		}
+	}()
+	run()
+}
+
 // A disk that takes nothing costs room, not records: what does not fit into memory waits for the bucket, the producers with it. One line
 // says so, one that it is over, and nobody sees an error.
 func TestDiskRefusesWhatDoesNotFitIntoMemory(t *testing.T) {
@@ -89,12 +126,14 @@ func TestDiskRefusesWhatDoesNotFitIntoMemory(t *testing.T) {
 			c := open(t, options{config: func(a *agent.Config) {
 				a.StageBytes, a.SegmentBytes, a.UploadSlots, a.WALBytes = 1<<20, 256<<10, 2, 64<<20
 			}})
-			if err := c.bucket.SetConfig(faulty.Config{Slow: 1, SlowMax: 30 * time.Millisecond}); err != nil {
-				t.Fatal(err)
-			}
 			b := c.bystander(false)
 			tt.fail(c.disk)
-			c.flood("during")
+			// The bucket takes nothing before the agent has met the disk: how fast this machine is decides nothing.
+			flood := func(topic, until string) {
+				t.Helper()
+				c.withheld(func() bool { return len(c.logs.with(until)) > 0 }, func() { c.flood(topic) })
+			}
+			flood("during", "the disk takes no batches")
 			if said := c.logs.with("the disk takes no batches", tt.word); len(said) != 1 {
 				t.Errorf("the agent said %q", said)
 			}
@@ -103,9 +142,7 @@ func TestDiskRefusesWhatDoesNotFitIntoMemory(t *testing.T) {
 			}
 			c.disk.SetFault(nil)
 			c.disk.SetCapacity(0)
-			for i := 0; i < 20 && len(c.logs.with("the disk takes batches again")) == 0; i++ {
-				c.flood(fmt.Sprintf("after-%d", i)) // until a flood meets the disk again
-			}
+			flood("after", "the disk takes batches again")
 			if said := c.logs.with("the disk takes"); len(said) != 2 {
 				t.Errorf("the agent said %q", said)
 			}

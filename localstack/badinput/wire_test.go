@@ -90,7 +90,7 @@ func TestSizesThatCannotBe(t *testing.T) {
 // is cut in the middle of a request leaves nothing behind.
 func TestSlowAndHalfOpenConnections(t *testing.T) {
 	c := open(t, options{config: func(c *agent.Config) {
-		c.FrameTimeout, c.FirstRequestTimeout = 500*time.Millisecond, 500*time.Millisecond
+		c.FrameTimeout, c.FirstRequestTimeout = 3*time.Second, 3*time.Second // the bystander must keep to them, too
 	}})
 	b := c.bystander(false)
 	silent := c.wire()

@@ -39,7 +39,7 @@ var faults = []fault{
 	}, nil},
 	{"drain", func(_ context.Context, t *testing.T, a *localstack.Agent) {
 		// Stop returns when the agent has ended; the group gets on meanwhile.
-		must(t, a.Stop(40*time.Second))
+		must(t, a.Stop(2*time.Minute))
 		if err := a.Err(); err != nil {
 			t.Errorf("the drained agent ended with %v", err)
 		}

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"flag"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -66,12 +67,13 @@ func startGroup(t *testing.T, brokers, topic string, nextGen bool) *watched {
 	running, stop := context.WithCancel(base)
 	g.stop = stop
 	for range groupMembers {
-		cl, err := kgo.NewClient(kgo.SeedBrokers(brokers), kgo.WithContext(base), kgo.ConsumerGroup(g.name), kgo.ConsumeTopics(topic), kgo.DisableAutoCommit(), kgo.AlwaysRetryEOF(),
+		left := &uncommitted{ends: make(map[int32]int64)}
+		cl, err := kgo.NewClient(kgo.OnPartitionsRevoked(left.given), kgo.OnPartitionsLost(left.given), kgo.SeedBrokers(brokers), kgo.WithContext(base), kgo.ConsumerGroup(g.name), kgo.ConsumeTopics(topic), kgo.DisableAutoCommit(), kgo.AlwaysRetryEOF(),
 			kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(500*time.Millisecond), kgo.MetadataMinAge(250*time.Millisecond),
 			kgo.RequestTimeoutOverhead(5*time.Second), kgo.BlockRebalanceOnPoll(), kgo.HeartbeatInterval(time.Second), kgo.RebalanceTimeout(20*time.Second))
 		must(t, err)
 		g.members = append(g.members, cl)
-		g.wg.Go(func() { g.consume(running, cl) })
+		g.wg.Go(func() { g.consume(running, cl, left) })
 	}
 	admin, err := kgo.NewClient(kgo.SeedBrokers(brokers), kgo.AlwaysRetryEOF(), kgo.MetadataMinAge(250*time.Millisecond), kgo.RequestTimeoutOverhead(5*time.Second))
 	must(t, err)
@@ -90,9 +92,47 @@ func (g *watched) close() {
 	g.admin.Close()
 }
 
-func (g *watched) consume(ctx context.Context, cl *kgo.Client) {
+// uncommitted is what a member was delivered and has not committed, by partition.
+type uncommitted struct {
+	mu   sync.Mutex // guards ends
+	ends map[int32]int64
+}
+
+// given forgets what was given up or lost: who gets it is delivered it again.
+func (u *uncommitted) given(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, partitions := range lost {
+		for _, p := range partitions {
+			delete(u.ends, p)
+		}
+	}
+}
+
+// also adds what was delivered, and returns all.
+func (u *uncommitted) also(ends map[int32]int64) map[int32]kgo.EpochOffset {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	maps.Copy(u.ends, ends)
+	all := make(map[int32]kgo.EpochOffset, len(u.ends))
+	for p, end := range u.ends {
+		all[p] = kgo.EpochOffset{Epoch: -1, Offset: end}
+	}
+	return all
+}
+
+// done forgets what was committed.
+func (u *uncommitted) done(partition int32) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.ends, partition)
+}
+
+func (g *watched) consume(ctx context.Context, cl *kgo.Client, left *uncommitted) {
 	for {
-		fetches := cl.PollRecords(ctx, 1000)
+		polling, polled := context.WithTimeout(ctx, time.Second) // what was refused is tried again even where nothing comes
+		fetches := cl.PollRecords(polling, 1000)
+		polled()
 		if ctx.Err() != nil {
 			cl.AllowRebalance()
 			return
@@ -111,25 +151,22 @@ func (g *watched) consume(ctx context.Context, cl *kgo.Client) {
 			ends[r.Partition] = r.Offset + 1
 		})
 		g.mu.Unlock()
-		if len(ends) == 0 {
+		offsets := left.also(ends)
+		if len(offsets) == 0 {
 			cl.AllowRebalance()
 			continue
 		}
 		sent := time.Now()
 		bound, cancel := context.WithTimeout(ctx, 30*time.Second)
-		offsets := make(map[int32]kgo.EpochOffset)
-		for p, end := range ends {
-			offsets[p] = kgo.EpochOffset{Epoch: -1, Offset: end}
-		}
-		g.commit(bound, cl, offsets, sent)
+		g.commit(bound, cl, offsets, sent, left)
 		cancel()
 		cl.AllowRebalance()
 	}
 }
 
 // commit commits, and notes what was acknowledged. A commit that is refused is no matter: somebody else has the partition, or the
-// next one says more.
-func (g *watched) commit(ctx context.Context, cl *kgo.Client, offsets map[int32]kgo.EpochOffset, sent time.Time) {
+// next one says as much.
+func (g *watched) commit(ctx context.Context, cl *kgo.Client, offsets map[int32]kgo.EpochOffset, sent time.Time, left *uncommitted) {
 	cl.CommitOffsetsSync(ctx, map[string]map[int32]kgo.EpochOffset{g.topic: offsets}, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
 		if err != nil {
 			return
@@ -142,6 +179,7 @@ func (g *watched) commit(ctx context.Context, cl *kgo.Client, offsets map[int32]
 			for _, p := range t.Partitions {
 				if p.ErrorCode == 0 {
 					acked = true
+					left.done(p.Partition)
 					g.committed[p.Partition] = max(g.committed[p.Partition], offsets[p.Partition].Offset)
 				}
 			}

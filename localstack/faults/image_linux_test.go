@@ -7,7 +7,6 @@ import (
 	"context"
 	"debug/elf"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/firnlog/firn/localstack"
 )
 
 // TestTheImageWithoutAContainer builds the program as localstack/Dockerfile does and runs it as the image would: as a user that is not
@@ -62,7 +63,10 @@ func TestTheImageWithoutAContainer(t *testing.T) {
 		jail.UidMappings = []syscall.SysProcIDMap{{ContainerID: user, HostID: os.Getuid(), Size: 1}}
 		jail.GidMappings = []syscall.SysProcIDMap{{ContainerID: user, HostID: os.Getgid(), Size: 1}}
 	}
-	kafka, web := freeAddr(t), freeAddr(t)
+	kafka, err := localstack.FreeAddr()
+	must(t, err)
+	web, err := localstack.FreeAddr()
+	must(t, err)
 	var out limited
 	agent := exec.Command("/firn", "dev", "--kafka", kafka, "--http", web)
 	agent.Env = []string{"FIRN_DATA_DIR=/var/lib/firn"}
@@ -127,13 +131,4 @@ func TestSystemdTakesTheUnit(t *testing.T) {
 	if out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--threshold=20", path).CombinedOutput(); err != nil {
 		t.Errorf("security: %v\n%s", err, out)
 	}
-}
-
-// freeAddr is an address that nobody listens at.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
 }

@@ -113,7 +113,7 @@ func faultsOf(scale time.Duration) []fault {
 			s.Network.Heal()
 		}},
 		{"agent, drained", func(ctx context.Context, t *testing.T, s *localstack.Stack) {
-			must(t, s.Agents[1].Stop(40*time.Second))
+			must(t, s.Agents[1].Stop(2*time.Minute))
 			if err := s.Agents[1].Err(); err != nil {
 				t.Errorf("the drained agent ended with %v", err)
 			}

@@ -37,11 +37,14 @@ localstack: build ## etcd, MinIO, HAProxy and agents; installs what it needs, en
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/firn
 
+# How long one package's tests may take: minutes on a machine that has nothing else to do are many on one that has.
+TIMEOUT := 30m
+
 test:
-	$(GOTEST) -shuffle=on ./...
+	$(GOTEST) -shuffle=on -timeout $(TIMEOUT) ./...
 
 race:
-	CGO_ENABLED=1 $(GOTEST) -race -shuffle=on $(RACED)
+	CGO_ENABLED=1 $(GOTEST) -race -shuffle=on -timeout $(TIMEOUT) $(RACED)
 
 lint:
 	@test -z "$$(gofmt -l .)" || { echo 'gofmt would change:'; gofmt -l .; exit 1; }

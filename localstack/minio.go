@@ -157,7 +157,7 @@ func (m *MinIO) createBucket(ctx context.Context, name string) (again bool, err 
 	if resp.StatusCode == http.StatusOK || strings.Contains(string(body), "BucketAlreadyOwnedByYou") {
 		return false, nil
 	}
-	return resp.StatusCode == http.StatusServiceUnavailable, fmt.Errorf("create bucket %s: %s: %s", name, resp.Status, body)
+	return resp.StatusCode >= 500, fmt.Errorf("create bucket %s: %s: %s", name, resp.Status, body)
 }
 
 // sign signs a request that has no body and no parameters, by version 4 of AWS's scheme.

@@ -60,6 +60,9 @@ func (p *ports) take(name string) (string, error) {
 	return "", fmt.Errorf("%s: no free port on loopback", name)
 }
 
+// FreeAddr returns a loopback address that nobody listens on, for a program that a test starts itself.
+func FreeAddr() (string, error) { return new(ports).take("a port") }
+
 // free says why addr cannot be listened on, if so.
 func free(addr string) error {
 	l, err := net.Listen("tcp", addr)

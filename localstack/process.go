@@ -95,7 +95,7 @@ func (p *Process) Signal(sig os.Signal) error {
 }
 
 // Kill ends it as kill -9 does and waits until it is gone.
-func (p *Process) Kill() error { return p.end(syscall.SIGKILL, 10*time.Second) }
+func (p *Process) Kill() error { return p.end(syscall.SIGKILL, time.Minute) }
 
 // Stop asks it to end in its own time (an agent drains), and waits up to timeout.
 func (p *Process) Stop(timeout time.Duration) error { return p.end(stopSignal, timeout) }

@@ -28,6 +28,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/firnlog/firn/localstack"
 	"github.com/firnlog/firn/objstore/batch"
 )
 
@@ -66,12 +67,10 @@ func start(t *testing.T) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free
-	if err != nil {
+	p := &process{t: t}
+	if p.kafka, err = localstack.FreeAddr(); err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, kafka: l.Addr().String()}
-	_ = l.Close()
 	p.cmd = exec.Command(firnBin, "dev", "--data-dir", filepath.Join(dir, "data"), "--kafka", p.kafka, "--http", "127.0.0.1:0")
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -569,7 +569,8 @@ func (p *process) wide() (kadm.CreateTopicResponse, error) {
 
 // What the agent is made for: producers and readers at full speed for a while. Then the bystander alone, and the floods, one behind
 // the other: what a mob had asked for is still worked off when the next one comes. Each by itself the memory is no more than 1.2
-// times what it was; two that overlap and a collector under load add to that, and the test fails beyond 1.5.
+// times what it was; two that overlap and a collector under load add to that, and the test fails beyond 1.5. Where the machine is slow,
+// full speed does not take the memory that the agent may use, and what a quiet one may have is no fault of a busy one.
 func TestFloodOfABusyAgent(t *testing.T) {
 	p := start(t)
 	base := p.peak(func() {
@@ -584,10 +585,13 @@ func TestFloodOfABusyAgent(t *testing.T) {
 	worst := p.stand(b, base)
 	b.stop()
 	t.Logf("worst: %d MiB, %.2f of the base", worst>>20, float64(worst)/float64(base))
-	if worst > base+base/2 {
+	if worst > max(base+base/2, quietMax) {
 		t.Errorf("%d MiB under a flood, %d before", worst>>20, base>>20)
 	}
 }
+
+// quietMax is the --memory-limit that the agent has, 512 MiB, and a quarter.
+const quietMax = 640 << 20
 
 // An agent that never did more than serve the bystander keeps to its --memory-limit, 512 MiB here, which the collector takes for a
 // goal and not for a wall: the test fails beyond a quarter more.
@@ -599,7 +603,7 @@ func TestFloodOfAQuietAgent(t *testing.T) {
 	worst := p.stand(b, base)
 	b.stop()
 	t.Logf("worst: %d MiB, %.2f of the base", worst>>20, float64(worst)/float64(base))
-	if worst > 640<<20 {
+	if worst > quietMax {
 		t.Errorf("%d MiB under a flood", worst>>20)
 	}
 }

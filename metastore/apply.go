@@ -28,6 +28,7 @@ func (c *Client) catchUp(ctx context.Context) (log.Cursor, error) {
 	for {
 		var lastSeqs map[log.Incarnation]uint64
 		c.View(func(st *state.State) { lastSeqs = sequences(st) })
+		asked := c.clockNow()
 		entries, cursor, more, err := c.log.Read(ctx, c.applied.Load(), lastSeqs, readBytes)
 		if errors.Is(err, log.ErrTrimmed) {
 			if err := c.catchUpFromArchive(ctx); err != nil {
@@ -43,6 +44,7 @@ func (c *Client) catchUp(ctx context.Context) (log.Cursor, error) {
 			return log.Cursor{}, err
 		}
 		if !more {
+			c.sure.has(asked)
 			return cursor, nil
 		}
 	}
@@ -179,12 +181,15 @@ func (c *Client) watchdog(ctx context.Context, drop context.CancelCauseFunc, hea
 	}
 }
 
-// watchHead reads the head every second, so that the watchdog has something to compare with and an idle agent knows whether
-// the log is there.
+// watchHead reads the head every second, so that the watchdog has something to compare with, and an idle agent knows whether
+// the log is there and how new its state is. A read that gets no answer is tried again before that counts.
 func (c *Client) watchHead() {
-	for c.pause(time.Second) {
-		if _, err := c.readHead(); err != nil && c.ctx.Err() == nil {
+	every := min(time.Second, c.sureFor()/4)
+	for pause := every; c.pause(pause); {
+		pause = every
+		if _, err := c.readHead(min(barrierRead, c.sureFor()/3)); err != nil && c.ctx.Err() == nil {
 			c.cfg.Logger.Debug("cannot read the metastore's head", "error", err)
+			pause = every / 4
 		}
 		c.gauge()
 	}
@@ -246,6 +251,9 @@ func (c *Client) applyOne(e *log.Entry) error {
 		return err
 	}
 	c.raiseHead(e.N)
+	if awaited := c.sure.awaited.Load(); awaited != 0 && e.N >= awaited {
+		c.sure.reached(e.N)
+	}
 	c.cfg.Metrics.entriesApplied.Inc()
 	if seenOK && e.Key.Incarnation != c.Incarnation() {
 		if err := c.peers.compare(c, decoded, seen); err != nil {

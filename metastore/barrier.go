@@ -96,16 +96,19 @@ func (c *Client) barrierLoop() {
 		if r == nil {
 			continue
 		}
-		r.head, r.err = c.readHead()
+		r.head, r.err = c.readHead(barrierRead)
 		close(r.done)
 	}
 }
 
+// barrierRead bounds a round's read.
+const barrierRead = 5 * time.Second
+
 // readHead is one linearizable read, bounded in time.
-func (c *Client) readHead() (uint64, error) {
-	ctx, cancel := context.WithTimeout(c.ctx, 5*time.Second)
+func (c *Client) readHead(limit time.Duration) (uint64, error) {
+	ctx, cancel := context.WithTimeout(c.ctx, limit)
 	defer cancel()
-	applied := c.applied.Load()
+	applied, asked := c.applied.Load(), c.clockNow()
 	n, err := c.log.Head(ctx)
 	switch {
 	case err != nil && c.ctx.Err() != nil:
@@ -126,5 +129,6 @@ func (c *Client) readHead() (uint64, error) {
 	}
 	c.contact()
 	c.raiseHead(n)
+	c.heardHead(n, asked)
 	return n, nil
 }

@@ -162,6 +162,8 @@ type Client struct {
 	lastFault atomic.Pointer[string]
 	// contactNanos is when the log last gave any answer, Unix nanoseconds of the process clock.
 	contactNanos atomic.Int64
+	// sure is how new the state is known to be.
+	sure sureness
 	// duty is how far archiving has come, where it is ours.
 	duty dutyProgress
 	// archiveFault says why this agent has stopped archiving, if it has.

@@ -554,7 +554,7 @@ func (c *Client) settleSession(s *session, why error) bool {
 		cancel()
 		var head uint64
 		if err == nil {
-			head, err = c.readHead()
+			head, err = c.readHead(barrierRead)
 		}
 		if err == nil {
 			if c.awaitApplied(c.ctx, head) != nil {

@@ -67,6 +67,7 @@ func (r *replica) Offer(op entry.Op, done func(state.OpResult, error)) func() {
 }
 func (r *replica) Submit(op entry.Op, done func(state.OpResult, error)) { done(r.apply(r.me, op), nil) }
 func (r *replica) Incarnation() log.Incarnation                         { return r.me }
+func (r *replica) Sure() time.Duration                                  { return time.Hour }
 
 func (r *replica) View(fn func(*state.State)) {
 	r.mu.Lock()

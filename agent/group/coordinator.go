@@ -34,6 +34,9 @@ type Meta interface {
 	SubscribeCluster(ch chan<- struct{}) (cancel func())
 	// Incarnation is this agent's; it changes when its registration was lost.
 	Incarnation() log.Incarnation
+	// Sure is for how long from now what is applied here may be counted on to say who owns a slot, without another word from the
+	// log; 0 or less: others may have removed this agent.
+	Sure() time.Duration
 }
 
 // Config are the tunables; the zero value of each is its default.
@@ -96,11 +99,14 @@ type Coordinator struct {
 	alone  atomic.Bool
 	lonely chan struct{} // closed when alone is set
 	// cut: what this agent proposes does not arrive any more.
-	cut    atomic.Bool
-	kick   chan struct{} // makes manage look
-	timers timers
-	done   completions
-	names  topicNames
+	cut atomic.Bool
+	// unsure: so long was nothing heard from the log that nobody is answered. regained is how often that was over.
+	unsure   atomic.Bool
+	regained atomic.Uint64
+	kick     chan struct{} // makes manage look
+	timers   timers
+	done     completions
+	names    topicNames
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -138,7 +144,7 @@ func New(cfg Config, meta Meta) (*Coordinator, error) {
 
 // Start starts the coordinator's goroutines; Close ends them.
 func (c *Coordinator) Start() {
-	for _, loop := range []func(){c.manage, c.keepTime, c.settle, c.expire} {
+	for _, loop := range []func(){c.manage, c.keepTime, c.settle, c.expire, c.watchSure} {
 		c.wg.Go(loop)
 	}
 }
@@ -288,6 +294,8 @@ func (c *Coordinator) own(at int) (epoch uint64, code Code) {
 		_, joined = st.AgentByIncarnation(me)
 	})
 	switch {
+	case s.Owner == me && joined && c.unheard():
+		return 0, step.NotAvailable
 	case s.Owner == me && joined:
 		c.adopt(at, s.Epoch)
 		return s.Epoch, step.None

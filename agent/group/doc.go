@@ -5,7 +5,8 @@
 //
 // Groups hash to state.Slots slots. A slot belongs to the agent whose claim was applied last; the claim's n is the slot's
 // coordinator epoch. Every op about a group names slot and epoch, and Apply refuses one that is not current: an agent that
-// believes in vain to own a slot can change nothing, and learns it from the refusal. No clock is involved.
+// believes in vain to own a slot can change nothing, and learns it from the refusal. No clock is involved in that. One is in what
+// an agent says without a proposal: it answers members only while it has heard from the log lately (unsure.go).
 //
 // Each slot prefers one live agent by rendezvous hashing. Who is preferred claims a slot without a live owner at once; where
 // it does not, the next in order does a little later. An owner whose slot prefers another agent that has been there for a

@@ -25,8 +25,8 @@ type Group struct {
 	mu sync.Mutex // guards the rest, but for what belongs to timers
 	// gone: not in memory any more, and of no use to anybody.
 	gone bool
-	// failed: the log refused a write. It stays in memory, refusing everything, until all its writes are settled: the state
-	// says only then what there is.
+	// failed: the log refused a write, or the agent is unsure what it owns. It stays in memory, refusing everything, until all that
+	// was proposed is settled: the state says only then what there is.
 	failed bool
 	loaded bool
 	// machine is nil where the state has no group of this id, or only its offsets.
@@ -216,9 +216,7 @@ func (g *Group) settled(code state.Code, err error) {
 		g.fail(step.NotAvailable)
 	}
 	if g.failed {
-		if g.applied == g.proposed {
-			g.end(step.NotAvailable)
-		}
+		g.rest()
 		return
 	}
 	n := 0
@@ -288,7 +286,9 @@ func (g *Group) release() {
 // rest leaves the group: its timer is set, or it goes out of memory.
 func (g *Group) rest() {
 	switch {
-	case g.gone || g.failed:
+	case g.gone, g.failed && (g.applied < g.proposed || g.calls > 0):
+	case g.failed:
+		g.end(step.NotAvailable)
 	case g.applied < g.proposed || g.calls > 0 || len(g.waiting) > 0 || g.machine != nil && !g.machine.Idle():
 		if g.machine != nil {
 			g.c.timers.set(g, g.machine.Deadline())
@@ -321,7 +321,7 @@ func (g *Group) tick(now time.Time, late time.Duration) {
 	if g.applied < g.proposed { // settled sets the timer again
 		return
 	}
-	if late > g.c.cfg.LateMax {
+	if late > g.c.cfg.LateMax || g.c.unheard() {
 		g.machine.Renew(now)
 	}
 	g.run(g.machine.Tick(now))

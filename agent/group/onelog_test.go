@@ -3,6 +3,7 @@ package group_test
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +17,8 @@ import (
 type oneLog struct {
 	t  testing.TB
 	me log.Incarnation
+	// sure is for how long; see group.Meta.
+	sure atomic.Int64
 
 	mu    sync.RWMutex // guards the rest
 	st    *state.State
@@ -33,6 +36,7 @@ type submitted struct {
 
 func newOneLog(t testing.TB) *oneLog {
 	l := &oneLog{t: t, me: log.Incarnation{1}, st: state.New(state.Identity{ID: [16]byte{7}, Epoch: 1}), seqs: make(map[[16]byte]uint64), subs: make(map[chan<- struct{}]bool)}
+	l.sure.Store(int64(time.Hour))
 	l.must(l.me, &entry.Join{Name: "a", MaxFeatureLevel: 2})
 	l.must(l.me, &entry.SetFeatureLevel{Level: 2})
 	return l
@@ -135,6 +139,8 @@ func (l *oneLog) SubscribeCluster(ch chan<- struct{}) func() {
 }
 
 func (l *oneLog) Incarnation() log.Incarnation { return l.me }
+
+func (l *oneLog) Sure() time.Duration { return time.Duration(l.sure.Load()) }
 
 // topic makes a topic and returns its id.
 func (l *oneLog) topic(name string, partitions uint32) entry.UUID {

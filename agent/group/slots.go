@@ -27,7 +27,9 @@ type manager struct {
 	owners  [state.Slots]state.Slot // as of the last look
 	vacant  [state.Slots]time.Time  // since when a slot has had no live owner
 	loaded  [state.Slots]uint64     // epoch under which its groups with members were loaded
-	began   bool
+	// regained is Coordinator's, as of when they were.
+	regained uint64
+	began    bool
 }
 
 // manage claims slots, hands them over and lets go of them, as agents come and go.
@@ -74,6 +76,10 @@ func (m *manager) look(now time.Time) (next time.Time) {
 	if level < groupsLevel { // some agent does not know of groups yet
 		return now.Add(retryPause)
 	}
+	if n := m.c.regained.Load(); n != m.regained {
+		m.regained = n
+		clear(m.loaded[:])
+	}
 	draining := m.c.draining.Load()
 	claims, given := 0, 0
 	for i := range slots {
@@ -83,7 +89,9 @@ func (m *manager) look(now time.Time) (next time.Time) {
 		switch {
 		case s.Owner == me && live[me]:
 			m.vacant[i] = time.Time{}
-			m.hold(i, s.Epoch)
+			if !m.hold(i, s.Epoch) {
+				again(now.Add(retryPause))
+			}
 			if len(prefers) == 0 || prefers[0] == me {
 				break
 			}
@@ -203,11 +211,14 @@ func (m *manager) othersStay(agents []state.Agent, me [16]byte) bool {
 	return false
 }
 
-// hold makes sure that a slot of ours is looked after: the sessions of its members run.
-func (m *manager) hold(i int, epoch uint64) {
+// hold makes sure that a slot of ours is looked after: the sessions of its members run. false: not yet, of all of them.
+func (m *manager) hold(i int, epoch uint64) bool {
 	m.c.adopt(i, epoch)
-	if m.loaded[i] == epoch {
-		return
+	switch {
+	case m.loaded[i] == epoch:
+		return true
+	case m.c.unheard():
+		return false
 	}
 	m.loaded[i] = epoch
 	var ids []string
@@ -220,14 +231,18 @@ func (m *manager) hold(i int, epoch uint64) {
 	})
 	for _, id := range ids {
 		g, code := m.c.acquire(id)
-		if code != step.None {
-			continue // it is not ours any more, or was logged
+		switch code {
+		case step.None:
+			g.release()
+		case step.NotAvailable: // nothing is heard, or what was proposed about it is not settled
+			m.loaded[i] = 0
+		default: // it is not ours any more, or was logged
 		}
-		g.release()
 	}
 	if len(ids) > 0 {
 		m.c.cfg.Logger.Debug("consumer groups loaded", "slot", i, "groups", len(ids))
 	}
+	return m.loaded[i] == epoch
 }
 
 // claim proposes that owner has the slot, behind everything that was proposed about its groups, unless such a claim is
@@ -262,19 +277,7 @@ func (c *Coordinator) strand() {
 		return
 	}
 	defer close(c.lonely)
-	var all []*Group
-	c.mu.Lock()
-	for i := range c.slots {
-		for _, g := range c.slots[i].groups {
-			all = append(all, g)
-		}
-	}
-	c.mu.Unlock()
-	for _, g := range all {
-		g.mu.Lock()
-		g.discard(step.NotAvailable)
-		g.mu.Unlock()
-	}
+	c.discardAll(step.NotAvailable)
 }
 
 // HandOver gives every slot to another agent, and returns when none is left, or when nobody is there to take them. Requests

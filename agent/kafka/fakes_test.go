@@ -224,6 +224,8 @@ func (a *agent) SubscribeCluster(ch chan<- struct{}) func() {
 
 func (a *agent) Incarnation() log.Incarnation { return a.incarnation }
 
+func (a *agent) Sure() time.Duration { return time.Hour }
+
 func (a *agent) View(fn func(*state.State)) {
 	a.stMu.RLock()
 	defer a.stMu.RUnlock()

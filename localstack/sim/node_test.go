@@ -34,15 +34,16 @@ type node struct {
 
 	orders chan order
 
-	mu      sync.Mutex // guards the rest
-	agent   *agent.Agent
-	log     *memlog.Log
-	disk    *walfs.FS
-	faults  memlog.Faults // of the weather
-	cutEnd  time.Time     // when the last partition from the log ended
-	cuts    [2]int        // partitions from the log that last now: silent ones, and refusing ones
-	diskBad func(walfs.Op) error
-	starts  int
+	mu       sync.Mutex // guards the rest
+	agent    *agent.Agent
+	log      *memlog.Log
+	disk     *walfs.FS
+	faults   memlog.Faults // of the weather
+	cutEnd   time.Time     // when the last partition from the log ended
+	cuts     [2]int        // partitions from the log that last now: silent ones, and refusing ones
+	cutsMade int           // how often it was cut off so far
+	diskBad  func(walfs.Op) error
+	starts   int
 }
 
 // order is what the storm wants of a node. down is how long the node then stays down.
@@ -91,18 +92,26 @@ func (n *node) cut(by int, refuses bool) {
 	} else {
 		n.cuts[0] += by
 	}
-	if by < 0 {
+	if by > 0 {
+		n.cutsMade++
+	} else {
 		n.cutEnd = time.Now()
 	}
 	n.wayLocked()
 }
 
-// cutLately says whether the node is, or was a moment ago, cut off from the log: then another may coordinate in its place, and it does
-// not know yet.
-func (n *node) cutLately() bool {
+// unawares is for how long the node may answer members while another coordinates in its place. A lease outlasts what an agent that is
+// cut off is sure of, so that is none; but one that was not renewed in an earlier cut, or was ended by somebody, may be over sooner, and
+// then the agent finds out when it has heard nothing for two thirds of a lease.
+func (n *node) unawares() time.Duration {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.cuts[0]+n.cuts[1] > 0 || !n.cutEnd.IsZero() && time.Since(n.cutEnd) < 5*time.Second
+	on := n.life.plan.on
+	lately := n.cuts[0]+n.cuts[1] > 0 || !n.cutEnd.IsZero() && time.Since(n.cutEnd) < 5*time.Second
+	if !lately || n.cutsMade == 1 && !on[leaseExpire] && !on[membersStale] {
+		return 0
+	}
+	return n.life.plan.ttl / 3 * 2
 }
 
 func (n *node) wayLocked() {

@@ -32,10 +32,10 @@ type readers struct {
 }
 
 // lives notes a heartbeat that was answered well. The member's session is from when the coordinator took it, so from since or later.
-// The word of one that is cut off from the log does not bind whoever coordinates in its place.
+// Whoever coordinates in the place of one that is cut off from the log has it begin when it claims, and that may be before.
 func (g *readers) lives(m *member, since time.Time) {
-	if m.link != nil && m.link.node.cutLately() {
-		return
+	if m.link != nil {
+		since = since.Add(-m.link.node.unawares())
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -133,6 +133,10 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	parts.Logger.Info("agent starts", "agent", cfg.Name, "version", cfg.Version, "listeners", cfg.Addresses(), "mode", cfg.AdvertiseMode, "internal", cfg.Internal, "zone", cfg.Zone,
 		"segment_bytes", cfg.SegmentBytes, "flush_interval", cfg.FlushInterval, "upload_slots", cfg.UploadSlots,
 		"stage_bytes", cfg.StageBytes, "cache_bytes", cfg.CacheBytes, "wal_bytes", cfg.WALBytes, "request_bytes", cfg.RequestBytes)
+	if cfg.RequestBytes < kafka.KafkaRequestBytesMax {
+		parts.Logger.Info("larger produce requests are not taken, though clients may build them: raise --memory-limit or --request-bytes, or bound them there (kgo.BrokerMaxWriteBytes, sarama's MaxRequestSize)",
+			"request_bytes", cfg.RequestBytes, "memory_limit", cfg.MemoryLimit, "kafka_default", kafka.KafkaRequestBytesMax)
+	}
 	var watching context.Context
 	watching, a.watches = context.WithCancel(context.WithoutCancel(ctx))
 	registry := prometheus.NewRegistry()

@@ -243,7 +243,11 @@ func (c *Config) Tunables() []Tunable {
 	_ = coord.Validate() // fills in defaults
 	grp, con := &coord.Classic, &coord.Consumer
 	share := c.shares()
-	request := cmp.Or(c.RequestBytes, srv.ProduceBytesMax)
+	// What holds requests is sized for usual ones. Who asks for larger ones than the memory limit gives gets room for them.
+	request := min(cmp.Or(c.RequestBytes, share.request), usualRequest)
+	if c.RequestBytes > share.request {
+		request = c.RequestBytes
+	}
 	t := &table{}
 
 	t.group = GroupTopics
@@ -314,14 +318,15 @@ func (c *Config) Tunables() []Tunable {
 	row(t, "first-request-bytes", &c.FirstRequestBytes, Bytes, srv.FirstRequestBytesMax, 1<<10, 1<<30, "largest first request of a connection, unless it brings records")
 	row(t, "first-request-timeout", &c.FirstRequestTimeout, Duration, srv.FirstRequestTimeout, 100*time.Millisecond, time.Hour, "a connection is closed that has not sent a request after this")
 	row(t, "connection-requests", &c.ConnectionRequests, Count, srv.ConnectionRequests, 1, 10_000, "requests of a connection that are not answered yet; no more are read before one is")
-	row(t, "request-bytes", &c.RequestBytes, Bytes, srv.ProduceBytesMax, 64<<10, 1<<30, "largest produce request")
+	row(t, "request-bytes", &c.RequestBytes, Bytes, share.request, 64<<10, 1<<30,
+		"largest produce request; a fifth of --memory-limit where not set, 16 MiB at least and 100 MiB, as Kafka has it, at most")
 	row(t, "other-request-bytes", &c.OtherRequestBytes, Bytes, srv.RequestBytesMax, 64<<10, 1<<30, "largest request of any other kind")
 	row(t, "connection-in-flight-bytes", &c.ConnectionInFlightBytes, Bytes, max(srv.ConnectionInFlightBytes, 2*request), 64<<10, 1<<40,
-		"requests read and not done with, per connection; at least twice --request-bytes where not set")
+		"requests read and not done with, per connection; a larger one comes alone; at least twice --request-bytes where that was set to more than its default")
 	row(t, "in-flight-bytes", &c.InFlightBytes, Bytes, max(share.requests, 2*request), 1<<20, 1<<40,
-		"requests with records, read and not done with, in all; three 16ths of --memory-limit where not set, at least twice --request-bytes")
-	row(t, "stranger-bytes", &c.StrangerBytes, Bytes, max(share.strangers, request), 64<<10, 1<<40,
-		"of requests that are larger than any that their connection has sent before, what has come, in all; a 16th of --memory-limit where not set, at least --request-bytes")
+		"requests with records, read and not done with, in all; three 16ths of --memory-limit where not set, at least 32 MiB, and twice --request-bytes where that was set to more than its default")
+	row(t, "stranger-bytes", &c.StrangerBytes, Bytes, max(share.strangers, min(request, usualRequest)), 64<<10, 1<<40,
+		"of requests that are larger than any that their connection has sent before, what has come, in all; a 16th of --memory-limit where not set, at least 16 MiB or --request-bytes")
 	row(t, "queued-bytes", &c.QueuedBytes, Bytes, share.queued, 64<<10, 1<<40, "small requests that were read, in all; a 32nd of --memory-limit where not set")
 	row(t, "work-bytes", &c.WorkBytes, Bytes, share.work, 1<<20, 1<<40, "what is made of requests until they are answered, records apart; a 16th of --memory-limit where not set")
 	row(t, "decompress-bytes", &c.DecompressBytes, Bytes, share.decompress, 1<<20, 1<<40,

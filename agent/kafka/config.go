@@ -83,16 +83,20 @@ type noTraffic struct{}
 func (noTraffic) Produced(entry.UUID, int64, int64) {}
 func (noTraffic) Fetched(entry.UUID, int64, int64)  {}
 
+// KafkaRequestBytesMax is the largest request that a Kafka broker takes with its own defaults, and so the largest that clients build
+// with theirs.
+const KafkaRequestBytesMax = 100 << 20
+
 // Config are the tunables; the zero value of each is its default.
 type Config struct {
-	// ProduceBytesMax bounds a Produce request, RequestBytesMax any other. Defaults 16 MiB and 2 MiB.
+	// ProduceBytesMax bounds a Produce request, RequestBytesMax any other. Defaults 100 MiB, as Kafka has it, and 2 MiB.
 	ProduceBytesMax int
 	RequestBytesMax int
 	// ProduceTimeoutMin and ProduceTimeoutMax are the bounds within which a Produce request's own timeout counts: how long its
 	// answer may wait for the bucket and the metastore. Defaults 1 s and 2 min.
 	ProduceTimeoutMin, ProduceTimeoutMax time.Duration
-	// ConnectionInFlightBytes and InFlightBytes bound the requests read and not given back, per connection and in all.
-	// Defaults 32 MiB and 128 MiB.
+	// ConnectionInFlightBytes and InFlightBytes bound the requests read and not given back, per connection and in all. One that
+	// is larger than a connection may have comes alone. Defaults 32 MiB and 128 MiB.
 	ConnectionInFlightBytes int
 	InFlightBytes           int
 	// ConnectionRequests bounds the requests of a connection that are not answered. Default 64.
@@ -201,7 +205,7 @@ func (c *Config) Validate() error {
 		*v = int(w)
 	}
 	period := func(name string, v *time.Duration, def time.Duration) { bound(name, (*int64)(v), int64(def)) }
-	count("produce bytes max", &c.ProduceBytesMax, 16<<20)
+	count("produce bytes max", &c.ProduceBytesMax, KafkaRequestBytesMax)
 	count("request bytes max", &c.RequestBytesMax, 2<<20)
 	count("connection in-flight bytes", &c.ConnectionInFlightBytes, 32<<20)
 	count("in-flight bytes", &c.InFlightBytes, 128<<20)
@@ -251,14 +255,15 @@ func (c *Config) Validate() error {
 		errs = append(errs, fmt.Errorf("kafka: client zones: %w", err))
 	}
 	frame := max(c.ProduceBytesMax, c.RequestBytesMax)
+	usual := min(frame, largeRequest)
 	for _, problem := range []struct {
 		is   bool
 		what string
 	}{
-		{c.ConnectionInFlightBytes < frame, "connection in-flight bytes are below the largest request"},
-		{c.InFlightBytes < frame, "in-flight bytes are below the largest request"},
+		{c.ConnectionInFlightBytes < usual, "connection in-flight bytes are below the largest request, or 16 MiB"},
+		{c.InFlightBytes < usual || c.InFlightBytes < frame/2, "in-flight bytes are below the largest request of up to 16 MiB, or half of a larger one"},
 		{c.ProduceTimeoutMax < c.ProduceTimeoutMin, "produce timeout max is below produce timeout min"},
-		{c.StrangerBytes < frame, "stranger bytes are below the largest request"},
+		{c.StrangerBytes < usual, "stranger bytes are below the largest request, or 16 MiB"},
 		{c.QueuedBytes < frameStep, "queued bytes are below 64 KiB"},
 		{frame > 1<<30, "the largest request exceeds 1 GiB"},
 		{c.FetchInFlightBytes < c.FetchBytesMax, "fetch in-flight bytes are below fetch bytes max"},

@@ -74,7 +74,8 @@ Settings are in ` + "`docs/configuration.md`" + `, topic configs in ` + "`docs/t
 | --- | --- | --- |
 `)
 	for _, row := range [][3]string{
-		{"Produce request", mib(cfg.ProduceBytesMax) + " (`--request-bytes`)", "the connection closes"},
+		{"Produce request", mib(cfg.ProduceBytesMax) + " (`--request-bytes`), less where memory is below 500 MiB", "the connection closes"},
+		{"a connection's first request", "64 KiB (`--first-request-bytes`), a Produce 16 MiB", "the connection closes"},
 		{"any other request", mib(cfg.RequestBytesMax) + " (`--other-request-bytes`)", "the connection closes"},
 		{"record batch as sent", fmt.Sprint(batch.DefaultMaxBatchBytes, " bytes (max.message.bytes)"), "MESSAGE_TOO_LARGE"},
 		{"records of a batch once decompressed", mib(batch.DefaultMaxDecompressedBytes) + ", and 1024 times what was sent, but 16 MiB at least", "MESSAGE_TOO_LARGE"},

@@ -40,6 +40,9 @@ const (
 	firstRoom = 1 << 10
 	// readStep is how much of a request must come within FrameTimeout.
 	readStep = 256 << 10
+	// largeRequest is up to where a connection may claim and get. What is larger is read one at a time, gets no more than this until so
+	// much has come, and then waits for room for all of it, where others count.
+	largeRequest = 16 << 20
 )
 
 // frameReader reads requests off one connection.
@@ -49,7 +52,7 @@ type frameReader struct {
 	// is small, as idle connections keep it.
 	head [512]byte
 	got  int
-	// proven is the size of the largest frame that came whole; up to it room is made at once.
+	// proven is the size of the largest frame that came whole, up to largeRequest; up to it room is made at once.
 	proven int
 }
 
@@ -89,7 +92,7 @@ func (fr *frameReader) next() (*frame, error) {
 	if _, ok := lookupAPI(key); !ok {
 		return nil, fmt.Errorf("%w: unknown API key %d", errMalformed, key)
 	}
-	if key != keyProduce && fr.size() > int64(cfg.FirstRequestBytesMax) && c.unanswered.Load() > 0 {
+	if (fr.size() > largeRequest || key != keyProduce && fr.size() > int64(cfg.FirstRequestBytesMax)) && c.unanswered.Load() > 0 {
 		select { // whether the one before it was a request is about to be known
 		case <-c.understood:
 		case <-c.ctx.Done():
@@ -99,7 +102,9 @@ func (fr *frameReader) next() (*frame, error) {
 	limit, first := int64(cfg.RequestBytesMax), ""
 	switch {
 	case key == keyProduce: // which may be a connection's first: clients of pinned versions ask for nothing before
-		limit = int64(cfg.ProduceBytesMax)
+		if limit = int64(cfg.ProduceBytesMax); limit > largeRequest && !c.proven.Load() {
+			limit, first = largeRequest, " of a connection's first request"
+		}
 	case !c.proven.Load():
 		limit, first = min(limit, int64(cfg.FirstRequestBytesMax)), " of a connection's first request"
 	}
@@ -169,19 +174,23 @@ func (fr *frameReader) awaitFirst() error {
 
 // charges are what a request holds of the budgets.
 type charges struct {
-	size   int64   // of the connection's
+	size   int64   // the request's
+	own    int64   // of the connection's
 	shared *budget // nil: none but the connection's
 	n      int64   // of shared
 	free   bool    // it is the connection's one request that goes without
 	over   bool    // it is the one that may go beyond shared: it holds Server.overdraft
+	large  bool    // it is the large one that is being read: it holds Server.large
 }
 
 // charge waits for room for a request of size bytes. Every request counts against the connection's budget for as long as it
 // is queued, and against one that connections share. That is another for small ones that carry no records: they must get
 // through while producers are held back. A stranger has not sent anything as large before; it is charged as bytes come, of a
-// budget of its own, so that any number of large claims holds up nobody who is at work.
+// budget of its own, so that any number of large claims holds up nobody who is at work. A request that is larger than all of the
+// connection's budget comes alone.
 func (c *conn) charge(size int64, records, stranger bool) (ch charges, err error) {
-	ch.n = size
+	ch.n, ch.own = size, min(size, c.budget.size)
+	own := ch.own
 	switch {
 	case size <= freeBytes && c.freeRequest.CompareAndSwap(false, true):
 		ch.free, ch.n = true, 0
@@ -193,9 +202,9 @@ func (c *conn) charge(size int64, records, stranger bool) (ch charges, err error
 	if ch.n > 0 {
 		ch.n = ch.shared.clip(ch.n)
 	}
-	if err = c.take(c.ctx, c.budget, nil, size); err == nil && ch.n > 0 {
+	if err = c.take(c.ctx, c.budget, nil, own); err == nil && ch.n > 0 {
 		if err = c.take(c.ctx, ch.shared, c.visitor, ch.n); err != nil {
-			c.budget.give(nil, size)
+			c.budget.give(nil, own)
 		}
 	}
 	if err != nil {
@@ -278,6 +287,51 @@ func (c *conn) grow(ch *charges, room int64, records bool) error {
 	return nil
 }
 
+// queueLarge waits until no other large request is being read, so that those who claim to have one, however many, hold nothing, and one of
+// them at most stands in line where others count. Who is slow about it is closed, as everybody is while others wait.
+func (c *conn) queueLarge(ch *charges) error {
+	select {
+	case c.s.large <- struct{}{}:
+	default:
+		ch.shared.pressure.enter()
+		defer ch.shared.pressure.leave()
+		defer c.lookOut()()
+		select {
+		case c.s.large <- struct{}{}:
+		case <-c.ctx.Done():
+			return context.Cause(c.ctx)
+		}
+	}
+	ch.large = true
+	return nil
+}
+
+// nextLarge lets the next large request be read.
+func (c *conn) nextLarge(ch *charges) {
+	if ch.large {
+		ch.large = false
+		<-c.s.large
+	}
+}
+
+// enlarge charges for all of a large request, of which as much has come as a stranger is given, where others count. It waits for
+// room: whoever holds some there needs nothing of the strangers' any more. Where there is less in all than the request takes, it goes on
+// with what one address gets: no other that is as large can then.
+func (c *conn) enlarge(ch *charges, records bool) error {
+	to := c.s.budgetFor(ch.size, records)
+	if ch.shared == to {
+		return nil
+	}
+	n := to.clip(ch.size)
+	if err := c.take(c.ctx, to, c.visitor, n); err != nil {
+		return context.Cause(c.ctx)
+	}
+	ch.shared.give(c.visitor, ch.n)
+	ch.shared, ch.n = to, n
+	c.backInBudget(ch)
+	return nil
+}
+
 // backInBudget lets the next one go beyond the budget.
 func (c *conn) backInBudget(ch *charges) {
 	if ch.over {
@@ -287,7 +341,7 @@ func (c *conn) backInBudget(ch *charges) {
 }
 
 func (c *conn) refund(ch charges) {
-	c.budget.give(nil, ch.size)
+	c.budget.give(nil, ch.own)
 	if ch.shared != nil {
 		ch.shared.give(c.visitor, ch.n)
 	}
@@ -295,18 +349,25 @@ func (c *conn) refund(ch charges) {
 		c.freeRequest.Store(false)
 	}
 	c.backInBudget(&ch)
+	c.nextLarge(&ch)
 }
 
 // body reads a request of size bytes. Beyond what is uncharged it waits for the budgets before it makes room, and it doubles
-// the room only as bytes come: what a client claims costs nothing.
+// the room only as bytes come: what a client claims costs nothing. A large request gets the rest of its room at once, when it has shown
+// that it is one; that is of its size to the byte, and not recycled.
 func (fr *frameReader) body(size int, records bool) (*frame, error) {
 	c, pool := fr.c, &fr.c.s.pool
 	var held charges
 	stranger := size > max(fr.proven, uncharged)
 	b := pool.get(min(size, firstRoom))
+	giveBack := func() {
+		if cap(b) <= largeRequest {
+			pool.put(b)
+		}
+	}
 	fail := func(err error) (*frame, error) {
 		c.readSince.Store(0)
-		pool.put(b)
+		giveBack()
 		c.refund(held)
 		return nil, late(err)
 	}
@@ -321,12 +382,27 @@ func (fr *frameReader) body(size int, records bool) (*frame, error) {
 				return fail(err)
 			}
 			charged = true
+			if size > largeRequest {
+				if err := c.queueLarge(&held); err != nil {
+					return fail(err)
+				}
+			}
 		}
 		if len(b) == size {
 			break
 		}
 		if len(b) == cap(b) {
 			room := 2 * cap(b)
+			if room > largeRequest && size > largeRequest {
+				c.readSince.Store(0)
+				if err := c.enlarge(&held, records); err != nil {
+					return fail(err)
+				}
+				whole := append(make([]byte, 0, size), b...)
+				giveBack()
+				b = whole
+				continue
+			}
 			switch {
 			case charged && stranger:
 				c.readSince.Store(0)
@@ -357,14 +433,15 @@ func (fr *frameReader) body(size int, records bool) (*frame, error) {
 		}
 	}
 	c.readSince.Store(0)
+	c.nextLarge(&held)
 	if held.shared == c.s.strangers {
 		c.settle(&held, records, true)
 	}
-	fr.proven = max(fr.proven, size)
+	fr.proven = min(max(fr.proven, size), largeRequest)
 	f := &frame{body: b, came: time.Now()}
 	f.holders.Store(1)
 	f.free = func() {
-		pool.put(b)
+		giveBack()
 		c.refund(held)
 	}
 	return f, nil

@@ -32,6 +32,7 @@ type Server struct {
 	inFlight   *budget       // large requests and those with records, until they are done with
 	strangers  *budget       // requests larger than any that their connection has sent before, as far as they have come
 	overdraft  chan struct{} // has room for one: the stranger that goes beyond its budget, see conn.grow
+	large      chan struct{} // has room for one: the request beyond largeRequest that is being read
 	queued     *budget       // other requests
 	work       *budget       // what is made of requests until they are answered, records apart
 	answers    *budget       // records of Fetch answers until they are written
@@ -75,6 +76,7 @@ func New(cfg Config, meta Metastore, producer Producer, log Log, groups Groups) 
 		shapes:     shapes(),
 		inFlight:   newBudget(kindInFlight, cfg.InFlightBytes, cfg.Metrics.inFlightBytes),
 		overdraft:  make(chan struct{}, 1),
+		large:      make(chan struct{}, 1),
 		strangers:  newBudget(kindStrangers, cfg.StrangerBytes, nil),
 		queued:     newBudget(kindQueued, cfg.QueuedBytes, cfg.Metrics.queuedBytes),
 		work:       newBudget(kindWork, cfg.WorkBytes, cfg.Metrics.workBytes),

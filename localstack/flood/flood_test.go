@@ -488,6 +488,14 @@ func floods(t *testing.T) []struct {
 		{"10 000 that announce 16 MiB of records and send 4 KiB", func(m *mob) {
 			m.connect(crowd, say(append(head(16<<20, 0, 9), make([]byte, 4<<10)...)))
 		}},
+		{"50 that announce 100 MiB once they are known and send half of it", func(m *mob) {
+			half := append(head(100<<20, 0, 9), make([]byte, 50<<20)...)
+			m.connect(50, func(nc net.Conn) {
+				_, _ = nc.Write(request(kmsg.NewPtrApiVersionsRequest()))
+				_, _ = io.ReadFull(nc, make([]byte, 4))
+				say(half)(nc)
+			})
+		}},
 		{"10 000 that announce 100 MiB", func(m *mob) { m.connect(crowd, say(head(100<<20, 0, 9))) }},
 		{"10 000 halves of a TLS hello", func(m *mob) { m.connect(crowd, say([]byte{0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3})) }},
 		{"requests that ask for as much as they can, answers taken", func(m *mob) {

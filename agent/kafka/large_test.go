@@ -1,0 +1,178 @@
+package kafka_test
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/objstore/batch"
+)
+
+// largest notes the largest Produce that a client sent.
+type largest struct{ bytes atomic.Int64 }
+
+func (l *largest) OnBrokerWrite(_ kgo.BrokerMetadata, key int16, n int, _, _ time.Duration, err error) {
+	if key == 0 && err == nil && int64(n) > l.bytes.Load() {
+		l.bytes.Store(int64(n))
+	}
+}
+
+// A client with its own defaults puts the batches of all partitions into one request, which may be six times what was once taken.
+// It is refused for its size by closing the connection, and such a client sends the same again for ever.
+func TestOneRequestForManyPartitions(t *testing.T) {
+	const partitions, size = 200, 120_000
+	agents := stacks(t, 1, func(c *kafka.Config) { c.InFlightBytes = 96 << 20 }) // as with 512 MiB of memory
+	var sent largest
+	cl := kclient(t, agents, kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerLinger(time.Minute), kgo.WithHooks(&sent))
+	createTopic(t, cl, "wide", partitions, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	noise := make([]byte, size)
+	rng := rand.NewChaCha8([32]byte{})
+	_, _ = rng.Read(noise)
+	for p := range int32(partitions) {
+		cl.Produce(ctx, &kgo.Record{Topic: "wide", Partition: p, Key: fmt.Append(nil, p), Value: noise}, func(_ *kgo.Record, err error) {
+			if err != nil {
+				t.Errorf("partition %d: %v", p, err)
+			}
+		})
+	}
+	if err := cl.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if n := sent.bytes.Load(); n < partitions*size {
+		t.Fatalf("the largest request was of %d bytes: the client did not do what it is here for", n)
+	}
+	seen := make(map[int32]bool)
+	for _, r := range consume(t, agents, "wide", partitions) {
+		if string(r.Key) != fmt.Sprint(r.Partition) || string(r.Value) != string(noise) {
+			t.Errorf("partition %d holds another record", r.Partition)
+		}
+		seen[r.Partition] = true
+	}
+	if len(seen) != partitions {
+		t.Errorf("records in %d partitions", len(seen))
+	}
+}
+
+const large = 16 << 20 // up to where a connection is given what it claims
+
+// largeTune is a server that takes requests beyond that, with as little beside them as it may have.
+func largeTune(c *kafka.Config) {
+	c.ProduceBytesMax, c.ConnectionInFlightBytes, c.InFlightBytes, c.StrangerBytes = 24<<20, large, 32<<20, 32<<20
+	c.FrameTimeout = time.Hour
+}
+
+// largeProduce is a Produce of 21 MiB.
+func largeProduce(t *testing.T) (req *kmsg.ProduceRequest, frame []byte) {
+	t.Helper()
+	raw := records(t, batch.BuildOptions{}, string(make([]byte, 1_000_000)))
+	req = produceRequest(9, "t", 0, raw)
+	for p := range int32(21) {
+		part := kmsg.NewProduceRequestTopicPartition()
+		part.Partition, part.Records = p+1, raw
+		req.Topics[0].Partitions = append(req.Topics[0].Partitions, part)
+	}
+	return req, kmsg.NewRequestFormatter().AppendRequest(nil, req, 0)
+}
+
+// Nobody may begin with a large request.
+func TestALargeRequestIsNoConnectionsFirst(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := server(t, newCluster(t).join("a"), largeTune)
+		first := visit(t, s, "10.0.0.1")
+		head := make([]byte, 100)
+		binary.BigEndian.PutUint32(head, large+1)
+		first.write(head)
+		first.closed()
+		second := visit(t, s, "10.0.0.1")
+		binary.BigEndian.PutUint32(head, large)
+		second.write(head)
+		synctest.Wait()
+		if n := s.Connections(); n != 1 {
+			t.Errorf("%d connections: the one that announces 16 MiB should be left", n)
+		}
+	})
+}
+
+// Large requests, however many, are read no further than strangers are until there is room for them, and all get through: the
+// budgets never hold more than they have.
+func TestLargeRequestsWaitForRoom(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a := newCluster(t).join("a")
+		a.topic("t", 22)
+		gate := make(chan struct{})
+		a.with(func(a *agent) { a.gate = gate })
+		s := server(t, a, largeTune)
+		req, frame := largeProduce(t)
+		const producers = 3
+		var taken [producers]atomic.Int64
+		var clients [producers]*client
+		var wg sync.WaitGroup
+		for i := range clients {
+			c := visit(t, s, fmt.Sprintf("10.0.0.%d", i+1))
+			ask[*kmsg.ApiVersionsResponse](c, kmsg.NewPtrApiVersionsRequest())
+			clients[i] = c
+			wg.Go(func() {
+				for b := frame; len(b) > 0; { // a pipe: what was written was read
+					n, err := c.nc.Write(b[:min(len(b), 64<<10)])
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					taken[i].Add(int64(n))
+					b = b[n:]
+				}
+			})
+			synctest.Wait()
+		}
+		if whole, part := taken[0].Load(), taken[1].Load(); whole != int64(len(frame)) || part < large-1<<20 || part > large+1<<20 {
+			t.Errorf("of %d bytes the first sent %d, the second %d", len(frame), whole, part)
+		}
+		close(gate)
+		wg.Wait()
+		for i, c := range clients {
+			res := c.receive(0, req).(*kmsg.ProduceResponse)
+			for _, p := range res.Topics[0].Partitions {
+				if p.ErrorCode != 0 {
+					t.Errorf("producer %d, partition %d: code %d", i, p.Partition, p.ErrorCode)
+				}
+			}
+		}
+	})
+}
+
+// Who announces large requests holds nothing for it, not even where it has sent one before.
+func TestLargeClaimsHoldNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a := newCluster(t).join("a")
+		a.topic("t", 22)
+		s := server(t, a, largeTune)
+		req, frame := largeProduce(t)
+		for range 10 {
+			c := visit(t, s, "10.0.0.1")
+			ask[*kmsg.ApiVersionsResponse](c, kmsg.NewPtrApiVersionsRequest())
+			c.write(frame)
+			c.receive(0, req)
+			c.write(frame[:20_000])
+		}
+		synctest.Wait()
+		start := time.Now()
+		visit(t, s, "10.0.0.1").produce("t", 0, string(make([]byte, 900_000)))
+		visit(t, s, "10.0.0.2").produce("t", 0, string(make([]byte, 900_000)))
+		if took := time.Since(start); took != 0 {
+			t.Errorf("producers waited %v", took)
+		}
+	})
+}

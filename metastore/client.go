@@ -200,7 +200,7 @@ func Open(ctx context.Context, cfg Config, l log.Log, bucket objstore.Bucket) (*
 	if err != nil {
 		return nil, err
 	}
-	if err := checkMarker(ctx, bucket, identity, true); err != nil {
+	if err := settleBucket(ctx, l, bucket, identity); err != nil {
 		return nil, err
 	}
 	if cfg.Admit != nil {

@@ -361,6 +361,23 @@ func TestForeignBucketIsRefused(t *testing.T) {
 	})
 }
 
+// An agent that is pointed at an empty bucket beside a log with entries would acknowledge records where no other agent looks for them.
+func TestAnEmptyBucketBesideALogWithEntriesIsRefused(t *testing.T) {
+	bubble(t, 8, func(t *testing.T, c *cluster) {
+		c.close(c.open("a"))
+		wrong, l := mem.New(), c.store.Open("b")
+		defer func() { _ = l.Close() }()
+		_, err := metastore.Open(t.Context(), c.config("b"), l, wrong)
+		if !errors.Is(err, metastore.ErrForeign) || !strings.Contains(err.Error(), metastore.MarkerKey) || !strings.Contains(err.Error(), "--bucket") {
+			t.Fatalf("got %v", err)
+		}
+		if _, err := wrong.Get(t.Context(), metastore.MarkerKey); !errors.Is(err, objstore.ErrNotFound) {
+			t.Errorf("the wrong bucket was claimed: %v", err)
+		}
+		c.close(c.open("b"))
+	})
+}
+
 // A log that was replaced under a running agent ends it: it must not serve two logs as one.
 func TestReplacedLogEndsTheAgent(t *testing.T) {
 	bubble(t, 9, func(t *testing.T, c *cluster) {

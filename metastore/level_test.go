@@ -2,6 +2,7 @@ package metastore_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/metastore/log/memlog"
 	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/objstore"
 )
 
 // ancient is an agent of a build that knows feature level 1 alone. It stops at what such a build cannot read.
@@ -27,6 +29,10 @@ func (c *cluster) openAncient(tag byte) *ancient {
 	a := &ancient{c: c, log: c.store.Open("ancient"), incarnation: log.Incarnation{0xa, tag}}
 	var err error
 	if a.identity, err = metastore.Identify(c.t.Context(), a.log, c.bucket); err != nil {
+		c.t.Fatal(err)
+	}
+	marker := fmt.Appendf(nil, `{"format":1,"log_id":"%x"}`, a.identity.ID)
+	if err := c.bucket.Put(c.t.Context(), metastore.MarkerKey, marker, objstore.PutOptions{}); err != nil {
 		c.t.Fatal(err)
 	}
 	if a.registration, err = a.log.Register(c.t.Context(), a.incarnation, []byte("ancient"), 10*time.Second); err != nil {

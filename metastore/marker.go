@@ -105,7 +105,7 @@ func checkMarker(ctx context.Context, bucket objstore.Bucket, identity log.Ident
 		case !errors.Is(err, objstore.ErrNotFound):
 			return err
 		case !claim:
-			return fmt.Errorf("%w: the bucket holds no firn cluster (no object %s)", ErrForeign, MarkerKey)
+			return fmt.Errorf("%w: %w (no object %s)", ErrForeign, errUnclaimed, MarkerKey)
 		}
 		body, err := json.Marshal(mine)
 		if err != nil {
@@ -117,6 +117,25 @@ func checkMarker(ctx context.Context, bucket objstore.Bucket, identity log.Ident
 	}
 	return fmt.Errorf("%w: marker %s was written but cannot be read back", objstore.ErrUnavailable, MarkerKey)
 }
+
+// settleBucket makes sure that bucket and log belong together, for an agent that starts. Only who finds the log empty may claim a bucket
+// that is nobody's: every entry is of an agent that had claimed the cluster's bucket before it joined, so that a log with entries
+// beside an unclaimed bucket is a wrong --bucket, and what were acknowledged from there the other agents would never find.
+func settleBucket(ctx context.Context, l log.Log, bucket objstore.Bucket, identity log.Identity) error {
+	head, err := l.Head(ctx)
+	if err != nil {
+		return fmt.Errorf("read the log's head: %w", err)
+	}
+	err = checkMarker(ctx, bucket, identity, head == 0)
+	if errors.Is(err, errUnclaimed) && head > 0 {
+		return fmt.Errorf("%w, and the metastore holds a log of %d entries, %x: it is not the bucket, or the prefix, of that cluster; look at --bucket. "+
+			"Where it is, and the object was deleted, put it back from a copy or an older version", err, head, identity.ID)
+	}
+	return err
+}
+
+// errUnclaimed: a bucket without a marker.
+var errUnclaimed = errors.New("the bucket holds no firn cluster")
 
 // errGivenUp: another log was restored from the bucket since this one was used.
 var errGivenUp = errors.New("a log that was given up")

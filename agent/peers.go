@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"strconv"
 	"syscall"
 	"time"
@@ -50,7 +51,8 @@ func (a *Agent) openPeers(ctx context.Context, metrics *peer.Metrics) error {
 		return err
 	}
 	a.wg.Go(func() {
-		if err := a.internal.Serve(a.parts.Internal); a.state.Load() < draining {
+		err := a.internal.Serve(a.parts.Internal)
+		if a.state.Load() < draining && !errors.Is(err, http.ErrServerClosed) { // closed by us, also where the start comes to nothing
 			a.fail(fmt.Errorf("serve the internal listener: %w", err))
 		}
 	})

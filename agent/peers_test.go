@@ -3,8 +3,10 @@ package agent_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -50,6 +52,22 @@ func TestKilledAgentIsBackAtOnce(t *testing.T) {
 	}
 }
 
+// errorLines counts what is logged as an error.
+type errorLines struct {
+	slog.Handler
+	n atomic.Int32
+}
+
+func (*errorLines) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelError }
+
+func (l *errorLines) Handle(context.Context, slog.Record) error {
+	l.n.Add(1)
+	return nil
+}
+
+func (l *errorLines) WithAttrs([]slog.Attr) slog.Handler { return l }
+func (l *errorLines) WithGroup(string) slog.Handler      { return l }
+
 // Two agents of one configuration: the second does not start while the first is alive, and the first is not disturbed.
 func TestRivalsAreRefused(t *testing.T) {
 	c := newTeam(t)
@@ -68,7 +86,11 @@ func TestRivalsAreRefused(t *testing.T) {
 		{"internal address", "b", func(m *mate) { m.cfg.Internal = first.cfg.Internal }, "the internal address " + first.cfg.Internal},
 		{"everything", "a", elsewhere, `the name "a"`},
 	} {
-		_, err := c.begin(x.name, x.tune)
+		logged := &errorLines{Handler: slog.DiscardHandler}
+		_, err := c.begin(x.name, x.tune, func(m *mate) { m.parts.Logger = slog.New(logged) })
+		if n := logged.n.Load(); n != 0 {
+			t.Errorf("%s: %d errors are logged beside the one that Start returns", x.what, n)
+		}
 		if !errors.Is(err, agent.ErrRival) || !strings.Contains(err.Error(), x.says) || !strings.Contains(err.Error(), `agent "a" is alive`) {
 			t.Errorf("%s: %v", x.what, err)
 		}

@@ -46,6 +46,8 @@ func (s *Server) describeConfigs(ctx context.Context, who audience, req *kmsg.De
 			rr.Configs, no = s.describeTopicConfigs(r.ResourceName)
 		case r.ResourceType == kmsg.ConfigResourceTypeBroker:
 			rr.Configs, no = s.describeBrokerConfigs(who, r.ResourceName)
+		case r.ResourceType == kmsg.ConfigResourceTypeGroupConfig, r.ResourceType == kmsg.ConfigResourceTypeClientMetrics:
+			// They have no configs here, which is what kafka-configs --describe is to print, and no error.
 		default:
 			no = unconfigurable(r.ResourceType)
 		}

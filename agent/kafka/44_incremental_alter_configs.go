@@ -80,7 +80,7 @@ func (s *Server) configurable(kind kmsg.ConfigResourceType, name string) (of con
 		}
 		of.check, of.spec, of.isTopic = topicconfig.Validate, topicconfig.Lookup, true
 	case kind == kmsg.ConfigResourceTypeBroker && name != "":
-		return of, refused(codeInvalidRequest, "an agent has no configs of its own: set them for the cluster (--entity-default)")
+		return of, refused(codeInvalidRequest, "an agent has no configs of its own: set them for the cluster (firn config set cluster, or --entity-default)")
 	case kind == kmsg.ConfigResourceTypeBroker:
 		s.meta.View(func(st *state.State) { of.have = st.BrokerConfigs() })
 		of.check = s.validateCluster

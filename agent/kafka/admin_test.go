@@ -460,6 +460,14 @@ func TestConfigs(t *testing.T) {
 		if r := describe(c, logger, "1"); r.ErrorCode != 42 || r.ErrorMessage == nil {
 			t.Errorf("a logger: code %d", r.ErrorCode)
 		}
+		for _, kind := range []kmsg.ConfigResourceType{kmsg.ConfigResourceTypeGroupConfig, kmsg.ConfigResourceTypeClientMetrics} {
+			if r := describe(c, kind, "g"); r.ErrorCode != 0 || len(r.Configs) != 0 {
+				t.Errorf("what has no configs here, %v: code %d, %d configs", kind, r.ErrorCode, len(r.Configs))
+			}
+			if code := alter(c, kind, "g", false, "consumer.session.timeout.ms = 50000"); code != 42 {
+				t.Errorf("altering what has no configs here, %v: code %d", kind, code)
+			}
+		}
 		for name, code := range map[string]int16{"9": 42, "x": 42, "1": 0} {
 			r := describe(c, broker, name)
 			if r.ErrorCode != code {

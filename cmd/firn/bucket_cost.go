@@ -243,7 +243,7 @@ func scrapeOf(ctx context.Context, source string) (scrape, error) {
 	}
 	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
 	if err != nil {
-		return scrape{}, fmt.Errorf("%w at %s: %w; --metrics names the --http address of an agent", client.ErrNoAnswer, source, err)
+		return scrape{}, fmt.Errorf("%w at %s: %w; --metrics names the --http address of an agent", client.ErrNoAgent, source, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {

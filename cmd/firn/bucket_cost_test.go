@@ -181,7 +181,7 @@ func TestBucketCost(t *testing.T) {
 		"--metrics " + addr + " --prices " + bad:   {exitUsage, "field put not found"},
 		"--metrics " + addr + " --prices /absent":  {exitUsage, "/absent"},
 		"--metrics " + addr + " --timeout -1s":     {exitUsage, "--timeout"},
-		"--metrics 127.0.0.1:1 --timeout 5s":       {exitNoAnswer, "--http address of an agent"},
+		"--metrics 127.0.0.1:1 --timeout 5s":       {exitNoAnswer, "no agent answers at 127.0.0.1:1: "},
 		"--metrics= --prices " + own:               {exitUsage, "names no agent"},
 		"--metrics " + addr + " surprise":          {exitUsage, "surprise"},
 		"--metrics " + addr + " -o yaml":           {exitUsage, "yaml"},

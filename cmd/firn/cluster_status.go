@@ -81,7 +81,7 @@ func askClusterStatus(ctx context.Context, at string) (s agent.ClusterStatus, er
 	transport := &http.Transport{DisableKeepAlives: true}
 	resp, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {
-		return s, fmt.Errorf("%w at %s: %w; --agent names the --http address of an agent", client.ErrNoAnswer, at, err)
+		return s, fmt.Errorf("%w at %s: %w; --agent names the --http address of an agent", client.ErrNoAgent, at, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {

@@ -89,7 +89,7 @@ func TestClusterStatusOfWhatIsNoAgent(t *testing.T) {
 		code     int
 	}{
 		{strings.TrimPrefix(other.URL, "http://"), "not the --http address of a firn agent", exitFailure},
-		{strings.TrimPrefix(gone.URL, "http://"), "--agent names the --http address", exitNoAnswer},
+		{strings.TrimPrefix(gone.URL, "http://"), "no agent answers at", exitNoAnswer},
 		{"nowhere", "is not host:port", exitUsage},
 	} {
 		if code, _, errs := once(t, "", "cluster", "status", "--agent", x.at); code != x.code || !strings.Contains(errs, x.says) {

@@ -155,7 +155,7 @@ func listGroups(ctx context.Context, cl *kgo.Client, states, types []string) ([]
 		answered = true
 		for i := range resp.Groups {
 			if g := &resp.Groups[i]; wanted(states, g.GroupState) && wanted(types, g.GroupType) {
-				views = append(views, groupView{g.Group, g.GroupState, g.GroupType, g.ProtocolType, shard.Meta.NodeID})
+				views = append(views, groupView{g.Group, g.GroupState, typeName(g.GroupType), g.ProtocolType, shard.Meta.NodeID})
 			}
 		}
 	}
@@ -164,6 +164,14 @@ func listGroups(ctx context.Context, cl *kgo.Client, states, types []string) ([]
 	}
 	slices.SortFunc(views, func(a, b groupView) int { return strings.Compare(a.Name, b.Name) })
 	return views, errors.Join(problems...)
+}
+
+// typeName is a group's type as --type and describe write it: brokers list it in small letters.
+func typeName(listed string) string {
+	if i := slices.IndexFunc(groupTypes, func(t string) bool { return strings.EqualFold(t, listed) }); i >= 0 {
+		return groupTypes[i]
+	}
+	return listed
 }
 
 func (a *admin) printGroups(views []groupView) error {

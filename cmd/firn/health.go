@@ -66,7 +66,7 @@ func getHealth(ctx context.Context, url string) (string, error) {
 	web := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := web.Do(req)
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", client.ErrNoAnswer, errors.Unwrap(err))
+		return "", fmt.Errorf("%w: %w", client.ErrNoAgent, errors.Unwrap(err))
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))

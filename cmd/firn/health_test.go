@@ -28,7 +28,7 @@ func TestHealth(t *testing.T) {
 		{"--http 0.0.0.0:" + port, exitOK, "ok\n"},
 		{"--http :" + port, exitOK, "ok\n"},
 		{"--ready --http " + at, exitCheck, "draining"},
-		{"--http 127.0.0.1:1", exitNoAnswer, "refused"},
+		{"--http 127.0.0.1:1", exitNoAnswer, "no agent answers: "},
 		{"--http nowhere", exitUsage, `"nowhere" is not host:port`},
 		{"--timeout 0s", exitUsage, "--timeout: 0s"},
 	} {

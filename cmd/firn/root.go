@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/firnlog/firn/cmd/firn/client"
 )
@@ -52,7 +54,7 @@ They find it by --brokers, or by a context, see firn context --help.
 	root.SetOut(e.Stdout)
 	root.SetErr(e.Stderr)
 	root.SetArgs(append([]string{}, e.Args...)) // nil would be the process's own
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, err) })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, plainly(err)) })
 	root.AddCommand(newDev(e))
 	root.AddCommand(newAgent(e))
 	root.AddCommand(newHealth(e))
@@ -112,11 +114,39 @@ func usage(cmd *cobra.Command, err error) error {
 	return fmt.Errorf("%w: %w; see %s --help", client.ErrUsage, err, cmd.CommandPath())
 }
 
+// plainly words the value of a flag that is no number, duration or truth value for whoever typed it: pflag passes on what Go's own
+// functions say, which is for who wrote the program.
+func plainly(err error) error {
+	var bad *pflag.InvalidValueError
+	if !errors.As(err, &bad) {
+		return err
+	}
+	should := ""
+	switch kind := bad.GetFlag().Value.Type(); kind {
+	case "int", "int32", "int64", "uint", "uint64":
+		should = "a whole number"
+	case "intSlice":
+		should = "whole numbers, separated by commas"
+	case "float64":
+		should = "a number"
+	case "duration":
+		should = "a duration: write a number with its unit, such as 250ms, 30s or 10m"
+	case "bool":
+		should = "true or false"
+	default:
+		return err
+	}
+	if errors.Is(err, strconv.ErrRange) {
+		should += " that this can be"
+	}
+	return fmt.Errorf("--%s: %q is not %s", bad.GetFlag().Name, bad.GetValue(), should)
+}
+
 // arguments makes the errors of a positional-argument check usage errors.
 func arguments(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return usage(cmd, err)
+			return usage(cmd, fmt.Errorf("%w; it goes as %s", err, strings.TrimSuffix(cmd.UseLine(), " [flags]")))
 		}
 		return nil
 	}

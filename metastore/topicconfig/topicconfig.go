@@ -80,7 +80,7 @@ const (
 func (e Effect) String() string {
 	switch e {
 	case NotYet:
-		return "Kept and reported; this firn deletes and compacts nothing yet."
+		return "Kept and reported; nothing in this firn acts on it yet."
 	case NoEffect:
 		return "Accepted for compatibility; it has no effect here."
 	case DefaultOnly:

@@ -102,6 +102,9 @@ func LoadContexts(path string) (Contexts, error) {
 	return c, nil
 }
 
+// goType is what the YAML library adds for who wrote the program.
+var goType = regexp.MustCompile(` in type \S+`)
+
 // parseContexts reads the content of a contexts file: version first, so that a newer one is told as that.
 func parseContexts(content []byte) (Contexts, error) {
 	var head struct {
@@ -120,7 +123,7 @@ func parseContexts(content []byte) (Contexts, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(content))
 	dec.KnownFields(true)
 	if err := dec.Decode(&c); err != nil {
-		return Contexts{}, err
+		return Contexts{}, errors.New(goType.ReplaceAllString(err.Error(), ""))
 	}
 	if c.Contexts == nil {
 		c.Contexts = map[string]Context{}

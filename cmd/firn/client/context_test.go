@@ -83,7 +83,7 @@ func TestContextsThatCannotBe(t *testing.T) {
 		"newer":           {"version: 2\nclusters: []\n", "version 2, a newer firn wrote it"},
 		"no version":      {"contexts: {}\n", "no version"},
 		"not YAML":        {"version: [\n", "contexts file"},
-		"unknown field":   {"version: 1\ncontexts: {a: {brokers: [a:1], tsl: {}}}\n", "tsl"},
+		"unknown field":   {"version: 1\ncontexts: {a: {brokers: [a:1], tsl: {}}}\n", "field tsl not found; mend it"},
 		"bad address":     {"version: 1\ncontexts: {a: {brokers: [a]}}\n", `context "a"`},
 		"no brokers":      {"version: 1\ncontexts: {a: {}}\n", "name at least one"},
 		"missing current": {"version: 1\ncurrent: b\ncontexts: {a: {brokers: [a:1]}}\n", `"b" is not in it`},

@@ -20,7 +20,14 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrNoAnswer is wrapped where no broker could be spoken to.
 	ErrNoAnswer = errors.New("no broker answers")
+	// ErrNoAgent is ErrNoAnswer of an agent's --http address.
+	ErrNoAgent error = noAgent{}
 )
+
+type noAgent struct{}
+
+func (noAgent) Error() string        { return "no agent answers" }
+func (noAgent) Is(target error) bool { return target == ErrNoAnswer }
 
 // NotFound says whether what was named is not there, in our words or a broker's.
 func NotFound(err error) bool {
@@ -115,7 +122,7 @@ func TopicError(step, topic string, err error, detail string) error {
 	case errors.Is(err, kerr.InvalidPartitions):
 		mend = "; a topic has at least one partition, and only gains more"
 	case errors.Is(err, kerr.MessageTooLarge):
-		mend = "; a larger --batch-bytes may help, up to max.message.bytes of the topic"
+		mend = "; raise --batch-bytes, and max.message.bytes of the topic where that is the smaller one"
 	case errors.Is(err, kerr.InvalidReplicationFactor):
 		mend = "; there may be fewer brokers than --replication-factor"
 	}

@@ -80,7 +80,7 @@ func (h *history) run(until time.Duration) {
 		h.level0Most = max(h.level0Most, len(h.level0))
 		for {
 			windows := merge.Windows(h.level0, merge.BoundsFor(h.topics, 256<<20, 2<<30))
-			if len(windows) == 0 || !h.patience.Due(&windows[0], h.now-h.seen[0], func() int { return h.topicsIn(len(windows[0].Objects)) }) {
+			if len(windows) == 0 || !h.patience.Due(&windows[0], h.now-h.seen[0], func() merge.Contents { return merge.Contents{Topics: h.topicsIn(len(windows[0].Objects))} }) {
 				break
 			}
 			h.merge(&windows[0])

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/firnlog/firn/compaction/rewrite"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/metastore/topicconfig"
 	"github.com/firnlog/firn/objstore/segment"
 )
 
@@ -191,7 +193,7 @@ func (m *Merger) stepWindow(ctx context.Context) (worked bool, err error) {
 			continue
 		}
 		age := m.seen.age(fresh[0].Born, now)
-		if !m.cfg.Patience.Due(&w, age, func() int { return m.countTopics(fresh) }) {
+		if !m.cfg.Patience.Due(&w, age, func() Contents { return m.contents(fresh) }) {
 			continue
 		}
 		fresh = m.fitting(fresh)
@@ -292,17 +294,15 @@ func (m *Merger) backlog(objects []Flushed, now time.Time) {
 // viewPartitions is how many partitions one look at the state takes: it must be short.
 const viewPartitions = 1024
 
-// countTopics is how many topics have their newest row in one of the objects, which are the newest of level 0: one object would come
-// out for each.
-func (m *Merger) countTopics(objects []Flushed) int {
+// contents is about the topics that have their newest row in one of the objects, which are the newest of level 0.
+func (m *Merger) contents(objects []Flushed) (c Contents) {
 	in := make(map[entry.ObjectID]struct{}, len(objects))
 	for i := range objects {
 		in[objects[i].ID] = struct{}{}
 	}
-	count := 0
 	var row []state.Row
 	for _, t := range m.topicsOf() {
-		found := false
+		found, lag := false, time.Duration(0)
 		for first := 0; first < t.partitions && !found; first += viewPartitions {
 			m.meta.View(func(st *state.State) {
 				topic := st.TopicByID(t.id)
@@ -315,13 +315,27 @@ func (m *Merger) countTopics(objects []Flushed) int {
 						_, found = in[row[0].Object]
 					}
 				}
+				if found {
+					lag = lagOf(settingsOf(st, topic))
+				}
 			})
 		}
 		if found {
-			count++
+			c.Topics++
+		}
+		if lag > 0 && (c.Lag == 0 || lag < c.Lag) {
+			c.Lag = lag
 		}
 	}
-	return count
+	return c
+}
+
+// lagOf is a topic's max.compaction.lag.ms, 0 where nothing is promised.
+func lagOf(s topicconfig.Settings) time.Duration {
+	if !s.Compact || s.MaxCompactionLagMS == math.MaxInt64 {
+		return 0
+	}
+	return milliseconds(s.MaxCompactionLagMS)
 }
 
 type topicRef struct {

@@ -896,3 +896,39 @@ func TestAnObjectThatScratchSpaceCannotHold(t *testing.T) {
 	}
 	f.Verify()
 }
+
+// TestMaxCompactionLagHurriesMerges: a quiet window is merged in half of the time after which superseded records should be gone, where one of its
+// topics promises that and is compacted.
+func TestMaxCompactionLagHurriesMerges(t *testing.T) {
+	compact := entry.Config{Name: "cleanup.policy", Value: "compact"}
+	lag := entry.Config{Name: "max.compaction.lag.ms", Value: "600000"}
+	for _, c := range []struct {
+		what    string
+		configs []entry.Config
+		minutes int // until it is merged
+	}{
+		{"compacted, within ten minutes", []entry.Config{compact, lag}, 5},
+		{"compacted", []entry.Config{compact}, 60},
+		{"not compacted", []entry.Config{lag}, 60},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			f := newFixture(t, 17)
+			topic := f.Topic("table", 2, c.configs...)
+			other, third := f.Topic("other", 1), f.Topic("third", 1)
+			f.Flush(segment.Options{},
+				rewritetest.Flushed{Topic: topic, Partition: 1, Raw: f.Batch(100)}, rewritetest.Flushed{Topic: other, Raw: f.Batch(100)},
+				rewritetest.Flushed{Topic: third, Raw: f.Batch(100)})
+			m := f.merger(small())
+			minutes := 0
+			for ; f.level0() > 0 && minutes < 100; minutes++ {
+				if minutes > 0 {
+					f.now = f.now.Add(time.Minute)
+				}
+				f.idle(m)
+			}
+			if got := minutes - 1; got != c.minutes {
+				t.Errorf("merged after %d minutes, not %d", got, c.minutes)
+			}
+		})
+	}
+}

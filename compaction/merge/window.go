@@ -85,19 +85,31 @@ type Patience struct {
 	Most   time.Duration // in any case: what came this late costs little, however many objects it makes
 }
 
-// Due says whether a window is to be merged now, given how long ago its oldest object was first seen, and how many objects would
-// come out: one a topic. It asks for topics only where that matters.
+// Contents are what of a window's topics decides when it is due.
+type Contents struct {
+	Topics int // as many objects would come out
+	// Lag is the shortest max.compaction.lag.ms of those that are compacted and have one; 0: none has.
+	Lag time.Duration
+}
+
+// Due says whether a window is to be merged now, given how long ago its oldest object was first seen. It asks for contents only where
+// these matter.
 //
 // This is what keeps merging cheaper than producing: a PUT of a merge takes the place of two or more of producers, or of a window's
-// worth of bytes, or happens once in Most for a topic.
-func (p Patience) Due(w *Window, age time.Duration, topics func() int) bool {
+// worth of bytes, or happens once in Most for a topic. Where a topic promises that superseded records are gone after a time, it happens
+// once in half of that, for key compaction leaves alone what is not merged; the other half is key compaction's. But not before After.
+func (p Patience) Due(w *Window, age time.Duration, contents func() Contents) bool {
 	switch {
 	case w.Closed, age >= p.Most:
 		return true
 	case age < p.After:
 		return false
 	}
-	enough := 2 * topics()
+	c := contents()
+	if c.Lag > 0 && age >= c.Lag/2 {
+		return true
+	}
+	enough := 2 * c.Topics
 	if age >= p.Longer {
 		enough /= 2
 	}

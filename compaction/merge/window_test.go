@@ -148,7 +148,7 @@ func TestDue(t *testing.T) {
 	for _, c := range []struct {
 		objects, topics int
 		closed          bool
-		age             time.Duration
+		age, lag        time.Duration
 		want            bool
 	}{
 		{objects: 1, topics: 900, closed: true, want: true},
@@ -161,9 +161,14 @@ func TestDue(t *testing.T) {
 		{objects: 200, topics: 200, age: 10 * time.Minute, want: true},
 		{objects: 1, topics: 200, age: 59 * time.Minute, want: false},
 		{objects: 1, topics: 200, age: time.Hour, want: true},
+		{objects: 1, topics: 200, age: 4 * time.Minute, lag: 10 * time.Minute, want: false},
+		{objects: 1, topics: 200, age: 5 * time.Minute, lag: 10 * time.Minute, want: true},
+		{objects: 1, topics: 200, age: 59 * time.Second, lag: time.Millisecond, want: false},
+		{objects: 1, topics: 200, age: time.Minute, lag: time.Millisecond, want: true},
+		{objects: 1, topics: 200, age: 59 * time.Minute, lag: 24 * time.Hour, want: false},
 	} {
 		w := merge.Window{Objects: make([]merge.Flushed, c.objects), Closed: c.closed}
-		if got := p.Due(&w, c.age, func() int { return c.topics }); got != c.want {
+		if got := p.Due(&w, c.age, func() merge.Contents { return merge.Contents{Topics: c.topics, Lag: c.lag} }); got != c.want {
 			t.Errorf("%+v: due %v", c, got)
 		}
 	}

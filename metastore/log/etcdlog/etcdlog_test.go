@@ -103,23 +103,29 @@ func client(t testing.TB, s *etcdembed.Server) *clientv3.Client {
 	return c
 }
 
+// patient is for tests whose etcd always answers, however long that takes on a busy machine.
+func patient(o etcdlog.Options) etcdlog.Options {
+	o.DialTimeout, o.WatchSilence = time.Minute, time.Minute
+	return o
+}
+
 func TestLogOverASocket(t *testing.T) {
 	logtest.Run(t, func(t *testing.T) logtest.Opener {
-		o := far()
+		o := patient(far())
 		return func(string) (log.Log, error) { return etcdlog.Open(t.Context(), o) }
 	})
 }
 
 func TestLogInProcess(t *testing.T) {
 	logtest.Run(t, func(t *testing.T) logtest.Opener {
-		o := near()
+		o := patient(near())
 		return func(string) (log.Log, error) { return etcdlog.Open(t.Context(), o) }
 	})
 }
 
 func TestFounding(t *testing.T) {
 	logtest.RunFounding(t, func(t *testing.T) logtest.Opener {
-		o := far()
+		o := patient(far())
 		return func(string) (log.Log, error) { return etcdlog.Open(t.Context(), o) }
 	})
 }

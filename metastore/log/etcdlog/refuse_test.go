@@ -199,7 +199,7 @@ func TestDamagedOrForeignIdentitiesAreRefused(t *testing.T) {
 
 func TestNoPermissionIsRefused(t *testing.T) {
 	t.Parallel()
-	s := server(t, etcdembed.Options{Dir: t.TempDir()})
+	s := server(t, etcdembed.Options{Dir: t.TempDir(), PasswordCost: 4})
 	root := client(t, s)
 	ctx := t.Context()
 	steps := []func() error{
@@ -221,7 +221,7 @@ func TestNoPermissionIsRefused(t *testing.T) {
 			t.Fatalf("step %d: %v", i, err)
 		}
 	}
-	o := etcdlog.Options{Endpoints: s.Endpoints(), Username: "guest", Password: "g"}
+	o := patient(etcdlog.Options{Endpoints: s.Endpoints(), Username: "guest", Password: "g"})
 	if _, err := open(t, o).Identity(ctx); !errors.Is(err, log.ErrRefused) {
 		t.Errorf("a guest: %v", err)
 	}

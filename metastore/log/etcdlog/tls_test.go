@@ -80,7 +80,7 @@ func (s *secured) options(t *testing.T, user string, tls etcdlog.TLS) etcdlog.Op
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := etcdlog.Options{Endpoints: s.server.Endpoints(), TLS: config, DialTimeout: 2 * time.Second, CompactInterval: time.Hour}
+	o := etcdlog.Options{Endpoints: s.server.Endpoints(), TLS: config, DialTimeout: time.Minute, CompactInterval: time.Hour}
 	if user != "" {
 		o.Username, o.Password = user, s.password
 	}
@@ -96,7 +96,7 @@ func TestLogOverTLSAsARestrictedUser(t *testing.T) {
 	s := secure(t)
 	var prefixes atomic.Uint64
 	logtest.Run(t, func(t *testing.T) logtest.Opener {
-		o := s.options(t, "firn", s.tls())
+		o := patient(s.options(t, "firn", s.tls()))
 		o.Prefix = fmt.Sprintf("/firn/main/%d", prefixes.Add(1))
 		return func(string) (log.Log, error) { return etcdlog.Open(t.Context(), o) }
 	})
@@ -146,6 +146,9 @@ func TestSecuredEtcdRefusals(t *testing.T) {
 			tt.change(&etcdlog.Options{}, &tls)
 			o := s.options(t, "firn", tls)
 			tt.change(&o, &tls)
+			if tls != s.tls() || o.Endpoints[0] != s.server.Endpoints()[0] { // no connection comes about, and all of it is waited for
+				o.DialTimeout = 2 * time.Second
+			}
 			l, err := etcdlog.Open(t.Context(), o)
 			if err == nil {
 				_, err = l.Identity(t.Context())

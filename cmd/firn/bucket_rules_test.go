@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -132,5 +133,24 @@ func TestBucketRules(t *testing.T) {
 		if code := f.stop(); code != exitOK {
 			t.Errorf("exit code %d: %s", code, f.errs)
 		}
+	}
+}
+
+// A store without rules keeps nobody from setting the default retention, though a topic asks for rules.
+func TestDefaultRetentionWhereTheStoreHasNoRules(t *testing.T) {
+	dir := t.TempDir()
+	f := dev(t, "--data-dir", dir, "--compaction=false")
+	addr := f.ready()
+	must(t, "", "topic", "create", "orders", "--config", "firn.bucket.lifecycle=mirror", "--brokers", addr)
+	apply := []string{"bucket", "apply", "--bucket", "file://" + filepath.Join(dir, "bucket"), "--brokers", addr}
+	if r := execute(t.Context(), "", "", apply...); r.code != exitFailure || !strings.Contains(r.errOut, "has no lifecycle rules") || !strings.Contains(r.errOut, "set firn.bucket.lifecycle=off") {
+		t.Errorf("exit code %d: %s%s", r.code, r.out, r.errOut)
+	}
+	r := execute(t.Context(), "", "", append(apply, "--default-retention", "3d", "--yes")...)
+	if r.code != exitOK || !strings.Contains(r.out, "note: no rules are written") || !strings.Contains(r.out, "default retention: 3 d, was 7 d") || !strings.Contains(r.out, "applied") {
+		t.Errorf("exit code %d: %s%s", r.code, r.out, r.errOut)
+	}
+	if code := f.stop(); code != exitOK {
+		t.Errorf("exit code %d: %s", code, f.errs)
 	}
 }

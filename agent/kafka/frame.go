@@ -360,14 +360,9 @@ func (fr *frameReader) body(size int, records bool) (*frame, error) {
 	var held charges
 	stranger := size > max(fr.proven, uncharged)
 	b := pool.get(min(size, firstRoom))
-	giveBack := func() {
-		if cap(b) <= largeRequest {
-			pool.put(b)
-		}
-	}
 	fail := func(err error) (*frame, error) {
 		c.readSince.Store(0)
-		giveBack()
+		c.s.recycle(b)
 		c.refund(held)
 		return nil, late(err)
 	}
@@ -399,7 +394,7 @@ func (fr *frameReader) body(size int, records bool) (*frame, error) {
 					return fail(err)
 				}
 				whole := append(make([]byte, 0, size), b...)
-				giveBack()
+				c.s.recycle(b)
 				b = whole
 				continue
 			}
@@ -441,10 +436,17 @@ func (fr *frameReader) body(size int, records bool) (*frame, error) {
 	f := &frame{body: b, came: time.Now()}
 	f.holders.Store(1)
 	f.free = func() {
-		giveBack()
+		c.s.recycle(b)
 		c.refund(held)
 	}
 	return f, nil
+}
+
+// recycle takes a request's room back; that of a large one is left to the collector.
+func (s *Server) recycle(b []byte) {
+	if cap(b) <= largeRequest {
+		s.pool.put(b)
+	}
 }
 
 // late tells a request that did not come in time from a connection that broke.

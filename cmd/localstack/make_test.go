@@ -156,7 +156,7 @@ func TestMakeLocalstack(t *testing.T) {
 		}
 		return string(out)
 	}
-	if out := sh(try[1]); !regexp.MustCompile(`(?m)^hello`).MatchString(out) {
+	if out := sh(try[1]); !regexp.MustCompile(`(?m)^hello`).MatchString(out) || !strings.Contains(out, "archive") {
 		t.Errorf("the commands it proposes say\n%s", out)
 	}
 	pids := regexp.MustCompile(`process (\d+)`).FindAllStringSubmatch(text, -1)

@@ -40,6 +40,11 @@ func observing(l log.Log, bucket objstore.Bucket) gc.Observe {
 	return func(ctx context.Context) (*metastore.Observed, error) { return metastore.Observe(ctx, l, bucket) }
 }
 
+// devFlag has a command read what a firn dev left.
+func devFlag(cmd *cobra.Command, flags *metastoreFlags) {
+	cmd.Flags().StringVar(&flags.dev, "dev", "", "data directory of a firn dev that is stopped, in place of --etcd and --bucket")
+}
+
 func newGCPlan(e env, flags *metastoreFlags) *cobra.Command {
 	var show int
 	cmd := &cobra.Command{
@@ -55,6 +60,7 @@ and records that are older or more than their topics promise to keep. Changes no
 			})
 		},
 	}
+	devFlag(cmd, flags)
 	cmd.Flags().IntVar(&show, "show", 20, "objects to name, of those that would be deleted")
 	return cmd
 }
@@ -206,6 +212,7 @@ nothing. Exit code 3 where something is missing or damaged.`,
 			return err
 		},
 	}
+	devFlag(cmd, flags)
 	cmd.Flags().BoolVar(&opts.Deep, "deep", false, "read every object and check every checksum")
 	cmd.Flags().IntVar(&opts.Parallel, "parallel", 4, "objects to read at a time")
 	return cmd
@@ -306,7 +313,7 @@ word is that log time is right as it is now: what is old by it is deleted. Both 
 		},
 	}
 	yesFlag(cmd, &yes)
-	cmd.Flags().StringVar(&flags.dev, "dev", "", "data directory of a firn dev that is stopped, in place of --etcd and --bucket")
+	devFlag(cmd, flags)
 	return cmd
 }
 

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -97,7 +98,7 @@ func TestGC(t *testing.T) {
 			t.Errorf("gc %v: exit code %d, want %d: %s", tt.args, code, tt.code, stderr)
 		}
 	}
-	if got := gcMust("forget", key, "--yes"); !strings.Contains(got, "the log start moves past it") {
+	if got := gcMust("forget", key, "--yes", "-o", "json"); !strings.Contains(got, `"moves_log_start":true`) || !regexp.MustCompile(`"topic_id":"[0-9a-f]{32}"`).MatchString(got) {
 		t.Errorf("forget: %s", got)
 	}
 	must(t, "three\n", "produce", "kept", "--brokers", addr)
@@ -112,6 +113,12 @@ func TestGC(t *testing.T) {
 	}
 	if got := must(t, "", "gc", "approve", "--dev", dir, "--yes"); !strings.Contains(got, "log time is right") {
 		t.Errorf("approve of a firn dev that is stopped: %s", got)
+	}
+	if got := must(t, "", "gc", "plan", "--dev", dir, "-o", "json"); !strings.Contains(got, `"objects":`) {
+		t.Errorf("plan of a firn dev that is stopped: %s", got)
+	}
+	if got := must(t, "", "gc", "verify", "--dev", dir, "-o", "json"); !strings.Contains(got, `"objects":`) {
+		t.Errorf("verify of a firn dev that is stopped: %s", got)
 	}
 }
 

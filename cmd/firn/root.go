@@ -121,7 +121,7 @@ func plainly(err error) error {
 	if !errors.As(err, &bad) {
 		return err
 	}
-	should := ""
+	var should string
 	switch kind := bad.GetFlag().Value.Type(); kind {
 	case "int", "int32", "int64", "uint", "uint64":
 		should = "a whole number"

@@ -3,6 +3,7 @@ package entry
 import (
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"math"
 )
 
@@ -45,6 +46,18 @@ var (
 type UUID [16]byte
 
 func (u UUID) String() string { return hex.EncodeToString(u[:]) }
+
+// MarshalText is String, so that JSON has it as text.
+func (u UUID) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, u[:]), nil }
+
+// UnmarshalText reads 32 hexadecimal digits.
+func (u *UUID) UnmarshalText(text []byte) error {
+	if len(text) != hex.EncodedLen(len(u)) {
+		return fmt.Errorf("an id has %d hexadecimal digits, this one %d", hex.EncodedLen(len(u)), len(text))
+	}
+	_, err := hex.Decode(u[:], text)
+	return err
+}
 
 // Entry is one immutable value of the metastore's log.
 type Entry struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -15,11 +16,14 @@ import (
 )
 
 // meta is a cluster of one agent at a feature level.
-type meta struct{ st *state.State }
+type meta struct {
+	mu sync.RWMutex // guards what st holds
+	st *state.State
+}
 
 func newMeta(t *testing.T, level uint32) *meta {
 	t.Helper()
-	m := &meta{state.New(state.Identity{ID: [16]byte{1}})}
+	m := &meta{st: state.New(state.Identity{ID: [16]byte{1}})}
 	m.apply(t, &entry.Join{Name: "a", MaxFeatureLevel: state.MaxFeatureLevel, Listeners: []entry.Listener{{Host: "h", Port: 1}}})
 	m.raise(t, level)
 	return m
@@ -34,6 +38,8 @@ func (m *meta) raise(t *testing.T, level uint32) {
 
 func (m *meta) apply(t *testing.T, op entry.Op) {
 	t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	e := &entry.Entry{Incarnation: [16]byte{1}, Seq: m.st.N() + 1, ClockMs: 1, Ops: []entry.Op{op}}
 	var r state.Results
 	if err := m.st.Apply(m.st.N()+1, e.AppendTo(nil), e, &r); err != nil || r.EntryCode != state.OK || r.Ops[0].Code != state.OK {
@@ -41,7 +47,11 @@ func (m *meta) apply(t *testing.T, op entry.Op) {
 	}
 }
 
-func (m *meta) View(fn func(*state.State)) { fn(m.st) }
+func (m *meta) View(fn func(*state.State)) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	fn(m.st)
+}
 
 func run(t *testing.T, m *meta, duties ...compaction.Duty) *compaction.Runner {
 	t.Helper()

@@ -75,7 +75,7 @@ var internal = []string{
 	"clean.Config.RetryMin", "clean.Config.RetryMax", "gc.Config.RetryInterval", "retention.Config.AskInterval", "lifecycle.Config.CallTimeout",
 	"gc.Config.FirstSweep",    // follows from the interval
 	"gc.Config.AgainInterval", // DESIGN.md, section 2
-	"lifecycle.Config.ObjectsPerStep",
+	"lifecycle.Config.ObjectsPerStep", "lifecycle.Config.ObjectsPerLook",
 	"clean.Config.DecompressedMax", // what agents accept; see below
 }
 

@@ -39,7 +39,7 @@ type groupMetrics struct {
 	detail     Detail
 	most       int
 	view       func(func(*state.State))
-	list       func() []group.Listing
+	list       func() ([]group.Listing, group.Code)
 	collecting sync.Mutex // guards order and the order of collections
 	order      []string   // groups in the order in which they came
 
@@ -52,7 +52,7 @@ type groupMetrics struct {
 }
 
 // newGroupMetrics makes and registers them. Requires: nothing is collected before view and list work.
-func newGroupMetrics(r prometheus.Registerer, detail Detail, seriesMax int, view func(func(*state.State)), list func() []group.Listing) {
+func newGroupMetrics(r prometheus.Registerer, detail Detail, seriesMax int, view func(func(*state.State)), list func() ([]group.Listing, group.Code)) {
 	m := &groupMetrics{detail: detail, most: seriesMax, view: view, list: list}
 	m.groups = m.desc("firn_groups", "Consumer groups that this agent coordinates.", "state")
 	m.folded = m.desc("firn_metrics_folded_groups", "Consumer groups without series of their own, for want of room: they are counted as "+otherGroups+".")
@@ -215,7 +215,7 @@ func (m *groupMetrics) arrange(list []group.Listing) map[string]*group.Listing {
 func (m *groupMetrics) collectGroups(ch chan<- prometheus.Metric) {
 	m.collecting.Lock()
 	defer m.collecting.Unlock()
-	list := m.list()
+	list, _ := m.list() // of what is missing there are no series, which is what is known of it
 	states := make(map[string]int)
 	for i := range list {
 		states[list[i].State]++

@@ -81,8 +81,13 @@ func listClassic(id string, of *classic.Description) Listing {
 }
 
 // List lists the groups that this agent coordinates, by id. Each is listed by one agent, but for moments when a slot goes from one
-// to another.
-func (c *Coordinator) List() []Listing {
+// to another. Where the code is NotAvailable some may be missing, or another's: the agent is unsure, or what was proposed about a group
+// is not settled.
+func (c *Coordinator) List() ([]Listing, Code) {
+	missing := step.None
+	if c.unheard() {
+		missing = step.NotAvailable
+	}
 	me := c.meta.Incarnation()
 	var list []Listing
 	var loaded []*Group
@@ -121,16 +126,19 @@ func (c *Coordinator) List() []Listing {
 	}
 	for _, id := range others {
 		g, code := c.acquire(id)
-		if code != step.None {
-			continue // it is not ours any more
+		switch code {
+		case step.None:
+			if l, ok := g.listing(); ok {
+				list = append(list, l)
+			}
+			g.release()
+		case step.NotAvailable:
+			missing = code
+		default: // it is not ours any more, or was logged
 		}
-		if l, ok := g.listing(); ok {
-			list = append(list, l)
-		}
-		g.release()
 	}
 	slices.SortFunc(list, func(a, b Listing) int { return strings.Compare(a.ID, b.ID) })
-	return slices.CompactFunc(list, func(a, b Listing) bool { return a.ID == b.ID })
+	return slices.CompactFunc(list, func(a, b Listing) bool { return a.ID == b.ID }), missing
 }
 
 // listing says what there is of the group, if it has a machine. Requires: it is locked.

@@ -300,7 +300,7 @@ func TestDescribeAndList(t *testing.T) {
 		want := []group.Listing{
 			{ID: "billing", Type: "classic", ProtocolType: "consumer", State: "Stable", Members: 1}, {ID: "simple", Type: "classic", State: "Empty"},
 		}
-		if got := c.List(); !slices.Equal(got, want) {
+		if got, code := c.List(); code != step.None || !slices.Equal(got, want) {
 			t.Errorf("%+v", got)
 		}
 		if _, code, _ := c.Leave(t.Context(), "billing", []classic.LeaveRequest{{MemberID: member}}); code != step.None {
@@ -308,7 +308,7 @@ func TestDescribeAndList(t *testing.T) {
 		}
 		synctest.Wait()
 		want[0].State, want[0].Members = "Empty", 0
-		if got := c.List(); !slices.Equal(got, want) {
+		if got, code := c.List(); code != step.None || !slices.Equal(got, want) {
 			t.Errorf("%+v", got)
 		}
 		// Another owner lists them, and not this one.
@@ -318,7 +318,7 @@ func TestDescribeAndList(t *testing.T) {
 			slot, epoch := l.slotOf(id)
 			l.must(other, &entry.ClaimSlot{Slot: slot, Epoch: epoch, Owner: other})
 		}
-		if got := c.List(); len(got) != 0 {
+		if got, code := c.List(); code != step.None || len(got) != 0 {
 			t.Errorf("groups of others: %+v", got)
 		}
 	})
@@ -483,7 +483,8 @@ func TestOffsetsOfConsumerGroups(t *testing.T) {
 		if _, code := c.Describe("g"); code != step.GroupIDNotFound {
 			t.Errorf("described as a classic group: %v", code)
 		}
-		if got, want := c.List(), []group.Listing{{ID: "g", Type: "consumer", ProtocolType: "consumer", State: "Stable", Members: 1}}; !slices.Equal(got, want) {
+		want := []group.Listing{{ID: "g", Type: "consumer", ProtocolType: "consumer", State: "Stable", Members: 1}}
+		if got, code := c.List(); code != step.None || !slices.Equal(got, want) {
 			t.Errorf("%+v", got)
 		}
 		beat("m", -1, nil, nil)

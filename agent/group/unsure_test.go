@@ -63,6 +63,9 @@ func TestWhoIsCutOffSendsItsMembersAway(t *testing.T) {
 		if _, mine := a.OwnerOf(id); mine {
 			t.Error("another has claimed before")
 		}
+		if list, code := b.List(); code != step.NotAvailable { // it has let go of its groups, which are not gone
+			t.Errorf("a list of groups: %d, %+v", code, list)
+		}
 		w.until("another coordinator", func() bool {
 			if code := beat(); code != step.NotAvailable {
 				t.Fatalf("a heartbeat: %d", code)
@@ -122,6 +125,11 @@ func TestAnOutageOfAllThrowsNobodyOut(t *testing.T) {
 		if answers[step.None]+answers[step.NotAvailable] != 60 || answers[step.NotAvailable] < 50 {
 			t.Errorf("heartbeats: %v", answers)
 		}
+		for _, m := range []*mate{a, b} {
+			if list, code := m.List(); code != step.NotAvailable {
+				t.Errorf("a list of groups of %s: %d, %+v", m.name, code, list)
+			}
+		}
 		a.log.SetFaults(memlog.Faults{})
 		b.log.SetFaults(memlog.Faults{})
 		for _, p := range people {
@@ -178,8 +186,14 @@ func TestAnOutageThatIsOverBeforeALeaseIs(t *testing.T) {
 		if code, _ := c.Heartbeat(t.Context(), "g", member, "", generation); code != step.NotAvailable {
 			t.Errorf("heartbeat while a change is under way: %d", code)
 		}
+		if list, code := c.List(); code != step.NotAvailable {
+			t.Errorf("a list of groups while a change is under way: %d, %+v", code, list)
+		}
 		l.release()
 		time.Sleep(2 * time.Second) // nobody asks, and it is loaded
+		if list, code := c.List(); code != step.None || len(list) != 1 {
+			t.Errorf("a list of groups: %d, %+v", code, list)
+		}
 		if n := c.Loaded(); n != 1 {
 			t.Errorf("%d groups in memory", n)
 		}

@@ -4,15 +4,20 @@ import (
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/firnlog/firn/agent/group/step"
 )
 
 // ListGroups (16), versions 0 to 5: the groups that this agent coordinates, so that a list put together from all agents has each
-// once. Filters of states (from 4 on) and of types (5) do not mind case, and take what is no state or type for one that no
-// group has.
+// once. An agent that is unsure which those are says so, as Kafka does: what is missing from a list would be taken for deleted. Filters
+// of states (from 4 on) and of types (5) do not mind case, and take what is no state or type for one that no group has.
 func (s *Server) listGroups(req *kmsg.ListGroupsRequest) *kmsg.ListGroupsResponse {
 	res := kmsg.NewPtrListGroupsResponse()
 	res.Version = req.Version
-	list := s.groups.List()
+	list, code := s.groups.List()
+	if res.ErrorCode = s.groupCode(keyListGroups, code); code != step.None {
+		return res
+	}
 	for i := range list {
 		l := &list[i]
 		if !amongWords(req.StatesFilter, l.State) || !amongWords(req.TypesFilter, l.Type) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,6 +43,7 @@ type agent struct {
 	*cluster
 	incarnation [16]byte
 	nodeID      int32
+	unsure      atomic.Bool // see Sure
 
 	stMu sync.RWMutex // guards st
 	st   *state.State
@@ -224,7 +226,12 @@ func (a *agent) SubscribeCluster(ch chan<- struct{}) func() {
 
 func (a *agent) Incarnation() log.Incarnation { return a.incarnation }
 
-func (a *agent) Sure() time.Duration { return time.Hour }
+func (a *agent) Sure() time.Duration {
+	if a.unsure.Load() {
+		return 0
+	}
+	return time.Hour
+}
 
 func (a *agent) View(fn func(*state.State)) {
 	a.stMu.RLock()

@@ -24,8 +24,8 @@ type Offsets interface {
 	DeleteGroup(ctx context.Context, id string) step.Code
 	// Describe is step.GroupIDNotFound for a group of another protocol, too.
 	Describe(id string) (group.Description, step.Code)
-	// List lists the groups that this agent coordinates.
-	List() []group.Listing
+	// List lists the groups that this agent coordinates; some may be missing where the code is step.NotAvailable.
+	List() ([]group.Listing, step.Code)
 }
 
 // groupCode is a group's code as the protocol has it: the numbers are the same.

@@ -392,6 +392,12 @@ func TestGroupsAreLookedAt(t *testing.T) {
 		if got := ask[*kmsg.DescribeGroupsResponse](other, req).Groups; got[0].ErrorCode != 16 {
 			t.Errorf("%+v", got)
 		}
+		// Who is unsure what it coordinates says so, and no group seems to be gone.
+		a.unsure.Store(true)
+		if got := ask[*kmsg.ListGroupsResponse](c, kmsg.NewPtrListGroupsRequest()); got.ErrorCode != 15 || len(got.Groups) != 0 {
+			t.Errorf("%+v", got)
+		}
+		a.unsure.Store(false)
 	})
 }
 

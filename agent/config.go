@@ -319,7 +319,7 @@ func (c *Config) Tunables() []Tunable {
 	row(t, "first-request-timeout", &c.FirstRequestTimeout, Duration, srv.FirstRequestTimeout, 100*time.Millisecond, time.Hour, "a connection is closed that has not sent a request after this")
 	row(t, "connection-requests", &c.ConnectionRequests, Count, srv.ConnectionRequests, 1, 10_000, "requests of a connection that are not answered yet; no more are read before one is")
 	row(t, "request-bytes", &c.RequestBytes, Bytes, share.request, 64<<10, 1<<30,
-		"largest produce request; a fifth of --memory-limit where not set, 16 MiB at least and 100 MiB, as Kafka has it, at most")
+		"largest produce request; a fifth of --memory-limit where not set, 16 MiB at least, and 100 MiB, as Kafka has it, or twice --in-flight-bytes at most")
 	row(t, "other-request-bytes", &c.OtherRequestBytes, Bytes, srv.RequestBytesMax, 64<<10, 1<<30, "largest request of any other kind")
 	row(t, "connection-in-flight-bytes", &c.ConnectionInFlightBytes, Bytes, max(srv.ConnectionInFlightBytes, 2*request), 64<<10, 1<<40,
 		"requests read and not done with, per connection; a larger one comes alone; at least twice --request-bytes where that was set to more than its default")

@@ -151,6 +151,19 @@ func TestConfigReportsEveryProblem(t *testing.T) {
 	}
 }
 
+// Less room for requests alone is no contradiction either: what is set for others is as it was before the default request was larger.
+func TestLessRoomForRequestsMakesThemSmaller(t *testing.T) {
+	for inFlight, want := range map[int]int{16 << 20: 32 << 20, 32 << 20: 64 << 20, 64 << 20: 100 << 20} {
+		c := agent.Config{Name: "a", Advertise: "h:1", InFlightBytes: inFlight}
+		if err := c.Validate(); err != nil {
+			t.Error(err)
+		}
+		if c.InFlightBytes != inFlight || c.RequestBytes != want {
+			t.Errorf("%d in flight: requests of %d bytes, want %d", c.InFlightBytes, c.RequestBytes, want)
+		}
+	}
+}
+
 // Larger requests alone are not a contradiction: what must hold them grows with them.
 func TestDefaultsFollow(t *testing.T) {
 	c := agent.Config{Name: "a", Advertise: "h:1", RequestBytes: 512 << 20, CacheBytes: 1 << 20}

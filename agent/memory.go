@@ -24,9 +24,13 @@ type shares struct {
 
 func (c *Config) shares() shares {
 	m := cmp.Or(c.MemoryLimit, memoryDefault)
+	request := min(max(m/5, usualRequest), kafka.KafkaRequestBytesMax)
+	if c.InFlightBytes > 0 { // one that is larger than twice what all may have is refused, see kafka.Config
+		request = min(request, max(2*int64(c.InFlightBytes), usualRequest))
+	}
 	return shares{
 		serve: m / 64, stage: m / 8, cache: m / 4, // staged batches lie in the requests that brought them: the eighth is part of their quarter
 		requests: int(m/4 - m/16), strangers: int(m / 16), answers: int(m / 8), queued: int(m / 32), work: int(m / 16), decompress: int(m / 16), sessions: int(m / 32),
-		request: int(min(max(m/5, usualRequest), kafka.KafkaRequestBytesMax)),
+		request: int(request),
 	}
 }

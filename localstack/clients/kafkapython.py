@@ -26,9 +26,8 @@ class Listener(ConsumerRebalanceListener):
         say("assigned", partitions=[p.partition for p in assigned])
 
     def on_partitions_revoked(self, revoked):
-        # It must not wait for a commit here. Who gets them reads again what was not committed.
-        for p in revoked:
-            read.pop(p.partition, None)
+        # It must not wait for a commit here. What was read stays in mind: where a partition comes back at once, kafka-python goes on
+        # from the position it had, and the next commit has to have it.
         say("revoked", partitions=[p.partition for p in revoked])
 
     on_partitions_lost = on_partitions_revoked
@@ -36,17 +35,27 @@ class Listener(ConsumerRebalanceListener):
 
 def commit():
     """Commits what was read, as most programs do: it waits for the answer."""
-    global read
-    if not read:
+    offsets = {}
+    for p, o in list(read.items()):
+        tp = TopicPartition(topic, p)
+        if tp not in consumer.assignment():
+            continue
+        try:
+            position = consumer.position(tp, timeout_ms=1000)
+        except KafkaError as e:
+            say("note", text=f"position: {e!r}")
+            continue
+        del read[p]
+        if position == o:  # else others had it meanwhile, and it goes on from what they committed
+            offsets[p] = o
+    if not offsets:
         return
-    offsets, read = read, {}
     try:
         consumer.commit({TopicPartition(topic, p): OffsetAndMetadata(o, "", -1) for p, o in offsets.items()})
     except KafkaError as e:
         say("note", text=f"commit: {e!r}")
         for p, o in offsets.items():  # with the next one, if nothing newer was read by then
-            if TopicPartition(topic, p) in consumer.assignment():
-                read.setdefault(p, o)
+            read.setdefault(p, o)
         return
     for p, o in offsets.items():
         say("committed", partition=p, offset=o)

@@ -59,9 +59,12 @@ func (r *Room) Full(bytes int64, now time.Time) (began bool) {
 	return began
 }
 
-// Held notes that a piece of work of so many bytes had room, and reports whether it is over that there is a bound. It says something
-// only of work that uses the bound, and only while more is tried.
+// Held notes that a piece of work of so many bytes had room, and reports whether it is over that there is a bound. More is tried only
+// after work that uses the bound, and only while more is tried already.
 func (r *Room) Held(bytes int64, now time.Time) (over bool) {
+	if r.bound > 0 { // work that cannot be made smaller may be far beyond the bound: a disk that was full for hours leaves one of a byte
+		r.bound = max(r.bound, bytes/2)
+	}
 	return r.bound > 0 && r.probing && bytes > r.bound/2 && r.raise(now)
 }
 

@@ -85,6 +85,24 @@ func TestRoomComesBackWithoutWork(t *testing.T) {
 	}
 }
 
+// TestRoomLearnsFromWorkThatCannotBeSmaller: a disk that was full for hours leaves next to nothing of the bound, and the first object that
+// has room says how much of it was the disk's fault.
+func TestRoomLearnsFromWorkThatCannotBeSmaller(t *testing.T) {
+	r := duty.Room{Least: time.Minute, Most: time.Hour}
+	now := time.Unix(0, 0)
+	for range 300 {
+		r.Look(now)
+		r.Full(8<<20, now)
+		now = now.Add(time.Minute)
+	}
+	if r.Held(8<<20, now) || r.Bound() != 4<<20 {
+		t.Errorf("a bound of %d when 8 MiB had room", r.Bound())
+	}
+	if r.Held(5<<20, now) || r.Bound() != 4<<20 {
+		t.Errorf("a bound of %d, and more is tried before its time", r.Bound())
+	}
+}
+
 // TestAFullDiskIsFullScratchSpace: work is made smaller then, as where the bound is reached.
 func TestAFullDiskIsFullScratchSpace(t *testing.T) {
 	for _, cause := range []error{syscall.ENOSPC, syscall.EDQUOT} {

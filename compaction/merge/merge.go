@@ -103,6 +103,7 @@ type Merger struct {
 	// objects is scratch of level0.
 	objects []state.Object
 	left    map[entry.ObjectID]backoff // objects of level 0 that a window could not empty
+	again   bool                       // the next window may be one that was tried before
 	bad     troubles
 	scan    sweep
 	// owed is how many bytes tiers may still have before the next window.
@@ -166,7 +167,8 @@ func (m *Merger) Step(ctx context.Context) (worked bool, err error) {
 	return m.stepTiers(ctx)
 }
 
-// stepWindow merges the first window that is due and ours.
+// stepWindow merges the first window that is due and ours. Those that were tried before and those that were not take turns: what fails
+// for ever, such as a topic's storage class that the store does not know, may be more than can be read again until it is due again.
 func (m *Merger) stepWindow(ctx context.Context) (worked bool, err error) {
 	now := m.deps.Now()
 	objects, topics, n := m.level0()
@@ -177,6 +179,7 @@ func (m *Merger) stepWindow(ctx context.Context) (worked bool, err error) {
 	})
 	objects = slices.Compact(objects) // the table was read in pages
 	m.backlog(objects, now)
+	var again []Flushed // of the first window that was tried before
 	for _, w := range Windows(objects, BoundsFor(topics, m.cfg.WindowBytesMin, m.cfg.WindowBytesMax)) {
 		mine := false
 		m.meta.View(func(st *state.State) { mine = duty.Mine(st, m.meta.Incarnation(), w.Key()) })
@@ -196,9 +199,18 @@ func (m *Merger) stepWindow(ctx context.Context) (worked bool, err error) {
 		if !m.cfg.Patience.Due(&w, age, func() Contents { return m.contents(fresh) }) {
 			continue
 		}
-		fresh = m.fitting(fresh)
-		m.owed += tierShare * bytesOf(fresh)
-		return true, m.mergeWindow(ctx, fresh)
+		tried := !slices.ContainsFunc(fresh, func(o Flushed) bool { _, left := m.left[o.ID]; return !left })
+		if tried && !m.again {
+			if len(again) == 0 {
+				again = fresh
+			}
+			continue
+		}
+		m.again = !tried
+		return true, m.mergeWindow(ctx, m.fitting(fresh))
+	}
+	if m.again = false; len(again) > 0 {
+		return true, m.mergeWindow(ctx, m.fitting(again))
 	}
 	return false, nil
 }
@@ -356,6 +368,7 @@ func (m *Merger) topicsOf() []topicRef {
 // mergeWindow empties objects of level 0, as far as that goes.
 func (m *Merger) mergeWindow(ctx context.Context, objects []Flushed) error {
 	start := m.deps.Now()
+	m.owed += tierShare * bytesOf(objects)
 	src := m.env.NewSource()
 	defer src.Close()
 	objects, staged, refs, err := m.stage(ctx, src, objects)

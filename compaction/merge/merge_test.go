@@ -932,3 +932,58 @@ func TestMaxCompactionLagHurriesMerges(t *testing.T) {
 		})
 	}
 }
+
+// choosy takes no merged object of a topic.
+type choosy struct {
+	objstore.Bucket
+	topic entry.UUID
+}
+
+func (c choosy) PutFrom(ctx context.Context, key string, body io.ReaderAt, size int64, opts objstore.PutOptions) error {
+	if id, err := entry.ParseObjectKey(key); err == nil && id.Topic == c.topic {
+		return fmt.Errorf("put %s: %w", key, objstore.ErrInvalid)
+	}
+	return c.Bucket.PutFrom(ctx, key, body, size, opts)
+}
+
+// TestATopicThatFailsForEverKeepsNoOthersUp: what is left of it is more than can be tried again until the first of it is due again.
+func TestATopicThatFailsForEverKeepsNoOthersUp(t *testing.T) {
+	f := newFixture(t, 18)
+	f.plain, f.parallel = true, 1
+	bad, good := f.Topic("bad", 1), f.Topic("good", 1)
+	flush := func(objects int) {
+		for range objects {
+			f.Flush(segment.Options{}, rewritetest.Flushed{Topic: bad, Raw: f.Batch(100 << 10)}, rewritetest.Flushed{Topic: good, Raw: f.Batch(50 << 10)})
+		}
+	}
+	cfg := small()
+	cfg.BackoffMin, cfg.BackoffMax = 10*time.Minute, 10*time.Minute
+	m := f.merger(cfg, func(d *rewrite.Deps) { d.Bucket = choosy{f.Bucket, bad} })
+	var failed error
+	steps := func(n int) {
+		for range n { // each takes five minutes
+			_, err := m.Step(t.Context())
+			failed = errors.Join(failed, err)
+			f.now = f.now.Add(5 * time.Minute)
+		}
+	}
+	for range 3 {
+		flush(20)
+		steps(150)
+		for _, row := range f.Rows(good, 0) {
+			if !row.Object.Merged() {
+				t.Fatalf("offsets %d to %d are not merged", row.Base, row.End)
+			}
+		}
+	}
+	if !errors.Is(failed, objstore.ErrInvalid) || f.level0() != 60 {
+		t.Errorf("%d objects of level 0, %v", f.level0(), failed)
+	}
+	f.Verify()
+	m = f.merger(cfg)
+	f.settle(m)
+	if n := f.level0(); n != 0 {
+		t.Errorf("%d objects of level 0 stay", n)
+	}
+	f.Verify()
+}

@@ -186,14 +186,13 @@ func (k *Keeper) Step(ctx context.Context) (worked bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err := k.askClasses(ctx, v.topics); err != nil {
-		return false, err
-	}
-	seen := *inv // k.inv is read by others
+	classErr := k.askClasses(ctx, v.topics) // it may be that class alone: all else goes on
+	seen := *inv                            // k.inv is read by others
 	seen.ClassErr = k.refused
 	k.tell(Check(k.site, &seen, v.topics, ledger))
 	if !k.mine {
-		return false, nil
+		k.begun = classErr == nil
+		return false, classErr
 	}
 	if k.round == nil { // else it was done when the round began: it is a look at all objects
 		k.deps.Metrics.keeps(k.stored(v.topics, ledger, v.logTime))
@@ -206,7 +205,10 @@ func (k *Keeper) Step(ctx context.Context) (worked bool, err error) {
 	if inv.RulesErr == nil { // else follow has said so
 		mirrored, err = k.mirror(ctx, &v, inv, ledger)
 	}
-	return err == nil && followErr == nil && (followed || mirrored), errors.Join(followErr, err)
+	if err := errors.Join(classErr, followErr, err); err != nil {
+		return false, err
+	}
+	return followed || mirrored, nil
 }
 
 // stored sums live objects by storage class.
@@ -257,10 +259,16 @@ func (k *Keeper) askClasses(ctx context.Context, topics []Topic) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*k.cfg.CallTimeout)
 	defer cancel()
 	refused, err := AskClasses(ctx, k.deps.Bucket, topics, k.takes)
-	if err == nil {
-		k.refused = refused
+	if err != nil {
+		return err
 	}
-	return err
+	for class, now := range refused { // the words of a store may name the request: the same refusal is told once
+		if was := k.refused[class]; was != nil && errors.Is(was, objstore.ErrDenied) == errors.Is(now, objstore.ErrDenied) {
+			refused[class] = was
+		}
+	}
+	k.refused = refused
+	return nil
 }
 
 // tell logs findings that are new, or gone.

@@ -2,6 +2,7 @@ package lifecycle_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -682,6 +683,7 @@ func FuzzLedger(f *testing.F) {
 type picky struct {
 	objstore.Bucket
 	class string
+	err   error          // what it says to that; nil: that it does not know it
 	puts  map[string]int // below probe/, by class
 }
 
@@ -690,7 +692,7 @@ func (p *picky) Put(ctx context.Context, key string, body []byte, opts objstore.
 		p.puts[opts.StorageClass]++
 	}
 	if opts.StorageClass == p.class {
-		return fmt.Errorf("put %s: %w", key, objstore.ErrStorageClass)
+		return fmt.Errorf("put %s: %w: request %d", key, cmp.Or(p.err, objstore.ErrStorageClass), p.puts[p.class]) // as the AWS SDK words it
 	}
 	return p.Bucket.Put(ctx, key, body, opts)
 }
@@ -751,5 +753,22 @@ func TestTaggingGoesOnWhereItStopped(t *testing.T) {
 	// Each Step looks at topics; for 60 objects and some twice, taken down 7 at a time, some 12 looks at the table are to be added.
 	if steps < 20 || h.views > steps+20 {
 		t.Errorf("%d looks at the state in %d steps", h.views, steps)
+	}
+}
+
+// A store that does not answer for one storage class keeps nothing else up.
+func TestAStorageClassThatTheStoreDoesNotAnswerForHoldsNothingElseUp(t *testing.T) {
+	h := newHarness(t)
+	h.bucket = &picky{Bucket: h.bucket, class: "COLD", err: objstore.ErrUnavailable, puts: make(map[string]int)}
+	h.restart()
+	h.topic("cold", "firn.storage.class=COLD")
+	key := h.merged(h.topic("a", mirror))
+	for range 3 {
+		if _, err := h.keeper.Step(t.Context()); !errors.Is(err, objstore.ErrUnavailable) || !strings.Contains(err.Error(), "COLD") {
+			t.Errorf("nothing is said of it: %v", err)
+		}
+	}
+	if h.ids() != "d8" || fmt.Sprint(h.tags[key]) != "[{firn-class d8}]" {
+		t.Errorf("rules %s, tags %v", h.ids(), h.tags[key])
 	}
 }

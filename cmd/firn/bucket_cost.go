@@ -88,7 +88,7 @@ func oldVersionsOf(ctx context.Context, store objstore.VersionStore, requests in
 		last := &page[len(page)-1]
 		key, id = last.Key, last.ID
 	}
-	old.note = fmt.Sprintf("old versions are those up to key %s: --versions-requests allows %d requests, and there is more", key, requests)
+	old.note = fmt.Sprintf("old versions are those up to key %s: --versions-requests allows %d requests, and there may be more", key, requests)
 	return old, nil
 }
 
@@ -171,7 +171,7 @@ The prices are a table built in, see --print-prices; give yours with --prices.`,
 			var old *oldVersions
 			if versioned != "" {
 				var err error
-				if old, err = versionsOf(ctx, versioned, requests); err != nil {
+				if old, err = versionsOf(cmd.Context(), versioned, requests); err != nil { // --timeout is the agents'
 					return err
 				}
 			}

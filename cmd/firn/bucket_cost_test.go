@@ -86,6 +86,30 @@ func TestBucketCostCountsOldVersions(t *testing.T) {
 	}
 }
 
+// How long the agents may take has nothing to do with how long a listing takes, which is bounded by its requests.
+func TestBucketCostListsVersionsForAsLongAsItTakes(t *testing.T) {
+	endpoint, _ := s3Server(t, func(w http.ResponseWriter, r *http.Request) bool {
+		if !r.URL.Query().Has("versions") {
+			return false
+		}
+		entries := ""
+		if !r.URL.Query().Has("key-marker") {
+			entries = "<Version><Key>firn/data/x</Key><VersionId>1</VersionId><IsLatest>false</IsLatest><LastModified>2026-01-01T00:00:00Z</LastModified>" +
+				"<Size>1073741824</Size><StorageClass>STANDARD</StorageClass></Version>"
+		}
+		_, _ = w.Write([]byte("<ListVersionsResult>" + entries + "</ListVersionsResult>"))
+		return true
+	})
+	file := filepath.Join(t.TempDir(), "a.txt")
+	if err := os.WriteFile(file, []byte(scraped(1, 1, gib, gib)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := execute(t.Context(), "", "", "bucket", "cost", "--metrics", file, "--timeout", "1ns", "--versions-of", "minio://logs/firn?endpoint="+endpoint)
+	if r.code != exitOK || !strings.Contains(r.out, "STANDARD, old versions") {
+		t.Errorf("exit code %d: %s%s", r.code, r.out, r.errOut)
+	}
+}
+
 func TestBucketCost(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/metrics" {

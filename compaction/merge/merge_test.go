@@ -566,7 +566,9 @@ func TestAnObjectThatIsNotToBeHadKeepsNoOthersUp(t *testing.T) {
 	}
 }
 
-func TestACorruptMergedObjectIsLeftOutOfTiers(t *testing.T) {
+// untiered is a topic with many merged objects that no tier has made fewer.
+func untiered(t *testing.T) (*fixture, entry.UUID) {
+	t.Helper()
 	f := newFixture(t, 8)
 	topic := f.Topic("a", 3)
 	f.topics = []entry.UUID{topic}
@@ -577,10 +579,15 @@ func TestACorruptMergedObjectIsLeftOutOfTiers(t *testing.T) {
 		f.produce(3, 2000)
 		f.settle(m)
 	}
+	return f, topic
+}
+
+func TestACorruptMergedObjectIsLeftOutOfTiers(t *testing.T) {
+	f, topic := untiered(t)
 	rows := f.Rows(topic, 0)
 	victim := rows[len(rows)/2]
 	bucket := &spoilt{Bucket: f.Bucket, flips: map[string]int64{victim.Object.Key(): 16 + 50}}
-	m = f.merger(small(), func(d *rewrite.Deps) { d.Bucket = bucket })
+	m := f.merger(small(), func(d *rewrite.Deps) { d.Bucket = bucket })
 	before := f.rowCount()
 	f.settle(m)
 	f.Verify()
@@ -601,21 +608,12 @@ func TestACorruptMergedObjectIsLeftOutOfTiers(t *testing.T) {
 
 // A rule of the bucket may have put one object into an archive: rows in others go on becoming fewer.
 func TestAMergedObjectThatIsNotToBeHadIsLeftOutOfTiers(t *testing.T) {
-	f := newFixture(t, 8)
-	topic := f.Topic("a", 3)
-	f.topics = []entry.UUID{topic}
-	cfg := small()
-	cfg.Tiers = merge.TierRules{Fan: 1000, Crowd: 1000} // none yet
-	m := f.merger(cfg)
-	for range 9 {
-		f.produce(3, 2000)
-		f.settle(m)
-	}
+	f, topic := untiered(t)
 	rows := f.Rows(topic, 0)
 	bucket := &rewritetest.Withheld{Bucket: f.Bucket, Key: rows[len(rows)/2].Object.Key()}
-	cfg = small()
+	cfg := small()
 	cfg.Rescan, cfg.BackoffMin = time.Second, 24*time.Hour
-	m = f.merger(cfg, func(d *rewrite.Deps) { d.Bucket = bucket })
+	m := f.merger(cfg, func(d *rewrite.Deps) { d.Bucket = bucket })
 	before := f.rowCount()
 	if err := f.steps(m, false); !errors.Is(err, rewrite.ErrUnavailable) {
 		t.Errorf("%v", err)

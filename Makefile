@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 LINT    := $(GO) tool -modfile=.ci/tools/go.mod golangci-lint
 
 # Packages where goroutines meet; the race detector pays there.
-RACED   := ./agent/... ./metastore ./metastore/log/... ./objstore/... ./wal/...
+RACED   := ./agent/... ./metastore ./metastore/log/... ./objstore/... ./wal/... ./localstack/faketime
 
 # How many seeds the simulator runs. One seed is one cluster's life; a failure prints its seed and how to run it again.
 SEEDS   ?= 2000

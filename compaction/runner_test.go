@@ -7,10 +7,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/firnlog/firn/compaction"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
 )
@@ -65,7 +65,7 @@ func run(t *testing.T, m *meta, duties ...compaction.Duty) *compaction.Runner {
 }
 
 func TestWorkIsFollowedByWorkAndIdlenessByTheInterval(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		var steps atomic.Int64
 		run(t, newMeta(t, compaction.FeatureLevel), compaction.Duty{Name: "d", Interval: time.Minute, Step: func(context.Context) (bool, error) {
 			return steps.Add(1)%10 != 0, nil
@@ -82,7 +82,7 @@ func TestWorkIsFollowedByWorkAndIdlenessByTheInterval(t *testing.T) {
 }
 
 func TestNothingHappensBelowTheFeatureLevel(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		m := newMeta(t, compaction.FeatureLevel-1)
 		var steps atomic.Int64
 		run(t, m, compaction.Duty{Name: "d", Interval: time.Second, Step: func(context.Context) (bool, error) { steps.Add(1); return false, nil }})
@@ -90,7 +90,7 @@ func TestNothingHappensBelowTheFeatureLevel(t *testing.T) {
 		if steps.Load() != 0 {
 			t.Fatal("it worked")
 		}
-		synctest.Wait()
+		faketime.Wait()
 		m.raise(t, compaction.FeatureLevel)
 		time.Sleep(time.Minute)
 		if steps.Load() == 0 {
@@ -100,7 +100,7 @@ func TestNothingHappensBelowTheFeatureLevel(t *testing.T) {
 }
 
 func TestADutyThatFailsIsTriedLaterAndTold(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		var steps atomic.Int64
 		var broken atomic.Bool
 		broken.Store(true)
@@ -131,7 +131,7 @@ func TestADutyThatFailsIsTriedLaterAndTold(t *testing.T) {
 }
 
 func TestCloseEndsAStep(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		r := run(t, newMeta(t, compaction.FeatureLevel), compaction.Duty{Name: "d", Interval: time.Second, Step: func(ctx context.Context) (bool, error) {
 			<-ctx.Done()
 			return false, ctx.Err()
@@ -145,7 +145,7 @@ func TestCloseEndsAStep(t *testing.T) {
 }
 
 func TestADutyThatDoesNotHeedIsLeftBehind(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		step := func(context.Context) (bool, error) { <-release; return false, nil }
 		r := run(t, newMeta(t, compaction.FeatureLevel),

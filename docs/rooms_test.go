@@ -47,13 +47,14 @@ var forbidden = []struct{ path, only string }{
 }
 
 type pkg struct {
-	ImportPath, Doc, Dir string
-	Imports, GoFiles     []string
+	ImportPath, Doc, Dir      string
+	Imports, GoFiles          []string
+	TestImports, XTestImports []string
 }
 
 func packages(t *testing.T) []pkg {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-json=ImportPath,Doc,Dir,Imports,GoFiles", module+"...").Output()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Doc,Dir,Imports,GoFiles,TestImports,XTestImports", module+"...").Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}
@@ -106,6 +107,15 @@ func TestWhoMayImportWhom(t *testing.T) {
 					t.Errorf("%s imports %s, which belongs in %s", name, imp, f.only)
 				}
 			}
+		}
+	}
+}
+
+// Under the race detector a bubble with two processors can end the process: see package faketime.
+func TestFakeTimeIsFromFaketime(t *testing.T) {
+	for _, p := range packages(t) {
+		if imports := slices.Concat(p.Imports, p.TestImports, p.XTestImports); p.ImportPath != module+"localstack/faketime" && slices.Contains(imports, "testing/synctest") {
+			t.Errorf("%s imports testing/synctest: its tests run under localstack/faketime", p.ImportPath)
 		}
 	}
 }

@@ -8,11 +8,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log"
@@ -36,7 +36,7 @@ type cluster struct {
 // bubble runs fn with a fresh cluster under fake time.
 func bubble(t *testing.T, seed uint64, fn func(*testing.T, *cluster)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := &cluster{
 			t: t, seed: seed, bucket: mem.New(), logs: make(map[*metastore.Client]*memlog.Log),
 			store: memlog.NewStore(memlog.Config{Rand: rand.New(rand.NewPCG(seed, 1))}),

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log"
@@ -47,7 +47,7 @@ func TestRemovedAgentJoinsAgainAtOnce(t *testing.T) {
 		began := time.Now()
 		for joined := false; !joined; {
 			time.Sleep(10 * time.Millisecond)
-			synctest.Wait()
+			faketime.Wait()
 			a.View(func(st *state.State) { _, joined = st.AgentByIncarnation(a.Incarnation()) })
 			joined = joined && a.Incarnation() != before
 			if time.Since(began) > time.Second {

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log"
@@ -211,7 +211,7 @@ func TestWhoGivesUpTakesItsOpBack(t *testing.T) {
 		if _, err := a.Propose(t.Context(), createTopic("after")); err != nil {
 			t.Fatal(err)
 		}
-		synctest.Wait()
+		faketime.Wait()
 		if got := topics(a); len(got) > 2 {
 			t.Errorf("%d topics were made, of which nobody waited for %v", len(got), got)
 		}

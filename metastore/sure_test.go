@@ -4,9 +4,9 @@ import (
 	"context"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log"
@@ -141,7 +141,7 @@ func TestWhatCountsIsWhatIsAppliedAndWhenItWasAskedFor(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		for range 100 {
 			time.Sleep(50 * time.Millisecond)
-			synctest.Wait()
+			faketime.Wait()
 			if left := b.Sure(); left <= 0 || left > sureTTL*2/3-slow {
 				t.Errorf("sure for another %v", left)
 			}

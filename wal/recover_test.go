@@ -10,8 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/wal"
 	"github.com/firnlog/firn/wal/walfs"
 )
@@ -319,14 +319,14 @@ func TestOpenStopsWithItsContext(t *testing.T) {
 // What was acknowledged is covered by a promise as soon as the log is idle, and what a file held when the log went on
 // to the next one by that one's header: damage is never taken for a torn tail.
 func TestDamageAfterAcknowledgeIsFound(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		fsys := newFS(1)
 		l := open(t, fsys, small())
 		var refs []wal.Ref
 		for n := range uint64(7) {
 			refs = append(refs, appendFrame(t, l, wal.Durable, n, 1000))
 		}
-		synctest.Wait()
+		faketime.Wait()
 		fsys.PowerOff()
 		_ = l.Close() // the power is off
 		first, last := refs[0], refs[6]

@@ -9,10 +9,10 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
-	"testing/synctest"
 
 	"go.uber.org/goleak"
 
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/wal"
 	"github.com/firnlog/firn/wal/walfs"
 )
@@ -135,7 +135,7 @@ func TestDurableFramesComeBackInOrder(t *testing.T) {
 func TestFilesGoWhenTheirFramesAreFreed(t *testing.T) {
 	for _, kind := range []wal.Kind{wal.Durable, wal.Spill} {
 		t.Run(kind.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			faketime.Test(t, func(t *testing.T) {
 				fsys := newFS(1)
 				l := open(t, fsys, small())
 				defer closeLog(t, l)
@@ -143,7 +143,7 @@ func TestFilesGoWhenTheirFramesAreFreed(t *testing.T) {
 				for n := range uint64(40) {
 					refs = append(refs, appendFrame(t, l, kind, n, 1000))
 				}
-				synctest.Wait()
+				faketime.Wait()
 				names, _ := fsys.ReadDir(dir)
 				before := l.Stats()
 				for i, ref := range refs[:len(refs)-1] {
@@ -152,7 +152,7 @@ func TestFilesGoWhenTheirFramesAreFreed(t *testing.T) {
 					}
 					l.Free(ref)
 				}
-				synctest.Wait()
+				faketime.Wait()
 				after := l.Stats()
 				if after.DurableFrames+after.SpillFrames != 1 || after.Bytes >= before.Bytes {
 					t.Fatalf("%+v after freeing, %+v before", after, before)
@@ -250,14 +250,14 @@ func TestLargeAndEmptyFrames(t *testing.T) {
 func TestFullLogIsBackPressure(t *testing.T) {
 	for _, kind := range []wal.Kind{wal.Durable, wal.Spill} {
 		t.Run(kind.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			faketime.Test(t, func(t *testing.T) {
 				l := open(t, newFS(1), small())
 				var refs []wal.Ref
 				for n, full := uint64(0), 0; full < 2; n++ {
 					ref, err := l.Append(t.Context(), kind, tagOf(n), payloadOf(n, 1000))
 					if errors.Is(err, wal.ErrFull) {
 						full++
-						synctest.Wait() // a spare that was in the making may give room for more
+						faketime.Wait() // a spare that was in the making may give room for more
 						continue
 					}
 					if err != nil {
@@ -277,7 +277,7 @@ func TestFullLogIsBackPressure(t *testing.T) {
 				for range 2 {
 					go func() { waited <- l.WaitSpace(t.Context(), kind, 1000) }()
 				}
-				synctest.Wait()
+				faketime.Wait()
 				if len(waited) != 0 {
 					t.Fatal("WaitSpace did not wait")
 				}
@@ -294,11 +294,11 @@ func TestFullLogIsBackPressure(t *testing.T) {
 				for full := 0; full < 2; {
 					if _, err := l.Append(t.Context(), kind, nil, make([]byte, 1000)); err != nil {
 						full++
-						synctest.Wait()
+						faketime.Wait()
 					}
 				}
 				go func() { waited <- l.WaitSpace(t.Context(), kind, 1000) }()
-				synctest.Wait()
+				faketime.Wait()
 				closeLog(t, l)
 				if err := <-waited; !errors.Is(err, wal.ErrClosed) {
 					t.Fatalf("waiting over Close: %v", err)
@@ -310,7 +310,7 @@ func TestFullLogIsBackPressure(t *testing.T) {
 
 // A spare takes its space before it can be used: whoever meets that moment is woken when it is over.
 func TestSpareInTheMaking(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		fsys := newFS(1)
 		l := open(t, fsys, small())
 		gate := make(chan struct{})
@@ -323,14 +323,14 @@ func TestSpareInTheMaking(t *testing.T) {
 		var err error
 		for err == nil {
 			_, err = l.Append(t.Context(), wal.Durable, nil, make([]byte, 1000))
-			synctest.Wait()
+			faketime.Wait()
 		}
 		if !errors.Is(err, wal.ErrFull) {
 			t.Fatal(err)
 		}
 		waited := make(chan error, 1)
 		go func() { waited <- l.WaitSpace(t.Context(), wal.Durable, 1000) }()
-		synctest.Wait()
+		faketime.Wait()
 		if len(waited) != 0 {
 			t.Fatal("WaitSpace did not wait")
 		}
@@ -344,7 +344,7 @@ func TestSpareInTheMaking(t *testing.T) {
 }
 
 func TestOneSyncServesAllWaiters(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		fsys := newFS(1)
 		opts := small()
 		opts.FileBytes, opts.MaxBytes, opts.BatchBytes = 64<<10, 256<<10, 64<<10
@@ -360,14 +360,14 @@ func TestOneSyncServesAllWaiters(t *testing.T) {
 		acked := make(chan wal.Ref, 65)
 		for n := range uint64(65) {
 			go func() { acked <- appendFrame(t, l, wal.Durable, n, 100) }()
-			synctest.Wait() // the first is being synced, the others queue
+			faketime.Wait() // the first is being synced, the others queue
 		}
 		if s := l.Stats(); len(acked) != 0 || s.SyncingSince.IsZero() || s.DurableAppends != 0 {
 			t.Fatalf("%d acknowledged before the fsync: %+v", len(acked), s)
 		}
 		before := syncs(l.Stats())
 		close(gate)
-		synctest.Wait()
+		faketime.Wait()
 		if n := syncs(l.Stats()) - before; len(acked) != 65 || n != 2 {
 			t.Fatalf("%d acknowledged with %d fsyncs, want 65 with 2", len(acked), n)
 		}
@@ -389,7 +389,7 @@ func syncs(s wal.Stats) (n uint64) {
 
 // A stalled disk: the queue is bounded, spill goes on, contexts end, and Close acknowledges what was queued.
 func TestStalledDisk(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		fsys := newFS(1)
 		l := open(t, fsys, small())
 		gate := make(chan struct{})
@@ -406,7 +406,7 @@ func TestStalledDisk(t *testing.T) {
 				_, err := l.Append(ctx, wal.Durable, tagOf(n), payloadOf(n, 1500))
 				gaveUp <- err
 			}()
-			synctest.Wait()
+			faketime.Wait()
 		}
 		cancel()
 		unknown := 0
@@ -427,10 +427,10 @@ func TestStalledDisk(t *testing.T) {
 			_, err := l.Append(t.Context(), wal.Durable, tagOf(50), payloadOf(50, 100))
 			acked <- err
 		}()
-		synctest.Wait()
+		faketime.Wait()
 		closed := make(chan error, 1)
 		go func() { closed <- l.Close() }()
-		synctest.Wait()
+		faketime.Wait()
 		if len(acked)+len(closed) != 0 {
 			t.Fatal("acknowledged before the fsync")
 		}
@@ -451,7 +451,7 @@ func TestStalledDisk(t *testing.T) {
 
 // A frame whose appender went away is freed by the log, so it does not pin its file.
 func TestAbandonedFrameIsFreed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		fsys := newFS(1)
 		l := open(t, fsys, small())
 		defer closeLog(t, l)
@@ -465,13 +465,13 @@ func TestAbandonedFrameIsFreed(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { _, err := l.Append(ctx, wal.Durable, nil, make([]byte, 100)); done <- err }()
-		synctest.Wait()
+		faketime.Wait()
 		cancel()
 		if err := <-done; !errors.Is(err, wal.ErrUnknown) || !errors.Is(err, context.Canceled) {
 			t.Fatal(err)
 		}
 		close(gate)
-		synctest.Wait()
+		faketime.Wait()
 		if s := l.Stats(); s.DurableAppends != 1 || s.DurableFrames != 0 {
 			t.Fatalf("stats %+v", s)
 		}

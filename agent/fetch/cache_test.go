@@ -9,10 +9,10 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/firnlog/firn/agent/fetch"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/batch"
@@ -83,7 +83,7 @@ func TestAReplayDoesNotEvictTheTail(t *testing.T) {
 }
 
 func TestEqualReadsShareOneGet(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		x, bucket := newIndex(t), newStore()
 		topic := x.topic("t")
 		r, _ := open(t, fetch.Config{}, x, bucket)
@@ -126,7 +126,7 @@ func TestEqualReadsShareOneGet(t *testing.T) {
 		defer cancel()
 		_, _, err := r.Read(ctx, topic, 0, 0, 1<<20, nil, true)
 		wantErr(t, err, fetch.ErrUnavailable)
-		synctest.Wait()
+		faketime.Wait()
 		if cancelled == nil {
 			t.Fatal("a GET that nobody waits for goes on")
 		}
@@ -135,7 +135,7 @@ func TestEqualReadsShareOneGet(t *testing.T) {
 
 // A caller whose time is up asks again: a GET that takes longer than each of its attempts must still arrive.
 func TestAGetOutlivesAReadThatRanOutOfTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		x, bucket := newIndex(t), newStore()
 		topic := x.topic("t")
 		fill(t, x, bucket, topic, 1, 100)
@@ -166,7 +166,7 @@ func TestAGetOutlivesAReadThatRanOutOfTime(t *testing.T) {
 }
 
 func TestUnavailableIsTriedAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		x, bucket := newIndex(t), newStore()
 		topic := x.topic("t")
 		r, _ := open(t, fetch.Config{}, x, bucket)
@@ -324,7 +324,7 @@ func TestCorruptObjects(t *testing.T) {
 
 // Under every fault that the bucket's contract allows, reads give the right bytes or an error to retry.
 func TestReadsUnderFaults(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		x, bucket := newIndex(t), newStore()
 		topic := x.topic("t")
 		fill(t, x, bucket, topic, 30, 500)
@@ -360,7 +360,7 @@ func TestReadsUnderFaults(t *testing.T) {
 
 // A reader that goes through the log finds the next object in memory; one that jumps about costs nothing extra.
 func TestReadAhead(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		x, bucket := newIndex(t), newStore()
 		topic := x.topic("t")
 		r, _ := open(t, fetch.Config{ReadAhead: 1}, x, bucket)
@@ -417,7 +417,7 @@ func TestLargeObjectsAreReadInRuns(t *testing.T) {
 
 // A chunk may cover whole runs, in which none starts. What follows is read ahead all the same.
 func TestReadAheadPassesRunsInsideAChunk(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		x, bucket := newIndex(t), newStore()
 		topic := x.topic("t")
 		var parts []part
@@ -434,7 +434,7 @@ func TestReadAheadPassesRunsInsideAChunk(t *testing.T) {
 			if got := decode(t, dst); len(got) != 1 || got[0].offset != int64(offset) {
 				t.Fatalf("at %d: %v", offset, got)
 			}
-			synctest.Wait()
+			faketime.Wait()
 			if n := bucket.count(); n != gets {
 				t.Fatalf("%d GETs up to offset %d, want %d", n, offset, gets)
 			}
@@ -443,7 +443,7 @@ func TestReadAheadPassesRunsInsideAChunk(t *testing.T) {
 }
 
 func TestClose(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		x, bucket := newIndex(t), newStore()
 		topic := x.topic("t")
 		r, cache := open(t, fetch.Config{}, x, bucket)
@@ -454,7 +454,7 @@ func TestClose(t *testing.T) {
 			_, _, err := r.Read(context.Background(), topic, 0, 0, 1, nil, true)
 			result <- err
 		}()
-		synctest.Wait()
+		faketime.Wait()
 		go cache.Close()
 		wantErr(t, <-result, fetch.ErrUnavailable)
 		cache.Close()

@@ -13,10 +13,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/firnlog/firn/agent/fetch"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
 	"github.com/firnlog/firn/objstore"
@@ -613,7 +613,7 @@ func TestAZoneGetsEachRunOfAMergedObjectOnce(t *testing.T) {
 
 // A sequential reader finds the next run, and the next object's footer and first run, in memory.
 func TestReadAheadOverRunsAndRows(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		x, bucket := newIndex(t), newStore()
 		topic := x.topic("t")
 		r, _ := open(t, fetch.Config{WholeBytes: 1000, RunBytes: 10_000, ReadAhead: 4}, x, bucket)

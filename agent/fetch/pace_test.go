@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/firnlog/firn/agent/fetch"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/objstore/batch"
 	"github.com/firnlog/firn/objstore/segment"
 )
@@ -30,7 +30,7 @@ func rate(p fetch.Pace, late bool) float64 {
 
 // Beside producers replays take what the machine has to spare, and at least the floor; alone they wait for nothing.
 func TestPaceOfReplays(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		p := fetch.NewPace(4 << 20)
 		for range 1000 {
 			if took := p.Work(8 << 20); took != 0 {
@@ -58,7 +58,7 @@ func TestPaceOfReplays(t *testing.T) {
 
 // A replay that may not wait is told to come later, and finds what it needs in memory then. A tail reader is never told so.
 func TestAReplayIsToldToComeLater(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		x, bucket := newIndex(t), newStore()
 		topic := x.topic("t")
 		r, _ := open(t, fetch.Config{ReadAhead: 1}, x, bucket)
@@ -68,7 +68,7 @@ func TestAReplayIsToldToComeLater(t *testing.T) {
 		if err != nil || !res.Later || res.NextOffset != 3 || res.HighWatermark != 20 || string(dst) != "before" {
 			t.Fatalf("%q %+v %v", dst, res, err)
 		}
-		synctest.Wait()
+		faketime.Wait()
 		dst, res, err = r.Read(impatient, topic, 0, 3, 1, nil, true)
 		if err != nil || res.Later || len(decode(t, dst)) != 1 || res.NextOffset != 4 {
 			t.Fatalf("%+v %v", res, err)
@@ -85,7 +85,7 @@ func TestAReplayIsToldToComeLater(t *testing.T) {
 
 // On a busy machine a replay of all partitions, fetched as agent/kafka does, gets what it is promised, and its GETs are those of one reader.
 func TestAReplayGetsItsFloor(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		x, bucket := newIndex(t), newStore()
 		topic := x.topic("t")
 		const segments, size, floor = 50, 250_000, 1 << 20
@@ -169,7 +169,7 @@ func TestAReplayIsNoTailReader(t *testing.T) {
 
 // Work in the background has the machine while nobody else needs it, and the floor beside a producer on a busy one.
 func TestPaceOfTheBackground(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		x, bucket := newIndex(t), newStore()
 		_, cache := open(t, fetch.Config{ColdBytes: 1 << 20}, x, bucket)
 		ctx, end := context.WithCancel(t.Context())
@@ -187,7 +187,7 @@ func TestPaceOfTheBackground(t *testing.T) {
 		}
 		var strain sync.WaitGroup
 		strain.Go(func() { cache.Strain(ctx) })
-		synctest.Wait()
+		faketime.Wait()
 		work(60) // the rate falls from where it starts
 		if took := work(20); took < 19*time.Second || took > 21*time.Second {
 			t.Errorf("%v for 20 MiB beside a producer at a floor of 1 MiB/s", took)

@@ -9,10 +9,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/firnlog/firn/agent/fetch"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
 	"github.com/firnlog/firn/objstore/batch"
@@ -149,7 +149,7 @@ func TestALaggingAgentAsksBeforeItSaysNo(t *testing.T) {
 }
 
 func TestABarrierThatHangsEndsInTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		x, bucket := newIndex(t), newStore()
 		topic := x.topic("t")
 		r, _ := open(t, fetch.Config{BarrierTimeout: 3 * time.Second}, x, bucket)

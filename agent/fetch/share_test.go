@@ -8,12 +8,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/firnlog/firn/agent/fetch"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/batch"
@@ -305,7 +305,7 @@ func TestAPeerThatDoesNotGive(t *testing.T) {
 
 // An agent that dies while a topic is read costs no more than GETs in its place, and soon nobody asks it any more.
 func TestAPeerThatDies(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t, fresh(), "z", "z", "z")
 		topic := c.index.topic("t")
 		c.segments(topic, 100, 200, false)
@@ -377,7 +377,7 @@ func (short) Read(context.Context, int32, fetch.Ask) ([]byte, error) { return []
 
 // A peer that becomes slow is overtaken by GETs, of which there are few.
 func TestASlowPeerIsOvertaken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t, brisk(), "z", "z")
 		topic := c.index.topic("t")
 		const n = 400
@@ -421,7 +421,7 @@ func TestASlowPeerIsOvertaken(t *testing.T) {
 
 // One that hangs is left alone after the first ask that ran out of time, and tried again later.
 func TestAPeerThatHangs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t, brisk(), "z", "z")
 		topic := c.index.topic("t")
 		hung := true
@@ -572,7 +572,7 @@ func TestServe(t *testing.T) {
 
 // What peers are given is bounded, and a replay that takes all of its part leaves the other to tail readers.
 func TestServeIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		cfg := brisk()
 		cfg.ServeBytes, cfg.ServeRequests = 6000, 4
 		c := newCluster(t, cfg, "z", "z")
@@ -651,7 +651,7 @@ func TestPeersDoNotEvictTheTail(t *testing.T) {
 
 // Replays have so many GETs at a time; who reads the tail waits for none of them, not even for one of the same object.
 func TestReplaysWaitForTheirTurn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		x, bucket := newIndex(t), newStore()
 		topic := x.topic("t")
 		fill(t, x, bucket, topic, 40, 100)
@@ -680,7 +680,7 @@ func TestReplaysWaitForTheirTurn(t *testing.T) {
 		for offset := range int64(10) {
 			wg.Go(func() { read(offset) })
 		}
-		synctest.Wait()
+		faketime.Wait()
 		if took := read(39); took != time.Second {
 			t.Errorf("the tail took %v", took)
 		}
@@ -693,7 +693,7 @@ func TestReplaysWaitForTheirTurn(t *testing.T) {
 
 // A replay and a tail reader that want the same object share a GET, and the replay's turn does not matter any more.
 func TestATailReaderHurriesAReplaysRead(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		x, bucket := newIndex(t), newStore()
 		topic, other := x.topic("t"), x.topic("u")
 		for i := range 20 { // the last objects hold the tail of one topic and the middle of the other
@@ -712,7 +712,7 @@ func TestATailReaderHurriesAReplaysRead(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			synctest.Wait()
+			faketime.Wait()
 		}
 		start := time.Now()
 		if _, _, err := r.Read(t.Context(), other, 0, 11, 1, nil, true); err != nil {

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -15,6 +14,7 @@ import (
 	"github.com/firnlog/firn/agent/group"
 	"github.com/firnlog/firn/agent/group/classic"
 	"github.com/firnlog/firn/agent/group/step"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log/memlog"
@@ -44,7 +44,7 @@ type mate struct {
 
 func withTeam(t *testing.T, fn func(t *testing.T, w *team)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		w := &team{t: t, bucket: mem.New(), store: memlog.NewStore(memlog.Config{Rand: rand.New(rand.NewPCG(1, 2))})}
 		defer func() {
 			for _, m := range w.members {
@@ -398,7 +398,7 @@ func TestADrainHandsOverAndGetsNothingBack(t *testing.T) {
 			_, code, _ := a.Join(t.Context(), other, p.request())
 			waits <- code
 		}()
-		synctest.Wait()
+		faketime.Wait()
 		began := time.Now()
 		if err := a.HandOver(t.Context()); err != nil {
 			t.Fatal(err)
@@ -445,7 +445,7 @@ func TestTheLastAgentDrains(t *testing.T) {
 			_, code, _ := a.Join(t.Context(), "g", p.request())
 			waits <- code
 		}()
-		synctest.Wait()
+		faketime.Wait()
 		began := time.Now()
 		w.drain(a)
 		if took := time.Since(began); took > time.Second {

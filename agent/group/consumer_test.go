@@ -7,13 +7,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/firnlog/firn/agent/group"
 	"github.com/firnlog/firn/agent/group/classic"
 	"github.com/firnlog/firn/agent/group/consumer"
 	"github.com/firnlog/firn/agent/group/step"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/metastore/state"
@@ -88,7 +88,7 @@ func (r *replica) SubscribeCluster(ch chan<- struct{}) func() {
 
 // coordinated runs fn in a bubble with a coordinator that owns every slot.
 func coordinated(t *testing.T, cfg group.Config, fn func(t *testing.T, w *coordinatedWorld)) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		w := &coordinatedWorld{t: t, cfg: cfg, log: &replicated{
 			t: t, st: state.New(state.Identity{ID: [16]byte{7}, Epoch: 1}), seqs: make(map[log.Incarnation]uint64), subs: make(map[chan<- struct{}]bool),
 		}}
@@ -135,7 +135,7 @@ func (w *coordinatedWorld) start(me log.Incarnation) *group.Coordinator {
 			w.log.apply(me, &entry.ClaimSlot{Slot: uint32(i), Epoch: slot.Epoch, Owner: me})
 		}
 	}
-	synctest.Wait()
+	faketime.Wait()
 	return c
 }
 
@@ -215,7 +215,7 @@ func TestAConsumerGroupOutlivesItsCoordinator(t *testing.T) {
 			t.Errorf("described: %+v, %d, %v", d, code, err)
 		}
 		time.Sleep(46 * time.Second) // both fall silent
-		synctest.Wait()
+		faketime.Wait()
 		if d, _, _ := w.c.DescribeConsumer(context.Background(), "g"); d.State != "Empty" {
 			t.Errorf("the group is %s after its members' sessions", d.State)
 		}
@@ -430,7 +430,7 @@ func TestAGroupChangesItsProtocolAndBackWhileItsMembersGoOn(t *testing.T) {
 		members := []*old{w.old(ctx), w.old(ctx)}
 		all := func() (list []int) {
 			time.Sleep(8 * time.Second) // less than a session
-			synctest.Wait()
+			faketime.Wait()
 			for _, o := range members {
 				_, given, _ := o.now()
 				list = append(list, partitions(given)...)

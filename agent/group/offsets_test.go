@@ -5,13 +5,13 @@ import (
 	"errors"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/firnlog/firn/agent/group"
 	"github.com/firnlog/firn/agent/group/classic"
 	"github.com/firnlog/firn/agent/group/consumer"
 	"github.com/firnlog/firn/agent/group/step"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log"
 )
@@ -52,7 +52,7 @@ func syncUp(t *testing.T, c *group.Coordinator, id, member string, generation in
 }
 
 func TestCommitOffsets(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		l := newOneLog(t)
 		topic := l.topic("orders", 3)
 		c := coordinator(t, l)
@@ -119,7 +119,7 @@ func TestCommitOffsets(t *testing.T) {
 
 // A commit is answered when it is applied, and not with success where another owns the slot meanwhile.
 func TestCommitIsFenced(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		l := newOneLog(t)
 		topic := l.topic("orders", 1)
 		c := coordinator(t, l)
@@ -133,7 +133,7 @@ func TestCommitIsFenced(t *testing.T) {
 			codes, code := c.CommitOffsets(t.Context(), &group.Commit{Group: "g", Generation: -1, Offsets: []entry.GroupOffset{at(topic, 0, 1)}})
 			done <- outcome{codes, code}
 		}()
-		synctest.Wait()
+		faketime.Wait()
 		select {
 		case o := <-done:
 			t.Fatalf("answered before it was applied: %+v", o)
@@ -155,7 +155,7 @@ func TestCommitIsFenced(t *testing.T) {
 
 // Where the log gives no answer the outcome is open, and nobody is told that it was refused.
 func TestCommitOfUnknownOutcome(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		l := newOneLog(t)
 		topic := l.topic("orders", 1)
 		c := coordinator(t, l)
@@ -179,7 +179,7 @@ func TestCommitOfUnknownOutcome(t *testing.T) {
 
 // A large commit takes several ops, and is committed whole.
 func TestCommitInParts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		l := newOneLog(t)
 		topic := l.topic("orders", 200)
 		c := coordinator(t, l)
@@ -201,7 +201,7 @@ func TestCommitInParts(t *testing.T) {
 
 // Very many offsets go into several ops, to be committed and to be deleted; the last ones of each count as the first ones do.
 func TestVeryManyOffsets(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		l := newOneLog(t)
 		const many = 6000
 		topic := l.topic("orders", many)
@@ -224,7 +224,7 @@ func TestVeryManyOffsets(t *testing.T) {
 }
 
 func TestDeleteOffsetsAndGroups(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		l := newOneLog(t)
 		orders, clicks := l.topic("orders", 2), l.topic("clicks", 1)
 		c := coordinator(t, l)
@@ -274,7 +274,7 @@ func TestDeleteOffsetsAndGroups(t *testing.T) {
 }
 
 func TestDescribeAndList(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		l := newOneLog(t)
 		orders := l.topic("orders", 1)
 		c := coordinator(t, l)
@@ -306,7 +306,7 @@ func TestDescribeAndList(t *testing.T) {
 		if _, code, _ := c.Leave(t.Context(), "billing", []classic.LeaveRequest{{MemberID: member}}); code != step.None {
 			t.Fatal(code)
 		}
-		synctest.Wait()
+		faketime.Wait()
 		want[0].State, want[0].Members = "Empty", 0
 		if got, code := c.List(); code != step.None || !slices.Equal(got, want) {
 			t.Errorf("%+v", got)
@@ -327,7 +327,7 @@ func TestDescribeAndList(t *testing.T) {
 // What nobody uses goes after the retention, on log time: of groups without members since the last one left, of groups with
 // members what they do not read any more.
 func TestOffsetsExpire(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		l := newOneLog(t)
 		orders, clicks := l.topic("orders", 2), l.topic("clicks", 1)
 		const retention, interval = 24 * time.Hour, time.Hour
@@ -348,7 +348,7 @@ func TestOffsetsExpire(t *testing.T) {
 					alive()
 				}
 			}
-			synctest.Wait()
+			faketime.Wait()
 		}
 		short := at(orders, 1, 7)
 		short.ExpireMs = time.Now().Add(2 * time.Hour).UnixMilli()
@@ -391,7 +391,7 @@ func TestOffsetsExpire(t *testing.T) {
 
 // A commit that is under way when a group is found empty is not taken along.
 func TestExpiryDoesNotRaceACommit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		l := newOneLog(t)
 		orders := l.topic("orders", 1)
 		c := coordinator(t, l, func(cfg *group.Config) { cfg.OffsetsRetention, cfg.ExpireInterval = 90*time.Minute, time.Hour })
@@ -409,7 +409,7 @@ func TestExpiryDoesNotRaceACommit(t *testing.T) {
 		}()
 		time.Sleep(10 * time.Minute) // the offset is found to be overdue, behind the commit
 		l.release()
-		synctest.Wait()
+		faketime.Wait()
 		if code := <-done; code != step.None || l.offset("g", orders, 0) != 1 {
 			t.Errorf("%v; committed is %d", code, l.offset("g", orders, 0))
 		}
@@ -419,7 +419,7 @@ func TestExpiryDoesNotRaceACommit(t *testing.T) {
 // Members of the consumer protocol commit under their epoch; what is behind is told so, and groups of theirs are looked at with
 // the API of their own.
 func TestOffsetsOfConsumerGroups(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		l := newOneLog(t)
 		orders, clicks := l.topic("orders", 1), l.topic("clicks", 1)
 		c := coordinator(t, l)

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/firnlog/firn/agent/group"
 	"github.com/firnlog/firn/agent/group/classic"
 	"github.com/firnlog/firn/agent/group/step"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/metastore/state"
@@ -24,7 +24,7 @@ func loner(member string) classic.JoinRequest {
 
 // No answer leaves before what it says is applied; others of the group wait behind it, in order, and no session ends meanwhile.
 func TestAnswersWaitForTheLog(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		l := newOneLog(t)
 		c := coordinator(t, l)
 		l.hold()
@@ -36,7 +36,7 @@ func TestAnswersWaitForTheLog(t *testing.T) {
 			}
 			joined <- j.MemberID
 		}()
-		synctest.Wait()
+		faketime.Wait()
 		go func() {
 			code, _ := c.Heartbeat(t.Context(), "g", "nobody", "", 1)
 			beat <- code
@@ -59,7 +59,7 @@ func TestAnswersWaitForTheLog(t *testing.T) {
 
 // What the log refuses was never so: who waits is told to look for the coordinator, and the group is what the state says.
 func TestARefusedChangeWasNeverSo(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		l := newOneLog(t)
 		c := coordinator(t, l)
 		other := log.Incarnation{2}
@@ -71,7 +71,7 @@ func TestARefusedChangeWasNeverSo(t *testing.T) {
 				_, got, _ := c.Join(t.Context(), "g", loner(""))
 				code <- got
 			}()
-			synctest.Wait()
+			faketime.Wait()
 		}
 		slot, epoch := l.slotOf("g")
 		l.must(other, &entry.ClaimSlot{Slot: slot, Epoch: epoch, Owner: other})
@@ -95,7 +95,7 @@ func TestARefusedChangeWasNeverSo(t *testing.T) {
 
 // A metastore that has ended leaves outcomes open: clients are told to try again, and nothing waits for ever.
 func TestAnOutcomeThatIsUnknown(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		l := newOneLog(t)
 		c := coordinator(t, l)
 		l.fail(errors.New("closed"))
@@ -107,7 +107,7 @@ func TestAnOutcomeThatIsUnknown(t *testing.T) {
 
 // A request whose client has gone ends, and its member has its session to come back.
 func TestAnAbandonedJoin(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		l := newOneLog(t)
 		c := coordinator(t, l)
 		j, code, err := c.Join(t.Context(), "g", loner(""))
@@ -120,7 +120,7 @@ func TestAnAbandonedJoin(t *testing.T) {
 			_, _, err := c.Join(ctx, "g", loner(""))
 			done <- err
 		}()
-		synctest.Wait()
+		faketime.Wait()
 		cancel(hungUp)
 		if err := <-done; !errors.Is(err, hungUp) {
 			t.Errorf("%v", err)
@@ -134,7 +134,7 @@ func TestAnAbandonedJoin(t *testing.T) {
 
 // A group without members takes no memory, and neither do requests for groups that are not there.
 func TestIdleGroupsAreNotKept(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		l := newOneLog(t)
 		c := coordinator(t, l)
 		member, generation := join(t, c, "g", "consumer", reads("t"))
@@ -150,7 +150,7 @@ func TestIdleGroupsAreNotKept(t *testing.T) {
 				t.Errorf("heartbeat: %d", code)
 			}
 		}
-		synctest.Wait()
+		faketime.Wait()
 		if n := c.Loaded(); n != 0 {
 			t.Errorf("%d groups in memory", n)
 		}
@@ -163,7 +163,7 @@ func TestIdleGroupsAreNotKept(t *testing.T) {
 
 // A member's record may be large, and a group's change larger than an op: it arrives in parts.
 func TestALargeGroup(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		l := newOneLog(t)
 		c := coordinator(t, l, func(cfg *group.Config) { cfg.Classic.InitialDelay = time.Second })
 		const members = 8

@@ -3,11 +3,11 @@ package group_test
 import (
 	"fmt"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/firnlog/firn/agent/group"
 	"github.com/firnlog/firn/agent/group/step"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log/memlog"
 	"github.com/firnlog/firn/metastore/state"
@@ -39,7 +39,7 @@ func TestWhoIsCutOffSendsItsMembersAway(t *testing.T) {
 			_, code, _ := b.Join(t.Context(), id, q.request())
 			waits <- code
 		}()
-		synctest.Wait()
+		faketime.Wait()
 		cutOff(b)
 		began := time.Now()
 		for beat() != step.NotAvailable {
@@ -51,7 +51,7 @@ func TestWhoIsCutOffSendsItsMembersAway(t *testing.T) {
 		if took := time.Since(began); took < 5*time.Second {
 			t.Errorf("members are sent away after %v", took)
 		}
-		synctest.Wait()
+		faketime.Wait()
 		select {
 		case code := <-waits:
 			if code != step.NotAvailable {
@@ -154,7 +154,7 @@ func TestAnOutageOfAllThrowsNobodyOut(t *testing.T) {
 // What was proposed while nothing is heard takes effect or not; until that is known the group is not served, and then it is what the
 // state says. Its slot is its coordinator's all the time.
 func TestAnOutageThatIsOverBeforeALeaseIs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		l := newOneLog(t)
 		c := coordinator(t, l)
 		member, generation := join(t, c, "g", "consumer", reads("t"))
@@ -165,7 +165,7 @@ func TestAnOutageThatIsOverBeforeALeaseIs(t *testing.T) {
 			_, code, _ := c.Join(t.Context(), "g", loner(member))
 			left <- code
 		}()
-		synctest.Wait()
+		faketime.Wait()
 		l.sure.Store(-1)
 		time.Sleep(time.Minute)
 		select {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/firnlog/firn/agent/ingest"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/segment"
@@ -77,7 +78,7 @@ func TestFlushPolicy(t *testing.T) {
 	const upload, commit = 30 * time.Millisecond, 3 * time.Millisecond
 	for _, c := range []struct{ producers, eager int }{{1, 1}, {8, 1}, {64, 1}, {8, 4}} {
 		producers, eager := c.producers, c.eager
-		bubble(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			const each = 100
 			c := newCluster(t)
 			m, bucket := c.join(1), newStore()

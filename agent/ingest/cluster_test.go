@@ -15,6 +15,7 @@ import (
 
 	"github.com/firnlog/firn/agent/fetch"
 	"github.com/firnlog/firn/agent/ingest"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/log/memlog"
@@ -37,7 +38,7 @@ func TestExactlyOnceUnderFaults(t *testing.T) {
 	seen := make(map[string]float64)
 	for seed := range uint64(8) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			bubble(t, func(t *testing.T) { exactlyOnce(t, seed, seen) })
+			faketime.Test(t, func(t *testing.T) { exactlyOnce(t, seed, seen) })
 		})
 	}
 	for _, name := range []string{"parked_batches", "upload_retries", "spilled_bytes", "stale_segments"} {

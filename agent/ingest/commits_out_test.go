@@ -5,12 +5,12 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/firnlog/firn/agent/ingest"
+	"github.com/firnlog/firn/localstack/faketime"
 )
 
 // gaugeOf reads a gauge.
@@ -32,7 +32,7 @@ func gaugeOf(t *testing.T, reg *prometheus.Registry, name string) int64 {
 // While nothing commits the bucket may be well: segments that were uploaded wait in memory. What was spilled must then stay in the
 // spill until there is room, or an outage of etcd fills memory as fast as the bucket takes uploads.
 func TestWhileNothingCommitsWhatWasSpilledStaysThere(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		const memory, target, slots, size, spill = 10_000, 4000, 4, 970, 40_000
 		c := newCluster(t)
 		m, bucket, d, reg := c.join(1), newStore(), newDisk(spill), prometheus.NewRegistry()
@@ -56,7 +56,7 @@ func TestWhileNothingCommitsWhatWasSpilledStaysThere(t *testing.T) {
 			}
 		}()
 		time.Sleep(time.Minute) // of the bubble
-		synctest.Wait()
+		faketime.Wait()
 		mu.Lock()
 		if most := (memory + slots*(target+size) + spill) / 900; taken > most {
 			t.Errorf("%d batches were taken in while nothing commits, want at most %d", taken, most)

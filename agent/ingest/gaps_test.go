@@ -5,16 +5,16 @@ import (
 	"math"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/firnlog/firn/agent/ingest"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/state"
 )
 
 // A repeat is answered with the offset of the original, here and through another agent.
 func TestDuplicatesGetTheOriginalOffset(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, n, bucket := c.join(1), c.join(2), newStore()
 		topic := m.createTopic("t", 1)
@@ -55,7 +55,7 @@ func bucketObjects(t *testing.T, b *store) int {
 
 // The producer moved to this agent while another one was still carrying what came before: nobody hears of the gap.
 func TestAGapThatFillsIsNeverAnswered(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, n, bucket := c.join(1), c.join(2), newStore()
 		topic := m.createTopic("t", 1)
@@ -77,7 +77,7 @@ func TestAGapThatFillsIsNeverAnswered(t *testing.T) {
 		}
 		puts := len(bucket.puts())
 		m.release()
-		synctest.Wait()
+		faketime.Wait()
 		if got := stuck.offset(t); got != 1 {
 			t.Fatal(got)
 		}
@@ -97,7 +97,7 @@ func TestAGapThatFillsIsNeverAnswered(t *testing.T) {
 
 // Parked batches of one object are named where they lie.
 func TestAParkedBatchBehindOthersInItsBlock(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, n, bucket := c.join(1), c.join(2), newStore()
 		topic := m.createTopic("t", 1)
@@ -106,7 +106,7 @@ func TestAParkedBatchBehindOthersInItsBlock(t *testing.T) {
 		stage(t, p, x.part(t, "0")).offset(t)
 		missing := x.part(t, "1")
 		s := stage(t, p, plain.part(t, "p"), x.part(t, "2", "3"), plain.part(t, "q"), x.part(t, "4"))
-		synctest.Wait()
+		faketime.Wait()
 		if s.answered() {
 			t.Fatal("answered with a gap")
 		}
@@ -126,7 +126,7 @@ func TestAParkedBatchBehindOthersInItsBlock(t *testing.T) {
 }
 
 func TestATrueGapIsAnsweredAfterTheWait(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, bucket := c.join(1), newStore()
 		topic := m.createTopic("t", 2)
@@ -157,7 +157,7 @@ func TestATrueGapIsAnsweredAfterTheWait(t *testing.T) {
 
 // What comes before is in this very pipeline, behind an upload that takes longer than the wait.
 func TestAGapIsNotAnsweredWhileItsBatchIsInThisPipeline(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, bucket := c.join(1), newStore()
 		topic := m.createTopic("t", 1)
@@ -180,7 +180,7 @@ func TestAGapIsNotAnsweredWhileItsBatchIsInThisPipeline(t *testing.T) {
 
 // Parked batches whose object grows stale are uploaded again and keep waiting.
 func TestParkedAndStale(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, n, bucket := c.join(1), c.join(2), newStore()
 		topic := m.createTopic("t", 1)
@@ -190,7 +190,7 @@ func TestParkedAndStale(t *testing.T) {
 		missing := x.part(t, "1")
 		late := stage(t, p, x.part(t, "2"))
 		later := stage(t, p, x.part(t, "3"))
-		synctest.Wait()
+		faketime.Wait()
 		bump(n, 1)
 		bump(n, 2)
 		stage(t, q, missing).offset(t)
@@ -205,7 +205,7 @@ func TestParkedAndStale(t *testing.T) {
 
 // Old sequences that are certainly in the log are duplicates, not gaps, and answered at once.
 func TestOldDuplicates(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, bucket := c.join(1), newStore()
 		topic := m.createTopic("t", 1)

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -450,12 +449,6 @@ func (c *cluster) values(bucket objstore.Bucket, topic entry.UUID, partition int
 		}
 	}
 	return out
-}
-
-// bubble runs a test on fake time.
-func bubble(t *testing.T, fn func(t *testing.T)) {
-	t.Helper()
-	synctest.Test(t, fn)
 }
 
 // bump moves the collection epoch on from the one given.

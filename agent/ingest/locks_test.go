@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/firnlog/firn/agent/ingest"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/segment"
@@ -50,7 +51,7 @@ func under(lock ingest.Lock, part *ingest.Part) *ingest.Part {
 
 // No object holds topics of different locks, and each is put with its own, also where it has to be put again.
 func TestAnObjectHoldsPartsOfOneLock(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, other, bucket := c.join(1), c.join(2), newVault()
 		locks := []ingest.Lock{{}, governed, longer, complied, governed}
@@ -120,7 +121,7 @@ func TestAnObjectHoldsPartsOfOneLock(t *testing.T) {
 
 // A topic whose lock changes goes on in order, though its parts lie in different segments.
 func TestOrderWhereALockChanges(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, bucket := c.join(1), newVault()
 		topic := m.createTopic("t", 1)
@@ -148,7 +149,7 @@ func TestOrderWhereALockChanges(t *testing.T) {
 // What cannot be locked as promised is not stored, and nothing waits behind it.
 func TestALockThatTheBucketRefuses(t *testing.T) {
 	for _, refuse := range []error{objstore.ErrInvalid, objstore.ErrDenied} {
-		bubble(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			c := newCluster(t)
 			m, bucket := c.join(1), newVault()
 			bucket.refuse = fmt.Errorf("put: %w", refuse)
@@ -169,7 +170,7 @@ func TestALockThatTheBucketRefuses(t *testing.T) {
 }
 
 func TestALockCountsFromTheUploadThatWentThrough(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, bucket := c.join(1), newVault()
 		topic := m.createTopic("t", 1)

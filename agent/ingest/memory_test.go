@@ -10,10 +10,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/firnlog/firn/agent/ingest"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/state"
 	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/wal"
@@ -96,7 +96,7 @@ func (o *outage) end() { o.mu.Lock(); o.over = true; o.mu.Unlock() }
 
 // Memory and then the spill fill up, then Stage blocks; when the bucket is back everything is uploaded in order.
 func TestAnOutageSpillsThenBlocksThenRecovers(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, bucket, d, out := c.join(1), newStore(), newDisk(40_000), &outage{}
 		bucket.before = out.before
@@ -130,7 +130,7 @@ func TestAnOutageSpillsThenBlocksThenRecovers(t *testing.T) {
 			}
 		}()
 		time.Sleep(time.Minute)
-		synctest.Wait()
+		faketime.Wait()
 		mu.Lock()
 		now := taken
 		mu.Unlock()
@@ -165,7 +165,7 @@ func TestAnOutageSpillsThenBlocksThenRecovers(t *testing.T) {
 
 // Tiny batches cost more memory in bookkeeping than in bytes: their number is bounded too, however much room the spill has.
 func TestTinyBatchesAreBoundedByTheirNumber(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, bucket, d, out := c.join(1), newStore(), newDisk(1<<30), &outage{}
 		bucket.before = out.before
@@ -184,7 +184,7 @@ func TestTinyBatchesAreBoundedByTheirNumber(t *testing.T) {
 			}
 		}()
 		time.Sleep(time.Minute)
-		synctest.Wait()
+		faketime.Wait()
 		if n := taken.Load(); n != 1171 {
 			t.Fatalf("%d batches taken in", n)
 		}
@@ -199,7 +199,7 @@ func TestTinyBatchesAreBoundedByTheirNumber(t *testing.T) {
 }
 
 func TestWithoutASpillStageBlocks(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, bucket, out := c.join(1), newStore(), &outage{}
 		bucket.before = out.before
@@ -226,7 +226,7 @@ func TestWithoutASpillStageBlocks(t *testing.T) {
 
 // A disk that loses what was spilled costs those batches and no others.
 func TestSpilledBatchesThatCannotBeReadBack(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, bucket, d, out := c.join(1), newStore(), newDisk(1<<20), &outage{}
 		bucket.before = out.before
@@ -234,7 +234,7 @@ func TestSpilledBatchesThatCannotBeReadBack(t *testing.T) {
 		p := open(t, ingest.Config{MemoryBytes: 500}, m, bucket, d)
 		x := producer{topic: topic, id: -1}
 		kept := stage(t, p, x.part(t, string(make([]byte, 600))))
-		synctest.Wait()
+		faketime.Wait()
 		spilled := stage(t, p, x.part(t, "lost"))
 		d.mu.Lock()
 		d.lost = true
@@ -255,7 +255,7 @@ func TestSpilledBatchesThatCannotBeReadBack(t *testing.T) {
 }
 
 func TestDrain(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, bucket := c.join(1), newStore()
 		bucket.before = slow(time.Second)
@@ -266,7 +266,7 @@ func TestDrain(t *testing.T) {
 		}
 		x := producer{topic: topic, id: -1}
 		a := stage(t, p, x.part(t, "a"))
-		synctest.Wait()
+		faketime.Wait()
 		b := stage(t, p, x.part(t, "b")) // would wait for a's upload
 		start := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
@@ -288,7 +288,7 @@ func TestDrain(t *testing.T) {
 
 // Every part has its answer, whatever stage it was in when the pipeline closed.
 func TestClose(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, bucket, d := c.join(1), newStore(), newDisk(1<<20)
 		topic := m.createTopic("t", 3)
@@ -298,13 +298,13 @@ func TestClose(t *testing.T) {
 		done.offset(t)
 		x.next++
 		parked := stage(t, p, x.part(t, "2"))
-		synctest.Wait()
+		faketime.Wait()
 		m.hold()
 		submitted := stage(t, p, y.part(t, "submitted"))
-		synctest.Wait()
+		faketime.Wait()
 		bucket.interpose(func(ctx context.Context, _ int) error { <-ctx.Done(); return context.Cause(ctx) })
 		uploading := stage(t, p, y.part(t, "uploading"))
-		synctest.Wait()
+		faketime.Wait()
 		queued := stage(t, p, y.part(t, string(make([]byte, 500))))
 		spilled := stage(t, p, y.part(t, string(make([]byte, 2000))))
 		blocked := make(chan error)
@@ -314,7 +314,7 @@ func TestClose(t *testing.T) {
 		go func() {
 			blocked <- p.Stage(context.Background(), []*ingest.Part{y.part(t, string(make([]byte, 2000)))}, func() { t.Error("answered") })
 		}()
-		synctest.Wait()
+		faketime.Wait()
 		p.Close()
 		p.Close()
 		for _, s := range []*staged{parked, submitted, uploading, queued, spilled} {
@@ -334,7 +334,7 @@ func TestClose(t *testing.T) {
 		// A result that comes after Close touches nothing.
 		submitted.parts[0].Code, submitted.parts[0].BaseOffset = 77, 77
 		m.release()
-		synctest.Wait()
+		faketime.Wait()
 		if submitted.parts[0].Code != state.Code(77) || submitted.parts[0].BaseOffset != 77 {
 			t.Fatal("a part was written after its answer")
 		}
@@ -343,7 +343,7 @@ func TestClose(t *testing.T) {
 
 // Once a buffer is released nobody reads it: the owner may overwrite it at once.
 func TestBuffersAreTheCallersAfterRelease(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, n, bucket, d := c.join(1), c.join(2), newStore(), newDisk(1<<20)
 		m.latency(5 * time.Millisecond)
@@ -380,7 +380,7 @@ func TestBuffersAreTheCallersAfterRelease(t *testing.T) {
 
 // A buffer that its owner changes before it is released must not become a record.
 func TestABufferChangedTooEarlyIsRefused(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, bucket := c.join(1), newStore()
 		gate := make(chan struct{})
@@ -389,7 +389,7 @@ func TestABufferChangedTooEarlyIsRefused(t *testing.T) {
 		p := open(t, ingest.Config{}, m, bucket, nil)
 		x := producer{topic: topic, id: -1}
 		first := stage(t, p, x.part(t, "first"))
-		synctest.Wait()
+		faketime.Wait()
 		bad, good := x.part(t, "bad"), x.part(t, "good")
 		raw := bad.Records
 		s := stage(t, p, bad, good)
@@ -407,7 +407,7 @@ func TestABufferChangedTooEarlyIsRefused(t *testing.T) {
 }
 
 func TestAMetastoreThatEnds(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, bucket := c.join(1), newStore()
 		topic := m.createTopic("t", 1)
@@ -415,7 +415,7 @@ func TestAMetastoreThatEnds(t *testing.T) {
 		m.hold()
 		x := producer{topic: topic, id: -1}
 		s := stage(t, p, x.part(t, "v"))
-		synctest.Wait()
+		faketime.Wait()
 		m.stop()
 		<-s.done
 		if !errors.Is(s.parts[0].Err, errStopped) {
@@ -471,7 +471,7 @@ func TestSpillingToTheWriteAheadLog(t *testing.T) {
 // While the bucket is out and the disk refuses, nothing changes by itself: the disk is asked about once a second for all who
 // wait, and when it is well again they get in.
 func TestProducersThatWaitFindTheDiskWellAgain(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, bucket, d := c.join(1), newStore(), newDisk(1<<20)
 		topic := m.createTopic("t", 1)
@@ -494,7 +494,7 @@ func TestProducersThatWaitFindTheDiskWellAgain(t *testing.T) {
 			})
 		}
 		time.Sleep(20 * time.Second)
-		synctest.Wait()
+		faketime.Wait()
 		d.mu.Lock()
 		refused := d.refused
 		d.down = false
@@ -506,7 +506,7 @@ func TestProducersThatWaitFindTheDiskWellAgain(t *testing.T) {
 			t.Error("the fault is not told")
 		}
 		time.Sleep(2 * time.Second)
-		synctest.Wait()
+		faketime.Wait()
 		mu.Lock()
 		n := len(taken)
 		mu.Unlock()

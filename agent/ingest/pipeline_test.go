@@ -8,10 +8,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/firnlog/firn/agent/ingest"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
 	"github.com/firnlog/firn/objstore"
@@ -19,7 +19,7 @@ import (
 )
 
 func TestABatchIsInTheBucketAndOrderedWhenItIsAnswered(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, bucket := c.join(1), newStore()
 		topic := m.createTopic("t", 2)
@@ -39,7 +39,7 @@ func TestABatchIsInTheBucketAndOrderedWhenItIsAnswered(t *testing.T) {
 
 // A lone producer never waits for a timer, and what comes while its upload runs shares the next object.
 func TestFlushWhenIdleThenTogether(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, bucket := c.join(1), newStore()
 		bucket.before = slow(40 * time.Millisecond)
@@ -54,7 +54,7 @@ func TestFlushWhenIdleThenTogether(t *testing.T) {
 			t.Fatalf("three uploads of 40 ms took %v", took)
 		}
 		first := stage(t, p, x.part(t, "v"))
-		synctest.Wait()
+		faketime.Wait()
 		var rest []*staged
 		for range 10 {
 			rest = append(rest, stage(t, p, x.part(t, "v")))
@@ -70,7 +70,7 @@ func TestFlushWhenIdleThenTogether(t *testing.T) {
 }
 
 func TestTheIntervalBoundsWhatASlowUploadDelays(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, bucket := c.join(1), newStore()
 		stuck := make(chan struct{})
@@ -84,17 +84,17 @@ func TestTheIntervalBoundsWhatASlowUploadDelays(t *testing.T) {
 		p := open(t, ingest.Config{FlushInterval: 100 * time.Millisecond}, m, bucket, nil)
 		x, y := producer{topic: topic, id: -1}, producer{topic: topic, partition: 1, id: -1}
 		first := stage(t, p, x.part(t, "slow"))
-		synctest.Wait()
+		faketime.Wait()
 		start := time.Now()
 		second := stage(t, p, y.part(t, "fast"))
 		for len(bucket.puts()) < 2 {
 			time.Sleep(time.Millisecond)
-			synctest.Wait()
+			faketime.Wait()
 		}
 		if waited := time.Since(start); waited != 100*time.Millisecond {
 			t.Fatalf("uploaded after %v", waited)
 		}
-		synctest.Wait()
+		faketime.Wait()
 		if second.answered() {
 			t.Fatal("submitted before what was staged earlier")
 		}
@@ -105,7 +105,7 @@ func TestTheIntervalBoundsWhatASlowUploadDelays(t *testing.T) {
 }
 
 func TestFullSegmentsAreUploadedInParallel(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, bucket := c.join(1), newStore()
 		bucket.before = slow(100 * time.Millisecond)
@@ -133,7 +133,7 @@ func TestFullSegmentsAreUploadedInParallel(t *testing.T) {
 
 // Whatever the uploads do, each partition's order is that of staging.
 func TestOrderUnderParallelUnreliableUploads(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		rng, faults := rand.New(rand.NewPCG(7, 7)), rand.New(rand.NewPCG(8, 8)) // the latter under the store's lock
 		c := newCluster(t)
 		m, bucket := c.join(1), newStore()
@@ -200,7 +200,7 @@ func TestOrderUnderParallelUnreliableUploads(t *testing.T) {
 
 // A put whose answer is lost is repeated under its own key, and meeting its own object is success.
 func TestUnknownUploadOutcome(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, bucket := c.join(1), newStore()
 		bucket.after = func(n int, err error) error {
@@ -223,7 +223,7 @@ func TestUnknownUploadOutcome(t *testing.T) {
 }
 
 func TestAnInvalidPutIsADefiniteAnswer(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, bucket := c.join(1), newStore()
 		bucket.before = func(_ context.Context, n int) error {
@@ -251,7 +251,7 @@ func TestAnInvalidPutIsADefiniteAnswer(t *testing.T) {
 func TestStaleCollectionEpoch(t *testing.T) {
 	for _, when := range []string{"while uploading", "while committing"} {
 		t.Run(when, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			faketime.Test(t, func(t *testing.T) {
 				c := newCluster(t)
 				m, other, bucket := c.join(1), c.join(2), newStore()
 				topic := m.createTopic("t", 2)
@@ -276,7 +276,7 @@ func TestStaleCollectionEpoch(t *testing.T) {
 					part.Release = func() { released++ }
 				}
 				s := stage(t, p, parts...)
-				synctest.Wait()
+				faketime.Wait()
 				if when == "while committing" {
 					bump()
 					for _, part := range s.parts { // the buffers are the caller's again
@@ -308,7 +308,7 @@ func TestStaleCollectionEpoch(t *testing.T) {
 }
 
 func TestRejectionsAreAnsweredPerPart(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, bucket := c.join(1), newStore()
 		topic := m.createTopic("t", 1)
@@ -335,7 +335,7 @@ func TestRejectionsAreAnsweredPerPart(t *testing.T) {
 
 // The footer carries what the writer meant to commit, for restore.
 func TestIntendedOps(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		m, bucket := c.join(1), newStore()
 		topic := m.createTopic("t", 3)

@@ -4,10 +4,10 @@ import (
 	"context"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/firnlog/firn/agent/ingest"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 )
 
@@ -17,7 +17,7 @@ import (
 func TestARefusedObjectIsNotOvertaken(t *testing.T) {
 	for _, when := range []string{"first upload is slow", "first commit is slow"} {
 		t.Run(when, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			faketime.Test(t, func(t *testing.T) {
 				c := newCluster(t)
 				m, other, bucket := c.join(1), c.join(2), newStore()
 				topic := m.createTopic("t", 1)
@@ -33,14 +33,14 @@ func TestARefusedObjectIsNotOvertaken(t *testing.T) {
 				}
 				x := producer{topic: topic, id: 7}
 				first := stage(t, p, x.part(t, "first"))
-				synctest.Wait()
+				faketime.Wait()
 				other.propose(&entry.BumpCollectionEpoch{From: 1})
 				other.propose(&entry.BumpCollectionEpoch{From: 2})
 				var later []*staged
 				for _, v := range []string{"second", "third", "fourth"} {
 					time.Sleep(20 * time.Millisecond)
 					later = append(later, stage(t, p, x.part(t, v)))
-					synctest.Wait()
+					faketime.Wait()
 				}
 				m.release()
 				last := first.offset(t)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/firnlog/firn/agent/fetch"
 	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
 	"github.com/firnlog/firn/objstore/batch"
@@ -84,7 +85,7 @@ func TestCreateTopics(t *testing.T) {
 		{"uneven", assigned(creation("new", -1, -1), []int32{1, 2}, []int32{1}), 39},
 	} {
 		t.Run(tc.why, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			faketime.Test(t, func(t *testing.T) {
 				a := newCluster(t).join("a")
 				a.topic("there", 1)
 				a.topic("dotted.name", 1)
@@ -118,7 +119,7 @@ func TestCreateTopics(t *testing.T) {
 }
 
 func TestTheSameTopicTwiceInARequest(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := dial(t, server(t, newCluster(t).join("a")))
 		req := creation("twice", 1, 1)
 		req.Topics = append(req.Topics, req.Topics[0], creation("once", 1, 1).Topics[0])
@@ -130,7 +131,7 @@ func TestTheSameTopicTwiceInARequest(t *testing.T) {
 }
 
 func TestPartitionsOfARequestAreBounded(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		c := dial(t, server(t, a))
 		req := creation("a", 6000, 1)
@@ -150,7 +151,7 @@ func TestPartitionsOfARequestAreBounded(t *testing.T) {
 }
 
 func TestAnyReplicationFactorIsTaken(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		cl := newCluster(t)
 		a := cl.join("a")
 		c := dial(t, server(t, a))
@@ -177,7 +178,7 @@ func TestAnyReplicationFactorIsTaken(t *testing.T) {
 }
 
 func TestAnAssignmentIsReportedAsGiven(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		c := dial(t, server(t, a))
 		given := [][]int32{{7, 8, 9}, {2, 1, 3}}
@@ -191,7 +192,7 @@ func TestAnAssignmentIsReportedAsGiven(t *testing.T) {
 }
 
 func TestReplicas(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		cl := newCluster(t)
 		agents := []*agent{cl.join("a"), cl.join("b"), cl.join("c")}
 		clients := make([]*client, len(agents))
@@ -248,7 +249,7 @@ func TestReplicas(t *testing.T) {
 }
 
 func TestMetadata(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		cl := newCluster(t)
 		a, b := cl.join("a"), cl.join("b")
 		b.with(func(b *agent) { b.behind = true })
@@ -309,7 +310,7 @@ func TestMetadata(t *testing.T) {
 }
 
 func TestDeleteTopicsAndCreatePartitions(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 2)
 		id := a.topic("u", 1)
@@ -388,7 +389,7 @@ func alter(c *client, kind kmsg.ConfigResourceType, name string, validateOnly bo
 
 func TestConfigs(t *testing.T) {
 	const topic, broker, logger = kmsg.ConfigResourceTypeTopic, kmsg.ConfigResourceTypeBroker, kmsg.ConfigResourceTypeBrokerLogger
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
 		c := dial(t, server(t, a))
@@ -492,7 +493,7 @@ func TestConfigs(t *testing.T) {
 }
 
 func TestListOffsets(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		cl := newCluster(t)
 		a, b := cl.join("a"), cl.join("b")
 		a.topic("t", 1)
@@ -548,7 +549,7 @@ func TestListOffsets(t *testing.T) {
 }
 
 func TestCoordinatorsAndProducerIDs(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		cl := newCluster(t)
 		a, b := cl.join("a"), cl.join("b")
 		ca, cb := dial(t, server(t, a)), dial(t, server(t, b))

@@ -6,12 +6,12 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/objstore/batch"
 )
 
@@ -55,7 +55,7 @@ func (c *client) served() bool {
 }
 
 func TestConnectionsOfOneAddressAreBounded(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := server(t, newCluster(t).join("a"), func(c *kafka.Config) { c.ConnectionsPerAddress = 3 })
 		var open []*client
 		for range 3 {
@@ -80,7 +80,7 @@ func TestConnectionsOfOneAddressAreBounded(t *testing.T) {
 			t.Error("kept out by connections of its address that ask for nothing")
 		}
 		open[2].close()
-		synctest.Wait()
+		faketime.Wait()
 		if !visit(t, s, "10.0.0.1").served() {
 			t.Error("not served although another one has gone")
 		}
@@ -89,7 +89,7 @@ func TestConnectionsOfOneAddressAreBounded(t *testing.T) {
 
 // Who connects and asks for nothing keeps nobody out.
 func TestSilentConnectionsMakeRoom(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		log := &lines{}
 		s := server(t, newCluster(t).join("a"), logged(log), func(c *kafka.Config) { c.Connections = 10 })
 		worker := visit(t, s, "10.0.0.1")
@@ -122,7 +122,7 @@ func TestSilentConnectionsMakeRoom(t *testing.T) {
 
 // More connections than the rate allows are served later, and other addresses notice nothing.
 func TestConnectionsOfOneAddressArePaced(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := server(t, newCluster(t).join("a"), func(c *kafka.Config) { c.AcceptsPerSecond = 10 })
 		start := time.Now()
 		var all []*client
@@ -146,7 +146,7 @@ func TestConnectionsOfOneAddressArePaced(t *testing.T) {
 // A large claim is worth nothing: who announces the largest request and sends no more of it holds up neither those who have
 // sent as much before, nor a newcomer from elsewhere.
 func TestHalfARequestHoldsNothingOthersNeed(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
 		s := server(t, a, func(c *kafka.Config) {
@@ -161,7 +161,7 @@ func TestHalfARequestHoldsNothingOthersNeed(t *testing.T) {
 			binary.BigEndian.PutUint32(half, 1<<20)
 			c.write(half)
 		}
-		synctest.Wait()
+		faketime.Wait()
 		start := time.Now()
 		atWork.produce("t", 0, strings.Repeat("x", 900_000))
 		if took := time.Since(start); took != 0 {
@@ -177,7 +177,7 @@ func TestHalfARequestHoldsNothingOthersNeed(t *testing.T) {
 // Many producers whose first large requests come at once, and each in part, get through one after the other. Each holds some of
 // what the others need.
 func TestFirstLargeRequestsDoNotWaitForEachOther(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
 		s := server(t, a, func(c *kafka.Config) {
@@ -190,7 +190,7 @@ func TestFirstLargeRequestsDoNotWaitForEachOther(t *testing.T) {
 			producers[i] = visit(t, s, "10.0.0.1")
 			producers[i].write(frame[:300_000])
 		}
-		synctest.Wait()
+		faketime.Wait()
 		start := time.Now()
 		for _, c := range producers {
 			c.write(frame[300_000:])
@@ -209,7 +209,7 @@ func TestFirstLargeRequestsDoNotWaitForEachOther(t *testing.T) {
 // Who does not take answers holds memory only until somebody waits for it, and never all of it: another address is served as
 // if nothing were.
 func TestAnswersNotTakenHoldNothingOthersNeed(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 1)
 		s := server(t, a, func(c *kafka.Config) {
@@ -219,7 +219,7 @@ func TestAnswersNotTakenHoldNothingOthersNeed(t *testing.T) {
 		for range 20 {
 			visit(t, s, "10.0.0.1").send(fetchRequest(13, "", id, 0, 0))
 		}
-		synctest.Wait()
+		faketime.Wait()
 		for address, most := range map[string]time.Duration{"10.0.0.2": 0, "10.0.0.1": time.Minute} {
 			start := time.Now()
 			if got := ask[*kmsg.FetchResponse](visit(t, s, address), fetchRequest(13, "", id, 0, 0)); len(got.Topics[0].Partitions[0].RecordBatches) < 900_000 {
@@ -234,7 +234,7 @@ func TestAnswersNotTakenHoldNothingOthersNeed(t *testing.T) {
 
 // Long polls of many partitions end early where others wait for the memory that they hold.
 func TestLongPollsMakeRoom(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 300)
 		s := server(t, a, func(c *kafka.Config) { c.WorkBytes = 300_000 })
@@ -246,7 +246,7 @@ func TestLongPollsMakeRoom(t *testing.T) {
 			}
 			visit(t, s, "10.0.0.1").send(req)
 		}
-		synctest.Wait()
+		faketime.Wait()
 		start := time.Now()
 		meta := kmsg.NewPtrMetadataRequest()
 		meta.Version = 12
@@ -261,7 +261,7 @@ func TestLongPollsMakeRoom(t *testing.T) {
 
 // The first request of a connection is small unless it brings records: clients of pinned versions begin with those.
 func TestTheFirstRequestIsBounded(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		log := &lines{}
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
@@ -271,7 +271,7 @@ func TestTheFirstRequestIsBounded(t *testing.T) {
 		c := dial(t, s)
 		c.send(large)
 		c.closed()
-		synctest.Wait()
+		faketime.Wait()
 		if got := log.take(); len(got) != 1 || !strings.Contains(got[0], "first request") {
 			t.Errorf("log: %q", got)
 		}

@@ -5,12 +5,12 @@ import (
 	"io"
 	"net"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/objstore/batch"
 )
 
@@ -22,7 +22,7 @@ func around(took time.Duration) bool {
 }
 
 func TestOldConnectionsAreClosedWhenTheyAreQuiet(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := server(t, newCluster(t).join("a"), aging)
 		start := time.Now()
 		c := dial(t, s)
@@ -35,7 +35,7 @@ func TestOldConnectionsAreClosedWhenTheyAreQuiet(t *testing.T) {
 }
 
 func TestALongPollIsAnsweredBeforeItsConnectionIsTooOld(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 1)
 		s := server(t, a, aging, func(c *kafka.Config) { c.FetchWaitMax = time.Hour })
@@ -56,7 +56,7 @@ func TestALongPollIsAnsweredBeforeItsConnectionIsTooOld(t *testing.T) {
 
 // A connection that is never quiet is closed after its last answer.
 func TestABusyConnectionGrowsOldToo(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
 		s := server(t, a, aging)
@@ -73,7 +73,7 @@ func TestABusyConnectionGrowsOldToo(t *testing.T) {
 		if took := time.Since(start); took < 9*time.Minute+30*time.Second || took > 11*time.Minute+31*time.Second {
 			t.Errorf("closed after %v", took)
 		}
-		synctest.Wait()
+		faketime.Wait()
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if stored := len(a.batches[a.ref("t")]); stored != answered {

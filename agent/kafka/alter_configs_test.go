@@ -9,6 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 )
 
@@ -33,7 +34,7 @@ func replacement(kind kmsg.ConfigResourceType, name string, configs ...string) *
 
 func TestAlterConfigsReplacesAll(t *testing.T) {
 	const topic, broker, logger = kmsg.ConfigResourceTypeTopic, kmsg.ConfigResourceTypeBroker, kmsg.ConfigResourceTypeBrokerLogger
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 1, entry.Config{Name: "retention.ms", Value: "77"}, entry.Config{Name: "segment.ms", Value: "88"})
 		c := dial(t, server(t, a))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/firnlog/firn/agent/kafka"
 	"github.com/firnlog/firn/agent/peer"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
 )
@@ -18,7 +19,7 @@ import (
 // What came by a connection from before the process was asleep is not passed on: its client may have committed more by another
 // agent since. Who connects again is served.
 func TestCommitsFromBeforeASleep(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		a, b := c.join("a"), c.join("b")
 		id := a.topic("t", 1)
@@ -59,7 +60,7 @@ func TestCommitsFromBeforeASleep(t *testing.T) {
 
 // What other agents passed on before the process was asleep is not done either; what they pass on later is.
 func TestCommitsPassedOnBeforeASleep(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		a, b := c.join("a"), c.join("b")
 		id := a.topic("t", 1)
@@ -108,7 +109,7 @@ func (f takenBack) Forward(context.Context, int32, peer.Request) ([]byte, error)
 // A commit that could not be passed on is not done by this agent, which has become the coordinator meanwhile: its client may have gone on
 // by way of another. It is told to look for the coordinator again.
 func TestCommitsThatCouldNotBePassedOn(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		a, b := c.join("a"), c.join("b")
 		id := a.topic("t", 1)
@@ -130,7 +131,7 @@ func TestCommitsThatCouldNotBePassedOn(t *testing.T) {
 
 // A commit that stood in line behind what took long is not done any more: its client may have gone on by way of another agent.
 func TestCommitsThatStoodInLine(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		a, b := c.join("a"), c.join("b")
 		id := a.topic("t", 1)
@@ -157,7 +158,7 @@ func TestCommitsThatStoodInLine(t *testing.T) {
 
 // A commit behind a long poll is done however long that takes: clients that use one connection for everything send it so.
 func TestCommitsBehindALongPoll(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 1)
 		s, _ := grouped(t, a)
@@ -199,7 +200,7 @@ func (f *fallsAsleep) Forward(_ context.Context, _ int32, q peer.Request) ([]byt
 
 // A request that is being passed on when the process falls asleep does not leave when it wakes.
 func TestFallingAsleepWhilePassingOn(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		a, b := c.join("a"), c.join("b")
 		id := a.topic("t", 1)
@@ -215,7 +216,7 @@ func TestFallingAsleepWhilePassingOn(t *testing.T) {
 
 // A server looks for sleeps by itself, from when it serves until it ends.
 func TestAServerThatIsAwake(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		s := server(t, c.join("a"))
 		ln := quiet{make(chan struct{}), new(sync.Once)}

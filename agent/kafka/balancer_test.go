@@ -12,6 +12,7 @@ import (
 
 	"github.com/firnlog/firn/agent/kafka"
 	"github.com/firnlog/firn/agent/peer"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
 )
@@ -38,7 +39,7 @@ func behind(o others) func(*kafka.Config) {
 
 // Behind a load balancer clients see one broker, which leads everything.
 func TestBehindALoadBalancerThereIsOneBroker(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		a, b := c.join("a"), c.join("b")
 		a.topic("t", 6)
@@ -205,7 +206,7 @@ func again(code int16) bool { return code == 14 || code == 15 || code == 16 }
 
 // Of a coordinator that has just died, clients are told so in the shape of their request's version; the connection stays.
 func TestRequestsForAnAgentThatDied(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		a, b := c.join("a"), c.join("b")
 		id := a.topic("t", 1)
@@ -235,7 +236,7 @@ func (c *tallied) Forward(ctx context.Context, node int32, q peer.Request) ([]by
 
 // Two agents that each believe in the other pass a request on once: the second answers that it does not coordinate the group.
 func TestRequestsArePassedOnOnce(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		a, b := c.join("a"), c.join("b")
 		id := a.topic("t", 1)
@@ -288,7 +289,7 @@ func (a *agent) slotEpoch(i int) (epoch uint64) {
 
 // What is not another agent's to answer is not answered for it.
 func TestForwardedRefusesWhatIsNotPassedOn(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		s := server(t, c.join("a"), behind(others{}))
 		frame := kmsg.NewRequestFormatter().AppendRequest(nil, kmsg.NewPtrMetadataRequest(), 1)[4:]
@@ -307,7 +308,7 @@ func TestForwardedRefusesWhatIsNotPassedOn(t *testing.T) {
 
 // A join that waits at another agent ends with its client, and with this agent's service.
 func TestAJoinThatWaitsElsewhere(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		a, b := c.join("a"), c.join("b")
 		c.coordinate(b)

@@ -6,13 +6,14 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/objstore/batch"
 )
 
 // An agent that trails turns a producer's first batch away; when it has caught up, the batches that the client had sent behind
 // it must not get in first. The simulator found it (seed 1627): the first one was then out of order for good.
 func TestABatchThatWasTurnedAwayIsNotOvertaken(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		cl := newCluster(t)
 		a, b := cl.join("a"), cl.join("b")
 		b.with(func(b *agent) { b.behind = true })

@@ -3,12 +3,12 @@ package kafka_test
 import (
 	"strings"
 	"testing"
-	"testing/synctest"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 )
 
@@ -30,7 +30,7 @@ func TestConfigReportsEveryProblem(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		reg := prometheus.NewRegistry()
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
@@ -50,7 +50,7 @@ func TestMetrics(t *testing.T) {
 		c.produce("t", 0, "y")
 		req := fetchRequest(12, "absent", entry.UUID{}, 0, 0)
 		ask[*kmsg.FetchResponse](c, req)
-		synctest.Wait()
+		faketime.Wait()
 		families, err := reg.Gather()
 		if err != nil {
 			t.Fatal(err)

@@ -10,12 +10,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/objstore/batch"
 )
 
@@ -78,18 +78,18 @@ func TestWhatIsNoRequestClosesWithOneLine(t *testing.T) {
 		"produce, no batches": {framed([]byte{0, 0, 0, 9, 0, 0, 0, 1, 0xff, 0xff, 0, 0, 0xff, 0xff, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0x7f}), "Produce version 9"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			faketime.Test(t, func(t *testing.T) {
 				log := &lines{}
 				s := server(t, newCluster(t).join("a"), logged(log))
 				c := dial(t, s)
 				c.write(tc.bytes)
 				if tc.why == "" { // not a whole frame: closed when it has not come in time, or the client goes
-					synctest.Wait()
+					faketime.Wait()
 					c.close()
 					return
 				}
 				c.closed()
-				synctest.Wait()
+				faketime.Wait()
 				if got := log.take(); len(got) != 1 || !strings.Contains(got[0], tc.why) {
 					t.Errorf("log: %q", got)
 				}
@@ -99,16 +99,16 @@ func TestWhatIsNoRequestClosesWithOneLine(t *testing.T) {
 }
 
 func TestComingAndGoingIsNotLogged(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		log := &lines{}
 		s := server(t, newCluster(t).join("a"), logged(log))
 		dial(t, s).close()
 		c := dial(t, s)
 		ask[*kmsg.MetadataResponse](c, kmsg.NewPtrMetadataRequest())
 		c.write([]byte{0, 0, 1, 0, 0, 3}) // in the middle of a request
-		synctest.Wait()
+		faketime.Wait()
 		c.close()
-		synctest.Wait()
+		faketime.Wait()
 		if got := log.take(); len(got) != 0 {
 			t.Errorf("log: %q", got)
 		}
@@ -116,7 +116,7 @@ func TestComingAndGoingIsNotLogged(t *testing.T) {
 }
 
 func TestIdleAndSlowClientsAreClosed(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 1)
 		s := server(t, a, func(c *kafka.Config) { c.IdleTimeout, c.FrameTimeout = time.Minute, 5*time.Second })
@@ -149,19 +149,19 @@ func TestIdleAndSlowClientsAreClosed(t *testing.T) {
 }
 
 func TestAClientThatTakesNoAnswersIsClosed(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := server(t, newCluster(t).join("a"), func(c *kafka.Config) { c.StallTimeout = 20 * time.Second })
 		c := dial(t, s)
 		c.send(kmsg.NewPtrMetadataRequest())
 		time.Sleep(21 * time.Second)
-		synctest.Wait()
+		faketime.Wait()
 		c.closed()
 	})
 }
 
 // The connection's budget: what is not given back stops further reading, and nothing else does.
 func TestBackPressureIsNotReading(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
 		s := server(t, a, func(c *kafka.Config) {
@@ -169,7 +169,7 @@ func TestBackPressureIsNotReading(t *testing.T) {
 			c.ConnectionInFlightBytes, c.InFlightBytes = 1<<20, 2<<20
 		})
 		staged := func() int {
-			synctest.Wait()
+			faketime.Wait()
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			return len(a.batches[a.ref("t")]) - 3
@@ -214,7 +214,7 @@ func TestBackPressureIsNotReading(t *testing.T) {
 }
 
 func TestRequestsInFlightAreBounded(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
 		gate := make(chan struct{})
@@ -223,7 +223,7 @@ func TestRequestsInFlightAreBounded(t *testing.T) {
 		for range 10 {
 			c.send(produceRequest(9, "t", 0, records(t, batch.BuildOptions{}, "x")))
 		}
-		synctest.Wait()
+		faketime.Wait()
 		a.mu.Lock()
 		n := len(a.batches[a.ref("t")])
 		a.mu.Unlock()
@@ -241,7 +241,7 @@ func TestRequestsInFlightAreBounded(t *testing.T) {
 
 // What is pipelined behind a long poll must not keep the server from seeing the client go.
 func TestGoingAwayIsSeenBehindPipelinedRequests(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 1)
 		c := dial(t, server(t, a))
@@ -251,12 +251,12 @@ func TestGoingAwayIsSeenBehindPipelinedRequests(t *testing.T) {
 		for range 20 {
 			c.send(kmsg.NewPtrMetadataRequest())
 		}
-		synctest.Wait()
+		faketime.Wait()
 		if a.subscriptions() != 1 {
 			t.Fatal("nobody waits")
 		}
 		c.close()
-		synctest.Wait()
+		faketime.Wait()
 		if a.subscriptions() != 0 {
 			t.Error("the wait goes on")
 		}
@@ -265,7 +265,7 @@ func TestGoingAwayIsSeenBehindPipelinedRequests(t *testing.T) {
 
 // Small requests count against their connection's budget while they are queued, and against nobody else's.
 func TestQueuedRequestsAreBoundedInBytes(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 1)
 		s := server(t, a, func(c *kafka.Config) {
@@ -280,7 +280,7 @@ func TestQueuedRequestsAreBoundedInBytes(t *testing.T) {
 		for range 20 {
 			c.send(large)
 		}
-		synctest.Wait()
+		faketime.Wait()
 		if unsent := len(c.out); unsent < 14 { // two in the queue, one that waits for room, one in each side's buffer
 			t.Errorf("%d of 20 requests were not taken", unsent)
 		}
@@ -295,7 +295,7 @@ func TestQueuedRequestsAreBoundedInBytes(t *testing.T) {
 
 // Frames of every size arrive in pieces of every size.
 func TestFramesInPieces(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
 		s := server(t, a)
@@ -327,7 +327,7 @@ func TestFramesInPieces(t *testing.T) {
 }
 
 func TestDrainAnswersWhatWasRead(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 1)
 		gate := make(chan struct{})
@@ -355,13 +355,13 @@ func TestDrainAnswersWhatWasRead(t *testing.T) {
 		poll := fetchRequest(13, "", id, 0, 1)
 		poll.MaxWaitMillis = 600_000
 		poller.send(poll)
-		synctest.Wait()
+		faketime.Wait()
 		drained := make(chan error, 1)
 		go func() { drained <- s.Drain(t.Context()) }()
 		idle.closed()
 		poller.receive(1, poll)
 		poller.closed()
-		synctest.Wait()
+		faketime.Wait()
 		select {
 		case <-drained:
 			t.Fatal("drained with a batch in flight")
@@ -383,7 +383,7 @@ func TestDrainAnswersWhatWasRead(t *testing.T) {
 }
 
 func TestDrainGivesUpInTime(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
 		gate := make(chan struct{})
@@ -396,7 +396,7 @@ func TestDrainGivesUpInTime(t *testing.T) {
 		go func() {
 			_, _ = nc.Write(kmsg.NewRequestFormatter().AppendRequest(nil, produceRequest(9, "t", 0, records(t, batch.BuildOptions{}, "x")), 1))
 		}()
-		synctest.Wait()
+		faketime.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		start := time.Now()
@@ -404,25 +404,25 @@ func TestDrainGivesUpInTime(t *testing.T) {
 			t.Errorf("%v after %v", err, time.Since(start))
 		}
 		close(gate)
-		synctest.Wait()
+		faketime.Wait()
 	})
 }
 
 func TestConnectionsAreBounded(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := server(t, newCluster(t).join("a"), func(c *kafka.Config) { c.Connections = 1 })
 		ln := newPipeListener()
 		go func() { _ = s.Serve("kafka", ln) }()
 		first := ln.dial()
-		synctest.Wait()
+		faketime.Wait()
 		second := ln.dial()
 		if _, err := second.Read(make([]byte, 1)); err == nil {
 			t.Error("one connection too many")
 		}
 		_ = first.Close()
-		synctest.Wait()
+		faketime.Wait()
 		third := ln.dial()
-		synctest.Wait()
+		faketime.Wait()
 		_ = third.SetReadDeadline(time.Now().Add(time.Second))
 		if _, err := third.Read(make([]byte, 1)); err == nil || strings.Contains(err.Error(), "EOF") {
 			t.Errorf("there is room again: %v", err)

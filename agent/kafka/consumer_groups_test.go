@@ -3,12 +3,12 @@ package kafka_test
 import (
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/localstack/faketime"
 )
 
 func heartbeatOf(version int16, member string, epoch int32) *kmsg.ConsumerGroupHeartbeatRequest {
@@ -33,7 +33,7 @@ func owning(member string, epoch int32, a *kmsg.ConsumerGroupHeartbeatResponseAs
 
 // A member of each version joins a group, has its partitions, is described, and leaves.
 func TestConsumerGroupsInEveryVersion(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		s, _ := grouped(t, a)
 		id := a.topic("t", 3)
@@ -90,7 +90,7 @@ func TestConsumerGroupsInEveryVersion(t *testing.T) {
 }
 
 func TestHeartbeatsThatAreRefused(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		s, _ := grouped(t, a)
 		a.topic("t", 3)
@@ -135,7 +135,7 @@ func TestHeartbeatsThatAreRefused(t *testing.T) {
 
 // Two members hand partitions over, and one of them falls silent.
 func TestMembersShareAndTakeOver(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		s, _ := grouped(t, a)
 		a.topic("t", 4)
@@ -159,7 +159,7 @@ func TestMembersShareAndTakeOver(t *testing.T) {
 		epoch := second.MemberEpoch
 		for range 10 { // the first says nothing more
 			time.Sleep(5 * time.Second)
-			synctest.Wait()
+			faketime.Wait()
 			res := ask[*kmsg.ConsumerGroupHeartbeatResponse](two, heartbeatOf(1, "two", epoch))
 			if epoch = res.MemberEpoch; res.ErrorCode != 0 {
 				t.Fatalf("%+v", res)
@@ -179,7 +179,7 @@ func TestMembersShareAndTakeOver(t *testing.T) {
 
 // The feature group.version is there from the level on that has groups.
 func TestFeatures(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		ask18 := func(s *kafka.Server, version int16) *kmsg.ApiVersionsResponse {
 			req := kmsg.NewPtrApiVersionsRequest()

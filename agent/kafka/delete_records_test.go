@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/objstore/batch"
 )
@@ -25,7 +26,7 @@ func deletion(topic string, partition int32, before int64) *kmsg.DeleteRecordsRe
 }
 
 func TestDeleteRecords(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		policy := func(v string) entry.Config { return entry.Config{Name: "cleanup.policy", Value: v} }
 		id := a.topic("t", 2)
@@ -83,7 +84,7 @@ func TestDeleteRecords(t *testing.T) {
 }
 
 func TestDeleteRecordsOfManyPartitions(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("wide", 300)
 		c := dial(t, server(t, a))
@@ -105,7 +106,7 @@ func TestDeleteRecordsOfManyPartitions(t *testing.T) {
 }
 
 func TestDeleteRecordsWithoutTheMetastore(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
 		c := dial(t, server(t, a))
@@ -124,7 +125,7 @@ func TestDeleteRecordsWithoutTheMetastore(t *testing.T) {
 
 // Under an object lock neither records nor the topic go before retention has taken them away, and compliance is not lifted.
 func TestALockedTopicIsKept(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 2, entry.Config{Name: "firn.object.lock.days", Value: "9"}, entry.Config{Name: "firn.object.lock.mode", Value: "compliance"})
 		c := dial(t, server(t, a))
@@ -164,7 +165,7 @@ func TestALockedTopicIsKept(t *testing.T) {
 
 // A lock that the bucket is known not to keep is refused when it is asked for, not with the first batch.
 func TestALockNeedsABucketThatKeepsIt(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("plain", 1)
 		fault := "the bucket has no object lock"

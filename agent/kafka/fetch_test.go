@@ -6,13 +6,13 @@ import (
 	"math"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/agent/fetch"
 	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 )
 
@@ -26,7 +26,7 @@ func only(t *testing.T, res *kmsg.FetchResponse) kmsg.FetchResponseTopicPartitio
 
 // Sizes around where a compact length grows, so that records are moved and not.
 func TestFetchOfEveryVersionAndSize(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		s := server(t, a)
 		c := dial(t, s)
@@ -60,7 +60,7 @@ func TestFetchOfEveryVersionAndSize(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 3)
 		s := server(t, a)
@@ -112,7 +112,7 @@ func TestLimits(t *testing.T) {
 }
 
 func TestLongPollWakesOnApply(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 2)
 		s := server(t, a)
@@ -121,7 +121,7 @@ func TestLongPollWakesOnApply(t *testing.T) {
 		req.MaxWaitMillis = 30_000
 		sent := consumer.send(req)
 		time.Sleep(5 * time.Second)
-		synctest.Wait()
+		faketime.Wait()
 		if a.reads != 0 {
 			t.Errorf("%d reads while there was nothing", a.reads)
 		}
@@ -146,7 +146,7 @@ func TestLongPollWakesOnApply(t *testing.T) {
 }
 
 func TestMinBytes(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 1)
 		s := server(t, a)
@@ -186,7 +186,7 @@ func TestAFullAnswerDoesNotWaitForMinBytes(t *testing.T) {
 		"more than the server's most": func(req *kmsg.FetchRequest) { req.Topics = req.Topics[1:] },
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			faketime.Test(t, func(t *testing.T) {
 				a := newCluster(t).join("a")
 				id := a.topic("t", 2)
 				c := dial(t, server(t, a, func(c *kafka.Config) { c.FetchBytesMax = 4000 }))
@@ -210,7 +210,7 @@ func TestAFullAnswerDoesNotWaitForMinBytes(t *testing.T) {
 
 // A partition whose bytes do not come holds up an answer once, gets an error to retry, and lets the others go first then.
 func TestReadsThatHangEndInTime(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 3)
 		c := dial(t, server(t, a, func(c *kafka.Config) { c.FetchReadTimeout = 7 * time.Second }))
@@ -254,7 +254,7 @@ func TestReadsThatHangEndInTime(t *testing.T) {
 
 // Replays that are told to come later leave the answer to the others, and go behind them next time. Alone they make a long poll.
 func TestReplaysThatAreToComeLater(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 3)
 		c := dial(t, server(t, a))
@@ -306,19 +306,19 @@ func TestReplaysThatAreToComeLater(t *testing.T) {
 }
 
 func TestGoingAwayEndsALongPoll(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 1)
 		c := dial(t, server(t, a))
 		req := fetchRequest(13, "", id, 0, 0)
 		req.MaxWaitMillis = 3_600_000
 		c.send(req)
-		synctest.Wait()
+		faketime.Wait()
 		if a.subscriptions() != 1 {
 			t.Fatal("nobody waits")
 		}
 		c.close()
-		synctest.Wait()
+		faketime.Wait()
 		if a.subscriptions() != 0 {
 			t.Error("the wait goes on")
 		}
@@ -344,7 +344,7 @@ func TestErrorsThatClientsActOnAreProven(t *testing.T) {
 		"future epoch":      {version: 12, epoch: 3, want: 75, without: 75},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			faketime.Test(t, func(t *testing.T) {
 				a := newCluster(t).join("a")
 				id := a.topic("t", 1)
 				c := dial(t, server(t, a))
@@ -374,7 +374,7 @@ func TestErrorsThatClientsActOnAreProven(t *testing.T) {
 
 // A consumer that moved here from an agent that is ahead must not be told to start over (H21).
 func TestAConsumerAheadOfThisAgent(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		cl := newCluster(t)
 		a, b := cl.join("a"), cl.join("b")
 		id := a.topic("t", 1)
@@ -393,7 +393,7 @@ func TestReadErrorsLeaveNoBytesBehind(t *testing.T) {
 		fetch.ErrStorage: 56, fetch.ErrCorrupt: 2, fetch.ErrUnavailable: 78, fetch.ErrOffsetOutOfRange: 1,
 		errors.New("never heard of"): -1, fetch.ErrUnknownTopic: 100,
 	} {
-		bubble(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			a := newCluster(t).join("a")
 			id := a.topic("t", 1)
 			c := dial(t, server(t, a))
@@ -409,7 +409,7 @@ func TestReadErrorsLeaveNoBytesBehind(t *testing.T) {
 }
 
 func TestIncrementalSession(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 3)
 		s := server(t, a)
@@ -486,7 +486,7 @@ func TestIncrementalSession(t *testing.T) {
 }
 
 func TestSessionsAreBounded(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := server(t, newCluster(t).join("a"), func(c *kafka.Config) { c.FetchSessions = 2 })
 		start := func() int32 {
 			req := fetchRequest(13, "", entry.UUID{5}, 0, 0)
@@ -527,7 +527,7 @@ func TestSessionsAreBounded(t *testing.T) {
 
 // What returned records goes to the end, so that a partition that always has some starves no other.
 func TestPartitionsTakeTurnsInASession(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 2)
 		s := server(t, a)

@@ -3,7 +3,6 @@ package kafka_test
 import (
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -11,6 +10,7 @@ import (
 	"github.com/firnlog/firn/agent/group"
 	"github.com/firnlog/firn/agent/group/classic"
 	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/objstore/batch"
 )
 
@@ -68,7 +68,7 @@ func (c *client) join(version int16) *kmsg.JoinGroupResponse {
 
 // Every version of the four APIs of the classic protocol, from joining to leaving, each in a group that the one before left.
 func TestClassicGroupsInEveryVersion(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s, _ := grouped(t, newCluster(t).join("a"))
 		for version := int16(0); version <= 9; version++ {
 			c := dial(t, s)
@@ -120,7 +120,7 @@ func TestClassicGroupsInEveryVersion(t *testing.T) {
 }
 
 func TestGroupsThatCannotBe(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		cl := newCluster(t)
 		a := cl.join("a")
 		s, _ := grouped(t, a)
@@ -164,7 +164,7 @@ func TestGroupsThatCannotBe(t *testing.T) {
 
 // A client id that is no text, or has no end, makes an id that the log can carry.
 func TestMemberIDsAreText(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s, _ := grouped(t, newCluster(t).join("a"))
 		for _, id := range []string{"\xff\xfe", string(make([]byte, 5000)), ""} {
 			c := dial(t, s)
@@ -185,7 +185,7 @@ func TestMemberIDsAreText(t *testing.T) {
 // A join that waits for other members holds no memory that others need, keeps the order of its connection's answers, and ends
 // with its connection.
 func TestAJoinThatWaits(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s, _ := grouped(t, newCluster(t).join("a"))
 		first := dial(t, s)
 		joined := first.join(5)
@@ -193,11 +193,11 @@ func TestAJoinThatWaits(t *testing.T) {
 		res := ask[*kmsg.JoinGroupResponse](second, joinRequest(5, ""))
 		req := joinRequest(5, res.MemberID)
 		waits := second.send(req)
-		synctest.Wait() // so that what comes next is the one request that needs no room
+		faketime.Wait() // so that what comes next is the one request that needs no room
 		beat := kmsg.NewPtrHeartbeatRequest()
 		beat.Version, beat.Group, beat.MemberID, beat.Generation = 3, "g", res.MemberID, 2
 		behind := second.send(beat)
-		synctest.Wait()
+		faketime.Wait()
 		if !s.Idle() {
 			t.Error("a join that waits holds memory")
 		}
@@ -213,9 +213,9 @@ func TestAJoinThatWaits(t *testing.T) {
 		third := dial(t, s)
 		res = ask[*kmsg.JoinGroupResponse](third, joinRequest(5, ""))
 		third.send(joinRequest(5, res.MemberID))
-		synctest.Wait()
+		faketime.Wait()
 		third.close()
-		synctest.Wait()
+		faketime.Wait()
 		began := time.Now()
 		rejoin := joinRequest(5, joined.MemberID)
 		waits = first.send(rejoin)
@@ -233,7 +233,7 @@ func TestAJoinThatWaits(t *testing.T) {
 
 // A join that holds up requests which hold memory ends where others wait for that.
 func TestJoinsMakeRoom(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
 		s, _ := grouped(t, a, func(c *kafka.Config) {
@@ -251,7 +251,7 @@ func TestJoinsMakeRoom(t *testing.T) {
 		waits := greedy.send(join)
 		behind := produceRequest(9, "t", 0, raw)
 		held := greedy.send(behind)
-		synctest.Wait()
+		faketime.Wait()
 		began := time.Now()
 		if p := ask[*kmsg.ProduceResponse](other, produceRequest(9, "t", 0, raw)); p.Topics[0].Partitions[0].ErrorCode != 0 {
 			t.Errorf("produce: %+v", p)

@@ -8,13 +8,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/objstore/batch"
 )
 
@@ -89,7 +89,7 @@ func largeProduce(t *testing.T) (req *kmsg.ProduceRequest, frame []byte) {
 
 // Nobody may begin with a large request.
 func TestALargeRequestIsNoConnectionsFirst(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := server(t, newCluster(t).join("a"), largeTune)
 		first := visit(t, s, "10.0.0.1")
 		head := make([]byte, 100)
@@ -99,7 +99,7 @@ func TestALargeRequestIsNoConnectionsFirst(t *testing.T) {
 		second := visit(t, s, "10.0.0.1")
 		binary.BigEndian.PutUint32(head, large)
 		second.write(head)
-		synctest.Wait()
+		faketime.Wait()
 		if n := s.Connections(); n != 1 {
 			t.Errorf("%d connections: the one that announces 16 MiB should be left", n)
 		}
@@ -109,7 +109,7 @@ func TestALargeRequestIsNoConnectionsFirst(t *testing.T) {
 // Large requests, however many, are read no further than strangers are until there is room for them, and all get through: the
 // budgets never hold more than they have.
 func TestLargeRequestsWaitForRoom(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 22)
 		gate := make(chan struct{})
@@ -135,7 +135,7 @@ func TestLargeRequestsWaitForRoom(t *testing.T) {
 					b = b[n:]
 				}
 			})
-			synctest.Wait()
+			faketime.Wait()
 		}
 		if whole, part := taken[0].Load(), taken[1].Load(); whole != int64(len(frame)) || part < large-1<<20 || part > large+1<<20 {
 			t.Errorf("of %d bytes the first sent %d, the second %d", len(frame), whole, part)
@@ -155,7 +155,7 @@ func TestLargeRequestsWaitForRoom(t *testing.T) {
 
 // Who announces large requests holds nothing for it, not even where it has sent one before.
 func TestLargeClaimsHoldNothing(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 22)
 		s := server(t, a, largeTune)
@@ -167,7 +167,7 @@ func TestLargeClaimsHoldNothing(t *testing.T) {
 			c.receive(0, req)
 			c.write(frame[:20_000])
 		}
-		synctest.Wait()
+		faketime.Wait()
 		start := time.Now()
 		visit(t, s, "10.0.0.1").produce("t", 0, string(make([]byte, 900_000)))
 		visit(t, s, "10.0.0.2").produce("t", 0, string(make([]byte, 900_000)))

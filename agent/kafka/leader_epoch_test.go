@@ -7,6 +7,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 )
 
@@ -34,7 +35,7 @@ func endOfEpoch(version int16, current, asked int32) *kmsg.OffsetForLeaderEpochR
 }
 
 func TestOffsetForLeaderEpoch(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a, _, c := afterRestore(t)
 		for _, tc := range []struct {
 			current, asked int32
@@ -73,7 +74,7 @@ func TestOffsetForLeaderEpoch(t *testing.T) {
 
 // What an agent that trails does not know yet must not look like a truncation (H21).
 func TestLeaderEpochsOfAnAgentBehind(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		cl := newCluster(t)
 		a, b := cl.join("a"), cl.join("b")
 		id := a.topic("t", 1)
@@ -98,7 +99,7 @@ func TestLeaderEpochsOfAnAgentBehind(t *testing.T) {
 
 // A commit of a partition that was added is not refused by an agent that trails: a refused one is not tried again. The simulator found it.
 func TestCommitsOfAPartitionThatAnAgentBehindDoesNotKnow(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		cl := newCluster(t)
 		a, b := cl.join("a"), cl.join("b")
 		id := a.topic("t", 1)
@@ -117,7 +118,7 @@ func TestCommitsOfAPartitionThatAnAgentBehindDoesNotKnow(t *testing.T) {
 }
 
 func TestFetchByLeaderEpoch(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a, id, c := afterRestore(t)
 		for _, tc := range []struct {
 			name          string
@@ -185,7 +186,7 @@ func TestFetchByLeaderEpoch(t *testing.T) {
 }
 
 func TestListOffsetsAndMetadataTellLeaderEpochs(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a, _, c := afterRestore(t)
 		for _, tc := range []struct {
 			at      int64

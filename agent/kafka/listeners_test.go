@@ -7,6 +7,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
 )
@@ -31,7 +32,7 @@ func come(t *testing.T, listen func(name string, ln net.Listener), name string) 
 
 // Clients are given the addresses of the listener that they came by, and agents without one are left out.
 func TestListenersGiveOutTheirOwnAddresses(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		cl := newCluster(t)
 		a := cl.join("a") // has "kafka" and "other"
 		lone := &agent{cluster: cl, incarnation: [16]byte{99}, st: newState(), subs: make(map[*subscription]bool)}

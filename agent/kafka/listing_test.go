@@ -10,11 +10,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/state"
 )
 
 func TestLogDirsOfAllAgentsAddUp(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		cl := newCluster(t)
 		agents := []*agent{cl.join("a"), cl.join("b"), cl.join("c")}
 		clients := make([]*client, len(agents))
@@ -95,7 +96,7 @@ func TestLogDirsOfAllAgentsAddUp(t *testing.T) {
 }
 
 func TestListConfigResources(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		cl := newCluster(t)
 		a := cl.join("a")
 		cl.join("b")
@@ -137,7 +138,7 @@ func TestListConfigResources(t *testing.T) {
 }
 
 func TestDescribeTopicPartitionsInPages(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		cl := newCluster(t)
 		a := cl.join("a")
 		cl.join("b")
@@ -217,7 +218,7 @@ func TestDescribeTopicPartitionsInPages(t *testing.T) {
 }
 
 func TestListGroupsIsEmptyAndCorrect(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c := dial(t, server(t, newCluster(t).join("a")))
 		for version := int16(0); version <= 5; version++ {
 			req := kmsg.NewPtrListGroupsRequest()

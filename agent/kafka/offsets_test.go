@@ -9,6 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
 )
@@ -88,7 +89,7 @@ func (c *client) committed(version int16, topic string, id entry.UUID, partition
 
 // What is committed in any version is fetched in any version.
 func TestOffsetsInEveryVersion(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 3)
 		s, _ := grouped(t, a)
@@ -124,7 +125,7 @@ func TestOffsetsInEveryVersion(t *testing.T) {
 
 // Kafka's code for each commit that cannot be.
 func TestCommitsThatCannotBe(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		cl := newCluster(t)
 		a := cl.join("a")
 		id := a.topic("t", 1)
@@ -214,7 +215,7 @@ func TestCommitsThatCannotBe(t *testing.T) {
 
 // An unknown group has committed nothing, and that is no error (T6). Members of it there are none.
 func TestOffsetsOfUnknownGroups(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 1)
 		s, _ := grouped(t, a)
@@ -242,7 +243,7 @@ func TestOffsetsOfUnknownGroups(t *testing.T) {
 
 // Many groups in one request, each once.
 func TestOffsetFetchOfManyGroups(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 2)
 		s, _ := grouped(t, a)
@@ -275,7 +276,7 @@ func TestOffsetFetchOfManyGroups(t *testing.T) {
 
 // What another agent has taken is not missed: a fetch takes a barrier, and where that fails says so.
 func TestOffsetFetchIsNeverOlderThanACommit(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		cl := newCluster(t)
 		a := cl.join("a")
 		id := a.topic("t", 1)
@@ -311,7 +312,7 @@ func TestOffsetFetchIsNeverOlderThanACommit(t *testing.T) {
 }
 
 func TestGroupsAreLookedAt(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		cl := newCluster(t)
 		a := cl.join("a")
 		id := a.topic("t", 1)
@@ -402,7 +403,7 @@ func TestGroupsAreLookedAt(t *testing.T) {
 }
 
 func TestGroupsAndOffsetsAreDeleted(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 2)
 		s, _ := grouped(t, a)

@@ -9,25 +9,25 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/objstore/batch"
 )
 
 // Whoever needs nothing more goes on while others wait: a request whose answer takes no room would else start over and over.
 func TestNothingIsThereWhileOthersWait(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := kafka.NewBudget(10, nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		_ = b.Take(ctx, 8)
 		var wg sync.WaitGroup
 		wg.Go(func() { _ = b.Take(ctx, 10) })
-		synctest.Wait()
+		faketime.Wait()
 		if !b.More(0) || b.More(1) {
 			t.Errorf("nothing more: %t; one more, ahead of who waits: %t", b.More(0), b.More(1))
 		}
@@ -38,7 +38,7 @@ func TestNothingIsThereWhileOthersWait(t *testing.T) {
 
 // Those who hold a budget are looked through about once a second, not once for each that waits.
 func TestManyWhoWaitPressNoMoreThanOne(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		var pressed atomic.Int64
 		b := kafka.NewBudget(10, func() { pressed.Add(1) })
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -60,7 +60,7 @@ func TestManyWhoWaitPressNoMoreThanOne(t *testing.T) {
 
 // A consumer that is slow to take an answer holds nothing that producers wait for.
 func TestProducersThatWaitCostNoConsumer(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 1)
 		s := server(t, a, func(c *kafka.Config) {
@@ -87,7 +87,7 @@ func TestProducersThatWaitCostNoConsumer(t *testing.T) {
 
 // Requests that wait behind a long poll hold what others wait for: the long poll ends.
 func TestWhatIsBehindALongPollMakesRoom(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 1)
 		a.topic("other", 1)
@@ -110,7 +110,7 @@ func TestWhatIsBehindALongPollMakesRoom(t *testing.T) {
 		poll := fetchRequest(13, "", id, 0, 0)
 		poll.MaxWaitMillis = 60_000
 		polled := patient.send(poll)
-		synctest.Wait()
+		faketime.Wait()
 		start := time.Now()
 		visit(t, s, "10.0.0.1").produce("other", 0, strings.Repeat("x", 900_000))
 		if took := time.Since(start); took > 10*time.Second {
@@ -126,7 +126,7 @@ func TestWhatIsBehindALongPollMakesRoom(t *testing.T) {
 // An answer is no larger than what was taken of the budget, and one batch: where records are larger than the topic's average
 // it is larger only if there is room.
 func TestAnswersOfLargeRecordsAreChargedFor(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 1)
 		s := server(t, a, func(c *kafka.Config) {
@@ -141,7 +141,7 @@ func TestAnswersOfLargeRecordsAreChargedFor(t *testing.T) {
 			t.Errorf("with room for all: %d bytes", len(got.RecordBatches))
 		}
 		visit(t, s, "10.0.0.1").send(fetchRequest(13, "", id, 0, from)) // takes nothing
-		synctest.Wait()
+		faketime.Wait()
 		start := time.Now()
 		req := fetchRequest(13, "", id, 0, from)
 		req.MinBytes, req.MaxWaitMillis = 1<<20, 60_000
@@ -197,7 +197,7 @@ func TestLargeAnswersLeaveNothingBehind(t *testing.T) {
 
 // Of a Produce without acks, what was refused ends the connection although other partitions are late: it is lost.
 func TestALateProduceWithoutAcksTellsWhatWasRefused(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
 		gate := make(chan struct{})
@@ -220,7 +220,7 @@ func TestALateProduceWithoutAcksTellsWhatWasRefused(t *testing.T) {
 
 // A connection whose first request is still being served has asked for something, and makes room for nobody.
 func TestTheFirstRequestUnderWayIsNotDisplaced(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 1)
 		s := server(t, a, func(c *kafka.Config) { c.Connections = 2 })
@@ -253,7 +253,7 @@ func (c *counted) Read(b []byte) (int, error) {
 
 // A small request takes one read, and many that come together no more than that.
 func TestSmallRequestsTakeOneRead(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := server(t, newCluster(t).join("a"))
 		ours, theirs := net.Pipe()
 		nc := &counted{Conn: theirs}
@@ -291,7 +291,7 @@ func TestSmallRequestsTakeOneRead(t *testing.T) {
 
 // What new connections sent and what waits for an outage to end keeps no other new connection from sending.
 func TestAnOutageCutsOffNoNewProducer(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
 		s := server(t, a, func(c *kafka.Config) {
@@ -316,7 +316,7 @@ func TestAnOutageCutsOffNoNewProducer(t *testing.T) {
 
 // However much of the budget of small requests is taken, one small request of each connection goes without.
 func TestOneSmallRequestGoesWithout(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 1)
 		s := server(t, a, func(c *kafka.Config) { c.QueuedBytes, c.WorkBytes = 64<<10, 64<<10 })
@@ -330,7 +330,7 @@ func TestOneSmallRequestGoesWithout(t *testing.T) {
 			c.send(large)
 			c.send(large)
 		}
-		synctest.Wait()
+		faketime.Wait()
 		start := time.Now()
 		ask[*kmsg.ApiVersionsResponse](visit(t, s, "10.0.0.9"), kmsg.NewPtrApiVersionsRequest())
 		if took := time.Since(start); took > 0 {

@@ -2,19 +2,19 @@ package kafka_test
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/objstore/batch"
 )
 
 // While nothing commits, a Produce is answered when its own timeout is over, with a code that clients retry; the connection
 // serves on; and the copy that the client sends then gets the offset of the first one.
 func TestAProduceWhoseOutcomeIsLateIsAnsweredInTime(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
 		gate := make(chan struct{})
@@ -34,7 +34,7 @@ func TestAProduceWhoseOutcomeIsLateIsAnsweredInTime(t *testing.T) {
 		meta.Version = 9
 		c.receive(c.send(meta), meta)
 		id := c.send(req) // again, as clients do
-		synctest.Wait()
+		faketime.Wait()
 		close(gate)
 		res, _ := c.receive(id, req).(*kmsg.ProduceResponse)
 		if p := outcome(res); p.ErrorCode != 0 || p.BaseOffset != 0 {
@@ -50,7 +50,7 @@ func TestATimeoutOfAProduceHasBounds(t *testing.T) {
 	for asked, want := range map[int32]time.Duration{
 		0: time.Second, -5: time.Second, 10: time.Second, 30_000: 30 * time.Second, 1<<31 - 1: 2 * time.Minute,
 	} {
-		bubble(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			a := newCluster(t).join("a")
 			a.topic("t", 1)
 			gate := make(chan struct{})
@@ -72,7 +72,7 @@ func TestATimeoutOfAProduceHasBounds(t *testing.T) {
 
 // Acks 0 has no answer; where its outcome is late the connection neither waits for it nor ends.
 func TestALateProduceWithoutAcksHoldsNothingUp(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
 		gate := make(chan struct{})

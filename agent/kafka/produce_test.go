@@ -5,13 +5,13 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/agent/ingest"
 	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/objstore/batch"
 )
@@ -21,7 +21,7 @@ func outcome(res *kmsg.ProduceResponse) kmsg.ProduceResponseTopicPartition {
 }
 
 func TestReadingNeverWaitsForACommit(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
 		gate := make(chan struct{})
@@ -38,7 +38,7 @@ func TestReadingNeverWaitsForACommit(t *testing.T) {
 		meta := kmsg.NewPtrMetadataRequest()
 		meta.Version = 9
 		last := c.send(meta)
-		synctest.Wait()
+		faketime.Wait()
 		a.mu.Lock()
 		if staged := len(a.entries); staged != 2+5 {
 			t.Errorf("%d entries: all five batches should be staged while none is answered", staged)
@@ -56,7 +56,7 @@ func TestReadingNeverWaitsForACommit(t *testing.T) {
 }
 
 func TestAnExactDuplicateGetsItsOriginalOffset(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
 		c := dial(t, server(t, a))
@@ -124,7 +124,7 @@ func TestWhatIsNoGoodIsRefusedPartitionByPartition(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			faketime.Test(t, func(t *testing.T) {
 				a := newCluster(t).join("a")
 				a.topic("t", 1)
 				a.topic("compacted", 1, entry.Config{Name: "cleanup.policy", Value: "compact"})
@@ -168,7 +168,7 @@ func TestWhatIsNoGoodIsRefusedPartitionByPartition(t *testing.T) {
 }
 
 func TestAcksZero(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
 		c := dial(t, server(t, a))
@@ -187,7 +187,7 @@ func TestAcksZero(t *testing.T) {
 
 // An agent that trails knows nothing of a topic made elsewhere: it must not tell a producer that there is none.
 func TestProduceToATopicMadeElsewhere(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		cl := newCluster(t)
 		a, b := cl.join("a"), cl.join("b")
 		b.with(func(b *agent) { b.behind = true })
@@ -207,7 +207,7 @@ func TestProduceToATopicMadeElsewhere(t *testing.T) {
 
 // Version 13 names topics by their ids, so that a topic made anew is another one.
 func TestProduceByTopicID(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		cl := newCluster(t)
 		a, b := cl.join("a"), cl.join("b")
 		b.with(func(b *agent) { b.behind = true })
@@ -244,7 +244,7 @@ func TestProduceByTopicID(t *testing.T) {
 }
 
 func TestAClosedPipelineIsAnsweredWithRetry(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
 		a.with(func(a *agent) { a.stageErr = ingest.ErrClosed })
@@ -271,7 +271,7 @@ func (f full) Stage(ctx context.Context, _ []*ingest.Part, _ func()) error {
 
 // What waits for room in the produce path holds no decompressor: ten thousand connections may wait.
 func TestWaitingForRoomHoldsNoValidator(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
 		f := full{a, make(chan struct{})}
@@ -285,7 +285,7 @@ func TestWaitingForRoomHoldsNoValidator(t *testing.T) {
 		for range connections {
 			dial(t, s).send(produceRequest(9, "t", 0, records(t, batch.BuildOptions{Codec: batch.CodecZstd}, "a")))
 		}
-		synctest.Wait()
+		faketime.Wait()
 		// Some are made all the same: one for each that validates at the same time, and a pool may forget what it holds.
 		if n := made.Load(); n > connections*6/10 {
 			t.Errorf("%d validators for %d requests that wait", n, connections)
@@ -296,7 +296,7 @@ func TestWaitingForRoomHoldsNoValidator(t *testing.T) {
 
 // A client that goes away leaves its batches to be committed, and its buffers come back when they are.
 func TestClientGoesAwayWithBatchesInFlight(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 1)
 		gate := make(chan struct{})
@@ -304,17 +304,17 @@ func TestClientGoesAwayWithBatchesInFlight(t *testing.T) {
 		s := server(t, a)
 		c := dial(t, s)
 		c.send(produceRequest(9, "t", 0, records(t, batch.BuildOptions{}, strings.Repeat("x", 200_000))))
-		synctest.Wait()
+		faketime.Wait()
 		if s.InFlight() {
 			t.Error("nothing is in flight")
 		}
 		c.close()
-		synctest.Wait()
+		faketime.Wait()
 		if s.InFlight() {
 			t.Error("a staged batch was given back")
 		}
 		close(gate)
-		synctest.Wait()
+		faketime.Wait()
 		if !s.InFlight() {
 			t.Error("bytes are still in flight")
 		}

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/pires/go-proxyproto"
@@ -16,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/objstore/batch"
 )
 
@@ -57,7 +57,7 @@ func TestClientsBehindATrustedProxyAreToldApart(t *testing.T) {
 	} {
 		for _, piece := range []int{1, 7, 1 << 20} {
 			t.Run(fmt.Sprint(name, " in pieces of ", piece), func(t *testing.T) {
-				bubble(t, func(t *testing.T) {
+				faketime.Test(t, func(t *testing.T) {
 					s := server(t, newCluster(t).join("a"), behindBalancer, func(c *kafka.Config) { c.ConnectionsPerAddress = 1 })
 					come := func(client string) bool {
 						c := visit(t, s, balancer)
@@ -92,7 +92,7 @@ func TestConnectionsOfNobodyShareNoBoundOfOneAddress(t *testing.T) {
 		"unknown":            []byte("PROXY UNKNOWN\r\n"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			faketime.Test(t, func(t *testing.T) {
 				a := newCluster(t).join("a")
 				a.topic("t", 1)
 				s := server(t, a, behindBalancer, func(c *kafka.Config) {
@@ -117,7 +117,7 @@ func TestConnectionsOfNobodyShareNoBoundOfOneAddress(t *testing.T) {
 				for _, c := range all { // together more than three quarters of what all addresses have
 					sent = append(sent, c.send(req))
 				}
-				synctest.Wait()
+				faketime.Wait()
 				a.mu.Lock()
 				if n := len(a.batches[a.ref("t")]); n != 8 {
 					t.Errorf("%d requests were taken", n)
@@ -159,13 +159,13 @@ func TestProxyHeadersThatCannotBe(t *testing.T) {
 		"HTTP behind a header":          {balancer, append(proxyHeader(t, 1, proxyproto.PROXY, "192.0.2.1"), "GET / HTTP/1.1\r\n\r\n"...), "looks like HTTP"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			faketime.Test(t, func(t *testing.T) {
 				log := &lines{}
 				s := server(t, newCluster(t).join("a"), logged(log), behindBalancer)
 				c := visit(t, s, tc.from)
 				c.write(tc.bytes)
 				c.closed()
-				synctest.Wait()
+				faketime.Wait()
 				got := log.take()
 				if len(got) != 1 || !strings.Contains(got[0], tc.why) {
 					t.Errorf("log: %q", got)
@@ -180,7 +180,7 @@ func TestProxyHeadersThatCannotBe(t *testing.T) {
 
 // Health checks that connect and say nothing are closed in time and not logged; half a header is.
 func TestProxiesThatSayNothing(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		log, registry := &lines{}, prometheus.NewRegistry()
 		s := server(t, newCluster(t).join("a"), logged(log), behindBalancer, func(c *kafka.Config) { c.Metrics = kafka.NewMetrics(registry) })
 		visit(t, s, balancer).close()
@@ -189,14 +189,14 @@ func TestProxiesThatSayNothing(t *testing.T) {
 		if took := time.Since(start); took != 30*time.Second {
 			t.Errorf("closed after %v", took)
 		}
-		synctest.Wait()
+		faketime.Wait()
 		if got := log.take(); len(got) != 0 {
 			t.Errorf("log: %q", got)
 		}
 		half := visit(t, s, balancer)
 		half.write([]byte("PROXY TCP4"))
 		half.closed()
-		synctest.Wait()
+		faketime.Wait()
 		if got := log.take(); len(got) != 1 || !strings.Contains(got[0], "too slow") {
 			t.Errorf("log: %q", got)
 		}
@@ -212,7 +212,7 @@ firn_kafka_proxied_connections_total{header="v2"} 0
 			t.Error(err)
 		}
 		waiting := visit(t, s, balancer)
-		synctest.Wait()
+		faketime.Wait()
 		start = time.Now()
 		if err := s.Drain(t.Context()); err != nil || time.Since(start) > 0 {
 			t.Errorf("drained after %v: %v", time.Since(start), err)

@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/objstore/batch"
 )
@@ -143,7 +144,7 @@ func requestFor(t *testing.T, key, version int16, id entry.UUID) kmsg.Request {
 
 // Every version in the table is spoken as the first request of a connection (T11).
 func TestEveryVersionIsSpoken(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		id := a.topic("t", 2)
 		s := server(t, a)
@@ -170,7 +171,7 @@ func TestEveryVersionIsSpoken(t *testing.T) {
 }
 
 func TestApiVersionsIsTheTable(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := server(t, newCluster(t).join("a"))
 		c := dial(t, s)
 		req := kmsg.NewPtrApiVersionsRequest()
@@ -201,7 +202,7 @@ func TestApiVersionsIsTheTable(t *testing.T) {
 
 // KIP-511: the answer to an unknown version is of version 0, whatever the request looked like.
 func TestUnknownApiVersionsVersion(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := server(t, newCluster(t).join("a"))
 		c := dial(t, s)
 		b := []byte{0, 0, 0, 0, 0, 18, 0, 99, 0, 0, 0, 5, 0xff, 0xff, 0xff}
@@ -225,7 +226,7 @@ func TestUnknownApiVersionsVersion(t *testing.T) {
 }
 
 func TestProduceBeforeRecordBatchesIsRefusedInWords(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		a := newCluster(t).join("a")
 		a.topic("t", 1)
 		c := dial(t, server(t, a))

@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/agent/kafka"
+	"github.com/firnlog/firn/localstack/faketime"
 )
 
 func TestZonesInClientIDs(t *testing.T) {
@@ -135,7 +136,7 @@ func asking(c *client, id string, req kmsg.Request) kmsg.Response {
 }
 
 func TestMetadataNamesLeadersOfTheClientsZone(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		cl := newCluster(t)
 		a := cl.join("a") // in zone-a
 		cl.join("b")      // in zone-b
@@ -197,7 +198,7 @@ func TestMetadataNamesLeadersOfTheClientsZone(t *testing.T) {
 
 // A consumer that says in Fetch where it is is sent to a replica there, and served here where it comes back.
 func TestConsumersAreSentToReplicasInTheirRack(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		cl := newCluster(t)
 		a := cl.join("a")
 		cl.join("b")

@@ -3,14 +3,14 @@ package sparse_test
 import (
 	"strconv"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/firnlog/firn/agent/sparse"
+	"github.com/firnlog/firn/localstack/faketime"
 )
 
 func TestOneLineAnIntervalSaysHowManyWereLeftOut(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		var l sparse.Lines
 		take := func(kind string, wantOut int, want bool) {
 			t.Helper()
@@ -31,7 +31,7 @@ func TestOneLineAnIntervalSaysHowManyWereLeftOut(t *testing.T) {
 }
 
 func TestKindsAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		var l sparse.Lines
 		written := 0
 		for i := range 10_000 {

@@ -6,10 +6,10 @@ import (
 	"errors"
 	"io"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/firnlog/firn/compaction/duty"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
 )
@@ -59,7 +59,7 @@ func TestEveryPieceIsOneAgents(t *testing.T) {
 }
 
 func TestBudget(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		paced := 0
 		b := duty.NewBudget(1<<20, func(_ context.Context, n int) error { paced += n; return nil })
 		start := time.Now()

@@ -4,10 +4,10 @@ import (
 	"context"
 	"io"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/firnlog/firn/compaction/rewrite"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/objstore"
 )
 
@@ -28,7 +28,7 @@ func (f far) PutFrom(ctx context.Context, key string, body io.ReaderAt, size int
 func TestRequestsOverlap(t *testing.T) {
 	var took [2]time.Duration
 	for i, parallel := range []int{1, 4} {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			f := newFixture(t, 15)
 			f.parallel, f.plain = parallel, true
 			for _, name := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {

@@ -6,10 +6,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/firnlog/firn/agent"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/localstack/sim/memnet"
 	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/metastore/log/memlog"
@@ -135,7 +135,7 @@ const convergeWithin = 3 * time.Minute
 func live(t *testing.T, p *plan, bug *plant) *outcome {
 	t.Helper()
 	out := new(outcome)
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		l := &life{
 			plan: p, plant: bug, start: time.Now(), tally: newTally(), ids: map[int64]string{},
 			raw: mem.New(), net: memnet.New(stream(p.seed, "net")), watching: newWatching(),

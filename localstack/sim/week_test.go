@@ -12,12 +12,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/agent"
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/localstack/sim/memnet"
 	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/metastore/log/memlog"
@@ -116,7 +116,7 @@ func TestWeekOfHistory(t *testing.T) {
 	}
 	profile := startProfile(t)
 	var book *weekBook
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		w := newWeek(t, bucket)
 		w.live(t.Context())
 		book = w.book

@@ -11,11 +11,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/faulty"
 	"github.com/firnlog/firn/objstore/mem"
@@ -109,7 +109,7 @@ func TestAmbiguousTakesEffectAndFails(t *testing.T) {
 }
 
 func TestLateTakesEffectAfterTheFailure(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b, inner := open(t, 1, faulty.Config{Late: 1, LateMax: time.Minute})
 		mustPut(t, inner, "old", "x")
 		body := []byte("late")
@@ -120,10 +120,10 @@ func TestLateTakesEffectAfterTheFailure(t *testing.T) {
 		wantUnavailable(t, "delete", b.Delete(ctx, keys...))
 		keys[0] = "new"
 		cancel() // the caller is gone, its request is not
-		synctest.Wait()
+		faketime.Wait()
 		wantKeys(t, inner, "old")
 		time.Sleep(time.Minute)
-		synctest.Wait()
+		faketime.Wait()
 		wantKeys(t, inner, "new")
 		if got, err := inner.Get(t.Context(), "new"); err != nil || string(got) != "late" {
 			t.Errorf("late object is %q, %v", got, err)
@@ -252,7 +252,7 @@ func TestShortRangeComesWithoutAnError(t *testing.T) {
 }
 
 func TestSlowEndsWithTheCallersContext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b, inner := open(t, 1, faulty.Config{Slow: 1, SlowMax: time.Hour})
 		start := time.Now()
 		mustPut(t, b, "k", "x")
@@ -299,7 +299,7 @@ func TestASeedGivesTheSameFaultsAgain(t *testing.T) {
 }
 
 func TestRetriesOvercomeEveryFaultThatTheContractAllows(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b, inner := open(t, 3, faulty.Config{
 			Slow: 0.3, SlowMax: time.Second, Unavailable: 0.2, Burst: 0.02, BurstCalls: 5, Ambiguous: 0.2, Late: 0.2, LateMax: time.Minute,
 		})
@@ -320,7 +320,7 @@ func TestRetriesOvercomeEveryFaultThatTheContractAllows(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Hour)
-		synctest.Wait()
+		faketime.Wait()
 		for i := range 100 {
 			if got, err := inner.Get(t.Context(), fmt.Sprintf("k/%03d", i)); err != nil || string(got) != body(i) {
 				t.Errorf("object %d after the late puts: %q, %v", i, got, err)

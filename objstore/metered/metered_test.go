@@ -8,11 +8,11 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/mem"
 	"github.com/firnlog/firn/objstore/metered"
@@ -50,7 +50,7 @@ func TestContract(t *testing.T) {
 }
 
 func TestReports(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		seen := new(recorder)
 		b := metered.New(slowBucket{mem.New()}, seen)
 		ctx := t.Context()

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -23,12 +22,13 @@ import (
 
 	"github.com/firnlog/firn/cmd/firn/bench"
 	"github.com/firnlog/firn/cmd/firn/client"
+	"github.com/firnlog/firn/localstack/faketime"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestScheduleSendsEachRecordAtItsTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		start := time.Now()
 		count := 0
 		bench.Follow(t.Context(), 250*time.Millisecond, 3, 10*time.Second, math.MaxInt64, func(i int64, intended time.Duration) {
@@ -46,7 +46,7 @@ func TestScheduleSendsEachRecordAtItsTime(t *testing.T) {
 
 // A send that blocks must not move the intended times of those after it: that is what an open loop is.
 func TestScheduleChargesAStallToEveryRecordInIt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		start := time.Now()
 		var late []time.Duration
 		bench.Follow(t.Context(), 0, 10, 2*time.Second, math.MaxInt64, func(i int64, intended time.Duration) {
@@ -71,7 +71,7 @@ func TestScheduleChargesAStallToEveryRecordInIt(t *testing.T) {
 }
 
 func TestScheduleDoesNotDrift(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		var last time.Duration
 		count := 0
 		bench.Follow(t.Context(), 0, 30_000, 10*time.Second, math.MaxInt64, func(_ int64, intended time.Duration) {
@@ -85,7 +85,7 @@ func TestScheduleDoesNotDrift(t *testing.T) {
 }
 
 func TestScheduleIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		count := 0
 		bench.Follow(t.Context(), 0, 10, time.Hour, 7, func(int64, time.Duration) { count++ })
 		if count != 7 {

@@ -10,11 +10,11 @@ import (
 	"os"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/localstack/sim/memnet"
 )
 
@@ -38,7 +38,7 @@ func pair(t *testing.T) (n *memnet.Network, near, far net.Conn) {
 }
 
 func TestBytesArriveInOrder(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		n, near, far := pair(t)
 		n.SetFaults(memnet.Faults{LatencyMax: time.Second})
 		want := make([]byte, 1<<20) // more than is ever buffered
@@ -69,7 +69,7 @@ func TestBytesArriveInOrder(t *testing.T) {
 }
 
 func TestWritesWaitForRoomUntilTheirDeadline(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		_, near, _ := pair(t)
 		_ = near.SetWriteDeadline(time.Now().Add(time.Minute))
 		start := time.Now()
@@ -85,14 +85,14 @@ func TestWritesWaitForRoomUntilTheirDeadline(t *testing.T) {
 }
 
 func TestADeadlineReachesAReaderThatWaits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		_, near, _ := pair(t)
 		done := make(chan error)
 		go func() {
 			_, err := near.Read(make([]byte, 1))
 			done <- err
 		}()
-		synctest.Wait()
+		faketime.Wait()
 		_ = near.SetReadDeadline(time.Now())
 		if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Error(err)
@@ -101,7 +101,7 @@ func TestADeadlineReachesAReaderThatWaits(t *testing.T) {
 }
 
 func TestStallHoldsBytesBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		n, near, far := pair(t)
 		n.Stall("a:1", true)
 		if _, err := near.Write([]byte("x")); err != nil {
@@ -121,7 +121,7 @@ func TestStallHoldsBytesBack(t *testing.T) {
 }
 
 func TestBrokenConnections(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		n, near, far := pair(t)
 		n.Cut("a:1")
 		for _, c := range []net.Conn{near, far} {
@@ -177,7 +177,7 @@ func pairOn(t *testing.T, n *memnet.Network) (l *memnet.Listener, near, far net.
 }
 
 func TestAClosedListenerRefuses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		n := memnet.New(rand.New(rand.NewPCG(1, 2)))
 		l, err := n.Listen("a:1")
 		if err != nil {

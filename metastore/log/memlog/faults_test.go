@@ -6,9 +6,9 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/metastore/log/memlog"
 )
@@ -29,7 +29,7 @@ const ttl = 9 * time.Second
 // bubble runs test on a fresh world under fake time, and checks at its end that nothing is left running.
 func bubble(t *testing.T, test func(w *world)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := memlog.NewStore(memlog.Config{Rand: rand.New(rand.NewPCG(3, 7))})
 		defer func() {
 			if err := s.Close(); err != nil {
@@ -148,7 +148,7 @@ func TestLateCommitLandsAfterItsError(t *testing.T) {
 			w.Errorf("head %d at once, after %v", n, time.Since(start))
 		}
 		time.Sleep(10 * time.Second)
-		synctest.Wait()
+		faketime.Wait()
 		if n := w.head(); n != 1 {
 			w.Errorf("head %d in the end", n)
 		}
@@ -167,7 +167,7 @@ func TestLateCommitIsJudgedWhenItLands(t *testing.T) {
 			w.Fatal(err)
 		}
 		time.Sleep(10 * time.Second)
-		synctest.Wait()
+		faketime.Wait()
 		if n := w.head(); n != 0 {
 			w.Errorf("a fenced proposal landed: head %d", n)
 		}
@@ -191,7 +191,7 @@ func TestLateCommitLandsAgainAfterATrim(t *testing.T) {
 			w.Fatal(err)
 		}
 		time.Sleep(10 * time.Second)
-		synctest.Wait()
+		faketime.Wait()
 		entries, _, _, err := w.log.Read(w.Context(), 1, nil, 1)
 		if err != nil || len(entries) != 1 || entries[0].Key != w.key || entries[0].N != 2 {
 			w.Errorf("read %+v, %v", entries, err)
@@ -311,7 +311,7 @@ func TestHealedPartitionEndsHangingCalls(t *testing.T) {
 			_, err := w.log.Head(w.Context())
 			done <- err
 		}()
-		synctest.Wait()
+		faketime.Wait()
 		w.log.SetFaults(memlog.Faults{})
 		w.unknown(<-done)
 	})
@@ -379,9 +379,9 @@ func TestCompactionUnderAWatch(t *testing.T) {
 			_, _, err := w.watch(time.Hour)
 			ended <- err
 		}()
-		synctest.Wait() // it has seen everything
+		faketime.Wait() // it has seen everything
 		w.store.Compact()
-		synctest.Wait() // and has nothing to lose
+		faketime.Wait() // and has nothing to lose
 		w.log.SetFaults(memlog.Faults{Partitioned: true})
 		for i := range byte(2) { // behind its back
 			if _, err := w.witness.Register(w.Context(), log.Incarnation{2 + i}, nil, ttl); err != nil {
@@ -476,7 +476,7 @@ func TestOneSeedOneRun(t *testing.T) {
 				_, _ = w.commit()
 			}
 			time.Sleep(20 * time.Second)
-			synctest.Wait()
+			faketime.Wait()
 			numbers, _, _ = w.watch(time.Minute)
 			counts = w.store.Counts()
 		})

@@ -164,7 +164,8 @@ const GroupIDBytesMax = state.MaxGroupID
 // validID says whether a group may have this id.
 func validID(id string) bool { return id != "" && len(id) <= GroupIDBytesMax && utf8.ValidString(id) }
 
-// OwnerOf says which agent coordinates a group by what this one has applied: its node id, -1 where nobody does.
+// OwnerOf says which agent coordinates a group by what this one has applied: its node id, -1 where nobody does, or where it would be
+// this agent and it is unsure of that: who is sent away must not be sent back here.
 func (c *Coordinator) OwnerOf(id string) (nodeID int32, mine bool) {
 	nodeID = -1
 	me := c.meta.Incarnation()
@@ -174,6 +175,9 @@ func (c *Coordinator) OwnerOf(id string) (nodeID int32, mine bool) {
 			nodeID, mine = a.NodeID, s.Owner == me
 		}
 	})
+	if mine && c.unheard() {
+		return -1, false
+	}
 	return nodeID, mine
 }
 

@@ -11,8 +11,11 @@ import (
 // while its successor hears nothing of it and removes it. So it answers members only while Meta is sure of what it has applied. It is
 // asked at every request: a process that was stopped notices before it says anything.
 //
-// In an outage that all share nobody is sure and nobody removes anybody. Members are told to look for the coordinator, find the
-// same one, and ask again; no session runs out meanwhile. Nobody can tell the two apart who hears nothing.
+// Nor does it name itself to who looks for a coordinator (OwnerOf): others may know another. What it has applied about other agents' slots it
+// goes on telling, since these judge for themselves.
+//
+// In an outage that all share nobody is sure and nobody removes anybody. Members are told to look for the coordinator, find
+// none, and ask again; no session runs out meanwhile. Nobody can tell the two apart who hears nothing.
 //
 // Groups go out of memory with that, as they do when a slot is lost, and come back from the state with their sessions begun anew. Who
 // waited for other members is told to look for the coordinator, too.

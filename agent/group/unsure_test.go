@@ -51,6 +51,12 @@ func TestWhoIsCutOffSendsItsMembersAway(t *testing.T) {
 		if took := time.Since(began); took < 5*time.Second {
 			t.Errorf("members are sent away after %v", took)
 		}
+		if node, mine := b.OwnerOf(id); node >= 0 || mine { // where they would come back from
+			t.Errorf("it sends them to itself: node %d, %v", node, mine)
+		}
+		if node, _ := b.OwnerOf(w.ownedBy(a)); node != a.meta.NodeID() {
+			t.Errorf("another's group is node %d's", node)
+		}
 		faketime.Wait()
 		select {
 		case code := <-waits:
@@ -86,6 +92,9 @@ func TestWhoIsCutOffSendsItsMembersAway(t *testing.T) {
 		w.settled(a, b)
 		if code := p.heartbeat(); code != step.None {
 			t.Errorf("heartbeat: %d", code)
+		}
+		if node, _ := b.OwnerOf(id); node < 0 {
+			t.Error("it hears, and knows no coordinator")
 		}
 	})
 }

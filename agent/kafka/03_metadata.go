@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"math"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -158,6 +159,10 @@ func validTopicName(name string) bool {
 	return true
 }
 
+// internalTopics are where Kafka keeps its state. firn keeps its own elsewhere; sarama asks for them where no coordinator is available, and
+// would leave them behind as topics of the user's.
+var internalTopics = [...]string{"__consumer_offsets", "__transaction_state"}
+
 // autoCreate proposes the topics that are not there. Of very many it makes some, and clients ask again for the others.
 func (s *Server) autoCreate(ctx context.Context, topics []metadataTopic) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ProposeTimeout)
@@ -165,7 +170,7 @@ func (s *Server) autoCreate(ctx context.Context, topics []metadataTopic) {
 	made := 0
 	for i := range topics {
 		m := &topics[i]
-		if m.code != codeUnknownTopicOrPartition {
+		if m.code != codeUnknownTopicOrPartition || slices.Contains(internalTopics[:], m.name) {
 			continue
 		}
 		if made++; made > autoCreatedMax {

@@ -9,7 +9,9 @@ import (
 )
 
 // FindCoordinator (10), versions 0 to 6; from 4 on many keys at once. A group's coordinator is the live agent that owns its
-// slot; while nobody does, clients ask again. Behind a load balancer it is always that. Transactions have none: TRANSACTIONAL_ID_AUTHORIZATION_FAILED ends the client's attempt.
+// slot; while nobody does, clients ask again. So they do, of another agent where they can, where it would be this one and it is cut
+// off from the log: it answers no member, and who was sent here would come straight back. Behind a load balancer the coordinator is always
+// that: a client told otherwise would ask again over the same connection, to this agent. Transactions have none: TRANSACTIONAL_ID_AUTHORIZATION_FAILED ends the client's attempt.
 
 // Types of coordinator.
 const (

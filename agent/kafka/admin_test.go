@@ -293,8 +293,12 @@ func TestMetadata(t *testing.T) {
 		// A topic of another agent is seen, not made again; one that nobody made is.
 		a.topic("elsewhere", 2)
 		req.AllowAutoTopicCreation = true
-		req.Topics = []kmsg.MetadataRequestTopic{{Topic: kmsg.StringPtr("elsewhere")}, {Topic: kmsg.StringPtr("made")}}
+		// Kafka's own, which sarama asks for, is not.
+		req.Topics = []kmsg.MetadataRequestTopic{{Topic: kmsg.StringPtr("elsewhere")}, {Topic: kmsg.StringPtr("made")}, {Topic: kmsg.StringPtr("__consumer_offsets")}}
 		res := ask[*kmsg.MetadataResponse](c, req)
+		if res.Topics[2].ErrorCode != 3 {
+			t.Errorf("an internal topic of Kafka's: %+v", res.Topics[2])
+		}
 		if len(res.Topics[0].Partitions) != 2 || res.Topics[1].ErrorCode != 0 || len(res.Topics[1].Partitions) != 1 {
 			t.Errorf("%+v", res.Topics)
 		}
@@ -575,6 +579,13 @@ func TestCoordinatorsAndProducerIDs(t *testing.T) {
 		if len(seen) != 2 {
 			t.Errorf("coordinators %v", seen)
 		}
+		a.unsure.Store(true) // it sends nobody to itself; others it still names
+		for _, c := range ask[*kmsg.FindCoordinatorResponse](ca, req).Coordinators {
+			if mine := there.Coordinators[slices.Index(req.CoordinatorKeys, c.Key)].NodeID == a.nodeID; mine != (c.ErrorCode == 15) || !mine && c.NodeID != b.nodeID {
+				t.Errorf("the coordinator of %s, says who is unsure: %+v", c.Key, c)
+			}
+		}
+		a.unsure.Store(false)
 		old := kmsg.NewPtrFindCoordinatorRequest()
 		old.CoordinatorKey = "group-0"
 		if res := ask[*kmsg.FindCoordinatorResponse](ca, old); res.NodeID != here.Coordinators[0].NodeID || res.Port != 9092 {

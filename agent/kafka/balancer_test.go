@@ -42,6 +42,7 @@ func TestBehindALoadBalancerThereIsOneBroker(t *testing.T) {
 	faketime.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		a, b := c.join("a"), c.join("b")
+		c.coordinate(a, b)
 		a.topic("t", 6)
 		a.topic("u", 3)
 		for _, who := range []*agent{a, b} {
@@ -76,6 +77,7 @@ func TestBehindALoadBalancerThereIsOneBroker(t *testing.T) {
 				t.Errorf("topics %+v", d.Topics)
 			}
 			for _, version := range []int16{0, 6} {
+				who.unsure.Store(version == 6) // it is the load balancer's to find another agent
 				find := kmsg.NewPtrFindCoordinatorRequest()
 				find.Version, find.CoordinatorKey, find.CoordinatorKeys = version, "g", []string{"g"}
 				f := ask[*kmsg.FindCoordinatorResponse](cl, find)
@@ -86,6 +88,7 @@ func TestBehindALoadBalancerThereIsOneBroker(t *testing.T) {
 					t.Errorf("coordinator %+v", f)
 				}
 			}
+			who.unsure.Store(false)
 			// There is one broker to ask, so each agent tells of all partitions.
 			dirs := kmsg.NewPtrDescribeLogDirsRequest()
 			dirs.Version = 4

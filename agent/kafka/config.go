@@ -56,7 +56,7 @@ type Log interface {
 // Groups is what the protocol needs of group.Coordinator. Codes are Kafka's; an error is the context's.
 type Groups interface {
 	Offsets
-	// OwnerOf says which agent coordinates a group: its node id, -1 where nobody does.
+	// OwnerOf says which agent coordinates a group: its node id, -1 where nobody does, or nobody knows.
 	OwnerOf(group string) (nodeID int32, mine bool)
 	// Join and Sync wait for the other members.
 	Join(ctx context.Context, group string, req classic.JoinRequest) (*classic.Joined, step.Code, error)

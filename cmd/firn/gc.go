@@ -83,6 +83,9 @@ func (a *asked) Lines() []string {
 			fmt.Sprintf("listed        %d objects, %d of them named", s.Listed, s.Named),
 			fmt.Sprintf("orphans       %d, %s", s.Orphans, what),
 			fmt.Sprintf("held back     %d too young, %d that go as the log says or when it is archived, %d kept by a lock", s.Young, s.Waiting, s.Retained))
+		if s.Unknown > 0 {
+			lines = append(lines, fmt.Sprintf("unknown       %d that the bucket said nothing of when asked: they are kept", s.Unknown))
+		}
 		if s.Foreign > 0 {
 			lines = append(lines, fmt.Sprintf("foreign       %d keys that are not firn's, left alone", s.Foreign))
 		}

@@ -47,22 +47,51 @@ type Answer struct {
 	Lost  []Loss       `json:"lost,omitempty"`
 }
 
-// ParseDesk reads the cell's value.
+// ErrNewerDesk: a newer firn has written the cell.
+var ErrNewerDesk = errors.New("written by a newer firn")
+
+// ParseDesk reads the cell's value. ErrNewerDesk: this build does not know its format. Any other error: it is not to be read, and whoever
+// waits for its answer has to ask again.
 func ParseDesk(b []byte) (Desk, error) {
 	var d Desk
-	if err := json.Unmarshal(b, &d); err != nil {
-		return d, fmt.Errorf("cell operator/%s of the metastore: %w", DeskCell, err)
+	err := json.Unmarshal(b, &d)
+	var head struct {
+		Format int `json:"format"`
 	}
-	if d.Format < 1 || d.Format > deskFormat {
-		return d, fmt.Errorf("cell operator/%s of the metastore has format %d, this firn knows %d; run a newer firn", DeskCell, d.Format, deskFormat)
+	if json.Unmarshal(b, &head) == nil && head.Format > deskFormat {
+		return Desk{}, fmt.Errorf("cell operator/%s of the metastore: %w: it has format %d, this firn knows %d; run a newer firn", DeskCell, ErrNewerDesk,
+			head.Format, deskFormat)
+	}
+	if err == nil && d.Format < 1 {
+		err = fmt.Errorf("format %d", d.Format)
+	}
+	if err != nil {
+		return Desk{}, fmt.Errorf("cell operator/%s of the metastore cannot be read, ask again: %w", DeskCell, err)
 	}
 	return d, nil
+}
+
+// UnmarshalJSON reads a loss, with a topic's id as firn wrote it until it was text, too: a list of 16 numbers.
+func (l *Loss) UnmarshalJSON(b []byte) error {
+	type plain Loss
+	v := struct {
+		*plain
+		TopicID json.RawMessage `json:"topic_id"`
+	}{plain: (*plain)(l)}
+	if err := json.Unmarshal(b, &v); err != nil || len(v.TopicID) == 0 {
+		return err
+	}
+	if v.TopicID[0] == '[' {
+		return json.Unmarshal(v.TopicID, (*[len(l.TopicID)]byte)(&l.TopicID))
+	}
+	return json.Unmarshal(v.TopicID, &l.TopicID)
 }
 
 // ErrBusy: the collector has not answered an earlier request yet.
 var ErrBusy = errors.New("an earlier request is not answered yet")
 
-// Ask puts a request on the desk. Where one waits there that was not answered, it is ErrBusy, unless replace says to forget that one.
+// Ask puts a request on the desk. Where one waits there that was not answered, it is ErrBusy, unless replace says to forget that one. What
+// cannot be read nobody answers: it gives way, unless a newer firn wrote it.
 func Ask(ctx context.Context, cells Cells, r Request, replace bool) error {
 	cell, err := cells.Load(ctx, DeskCell)
 	if err != nil {
@@ -70,10 +99,10 @@ func Ask(ctx context.Context, cells Cells, r Request, replace bool) error {
 	}
 	if cell.Version > 0 && !replace {
 		d, err := ParseDesk(cell.Value)
-		if err != nil {
+		if errors.Is(err, ErrNewerDesk) {
 			return err
 		}
-		if d.Request.ID != d.Answer.ID {
+		if err == nil && d.Request.ID != d.Answer.ID {
 			return fmt.Errorf("%w: %s, request %s", ErrBusy, d.Request.Kind, d.Request.ID)
 		}
 	}
@@ -134,8 +163,12 @@ func (t *T) serve(ctx context.Context) (bool, error) {
 	}
 	asked, err := ParseDesk(cell.Value)
 	d.cell, d.desk = cell, asked
-	if err != nil {
+	if errors.Is(err, ErrNewerDesk) {
 		return false, err
+	}
+	if err != nil { // it stays so, and all else goes on
+		t.deps.Logger.Warn("what an operator asked for cannot be read", "error", err)
+		return false, nil
 	}
 	if asked.Request.ID == asked.Answer.ID {
 		return false, nil

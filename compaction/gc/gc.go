@@ -46,6 +46,11 @@ type Config struct {
 	RetryInterval time.Duration
 	// AgainInterval is when to look for the second time whether a missing object is missing. Default 1 h.
 	AgainInterval time.Duration
+	// AskTimeout bounds one question that a sweep asks of one object. Default 30 s.
+	AskTimeout time.Duration
+	// LocksKept bounds how many objects that locks keep are remembered, each kind, some 20 MiB; what is not is asked for again.
+	// Default 500 000.
+	LocksKept int
 }
 
 // Validate reports every problem and fills in defaults.
@@ -58,7 +63,7 @@ func (c *Config) Validate() error {
 	}{
 		{"collection epoch interval", &c.EpochInterval, 10 * time.Minute}, {"sweep interval", &c.SweepInterval, 24 * time.Hour},
 		{"first sweep", &c.FirstSweep, 0}, {"scrub pass", &c.ScrubPass, 30 * 24 * time.Hour}, {"retry interval", &c.RetryInterval, 30 * time.Second},
-		{"second look", &c.AgainInterval, time.Hour},
+		{"second look", &c.AgainInterval, time.Hour}, {"time to answer", &c.AskTimeout, 30 * time.Second},
 	} {
 		if *d.d == 0 {
 			*d.d = d.def
@@ -74,7 +79,9 @@ func (c *Config) Validate() error {
 		name string
 		n    *int
 		def  int
-	}{{"deletes per hour", &c.DeletesPerHour, 500_000}, {"percent of orphans", &c.OrphanPercent, 20}, {"orphans", &c.OrphansFree, 1000}} {
+	}{{"deletes per hour", &c.DeletesPerHour, 500_000}, {"percent of orphans", &c.OrphanPercent, 20}, {"orphans", &c.OrphansFree, 1000},
+		{"locks remembered", &c.LocksKept, 500_000},
+	} {
 		if *n.n == 0 {
 			*n.n = n.def
 		}
@@ -262,20 +269,28 @@ func (t *T) forget() {
 	clear(t.faults)
 }
 
-// forgetDone drops what the state has forgotten too.
+// forgetDone drops what the state has forgotten too: of what was deleted all, of what a lock keeps what is too much.
 func (t *T) forgetDone() {
-	if len(t.done) == 0 {
+	over := len(t.retained) > t.cfg.LocksKept
+	if len(t.done) == 0 && !over {
 		return
 	}
-	still := make(map[uint64]struct{}, len(t.done))
+	still, kept := make(map[uint64]struct{}, len(t.done)), make(map[uint64]time.Duration)
 	t.deps.Meta.View(func(st *state.State) {
 		for r := range st.RetiredTable() {
-			if fp := fingerprint(r.Object); has(t.done, fp) {
+			fp := fingerprint(r.Object)
+			if has(t.done, fp) {
 				still[fp] = struct{}{}
+			}
+			if until, is := t.retained[fp]; over && is {
+				kept[fp] = until
 			}
 		}
 	})
 	t.done = still
+	if over { // the rest are orphans by now: the next sweep finds them
+		t.retained = kept
+	}
 }
 
 func has[V any](m map[uint64]V, key uint64) bool {

@@ -850,3 +850,154 @@ func TestAnAnswerThatCannotBeWrittenIsWrittenLater(t *testing.T) {
 		t.Errorf("%+v, %v", a, err)
 	}
 }
+
+// silent is a bucket that never answers what is asked of some objects, and counts what it is asked of locks.
+type silent struct {
+	*hooked
+	objstore.LockConfig
+	mute  func(key string) bool
+	asked map[string]int
+}
+
+func (b *silent) ObjectLock(ctx context.Context, key string) (objstore.Lock, error) {
+	b.asked[key]++
+	if b.mute(key) {
+		<-ctx.Done()
+		return objstore.Lock{}, fmt.Errorf("%w: %w", objstore.ErrUnavailable, ctx.Err())
+	}
+	return b.LockConfig.ObjectLock(ctx, key)
+}
+
+func (b *silent) Head(ctx context.Context, key string) (objstore.Info, error) {
+	b.asked[key]++
+	if b.mute(key) {
+		<-ctx.Done()
+		return objstore.Info{}, fmt.Errorf("%w: %w", objstore.ErrUnavailable, ctx.Err())
+	}
+	return b.hooked.Head(ctx, key)
+}
+
+// A sweep ends whatever the bucket never answers, and what it does not know it keeps.
+func TestASweepEndsWhereTheBucketDoesNotSay(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		mute    int // of 60 locked orphans
+		unknown int
+		breaker bool
+		asked   int // at most, of all objects
+	}{
+		{name: "one object", mute: 1, unknown: 1, asked: 62},
+		{name: "as many as are suspicious", mute: 11, unknown: 10, breaker: true, asked: 100},
+		{name: "all", mute: 60, unknown: 10, breaker: true, asked: 30},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t)
+			put := w.locking(t)
+			w.named(topicA, 0)
+			for range 60 {
+				put(100 * time.Hour)
+			}
+			for range 4 {
+				w.upload(entry.UUID{})
+			}
+			w.ok(&entry.BumpCollectionEpoch{From: 1}, &entry.BumpCollectionEpoch{From: 2})
+			w.archiveAll()
+			cfg := noScrub
+			cfg.OrphansFree, cfg.SweepInterval, cfg.FirstSweep, cfg.AskTimeout = 10, 100*time.Hour, time.Minute, time.Millisecond
+			mute := make(map[string]bool)
+			locks := w.bucket.Bucket.(*mem.Bucket)
+			for _, key := range w.keys() {
+				if lock, err := locks.ObjectLock(t.Context(), key); err == nil && lock.Mode != objstore.LockNone && len(mute) < tc.mute {
+					mute[key] = true
+				}
+			}
+			bucket := &silent{hooked: w.bucket, LockConfig: locks, asked: make(map[string]int), mute: func(key string) bool { return mute[key] }}
+			c := w.collector(cfg, func(d *gc.Deps) { d.Bucket = bucket })
+			if err := gc.Ask(t.Context(), w, gc.Request{ID: "r", Kind: gc.AskRun}, false); err != nil {
+				t.Fatal(err)
+			}
+			c.pass(4 * time.Hour) // in pieces of five minutes, which is when it asks again
+			a, err := gc.Answered(t.Context(), w, "r")
+			if err != nil || a == nil || a.Sweep == nil {
+				t.Fatalf("the sweep has not ended: %+v, %v, fault %q", a, err, c.Fault())
+			}
+			if s := a.Sweep; s.Unknown != tc.unknown || (s.Breaker != "") != tc.breaker {
+				t.Errorf("%+v", s)
+			}
+			left := 65
+			if !tc.breaker {
+				left -= 4 // what no lock keeps
+			}
+			if n := len(w.keys()); n != left {
+				t.Errorf("%d objects left, want %d", n, left)
+			}
+			all := 0
+			for _, n := range bucket.asked {
+				all += n
+			}
+			if all > tc.asked+4 {
+				t.Errorf("%d questions", all)
+			}
+			if n := strings.Count(c.logged.String(), "does not say what a sweep asks"); n != 1 {
+				t.Errorf("told %d times: %s", n, c.logged)
+			}
+		})
+	}
+}
+
+// So does one that asks whether what was not listed is there: no object is missing because the bucket did not answer.
+func TestASweepEndsWhereAnObjectIsNeitherListedNorThere(t *testing.T) {
+	w := newWorld(t)
+	id, gone := w.named(topicA, 0), w.named(topicA, 1)
+	for _, id := range []entry.ObjectID{id, gone} {
+		if err := w.bucket.Bucket.Delete(t.Context(), id.Key()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg := noScrub
+	cfg.FirstSweep, cfg.AskTimeout = time.Minute, time.Millisecond
+	bucket := &silent{hooked: w.bucket, LockConfig: w.bucket.Bucket.(*mem.Bucket), asked: make(map[string]int), mute: func(key string) bool { return key == id.Key() }}
+	c := w.collector(cfg, func(d *gc.Deps) { d.Bucket = bucket })
+	if err := gc.Ask(t.Context(), w, gc.Request{ID: "r", Kind: gc.AskRun}, false); err != nil {
+		t.Fatal(err)
+	}
+	c.pass(20 * time.Minute)
+	a, err := gc.Answered(t.Context(), w, "r")
+	if err != nil || a == nil || a.Sweep == nil || a.Sweep.Unknown != 1 || a.Sweep.Missing != 1 {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	if !strings.Contains(c.Fault(), gone.Key()) || strings.Contains(c.Fault(), id.Key()) {
+		t.Errorf("fault %q", c.Fault())
+	}
+}
+
+// What locks keep is remembered up to a bound; beyond it the bucket is asked again, and nothing is deleted or takes the breaker for it.
+func TestWhatLocksKeepIsRememberedUpToABound(t *testing.T) {
+	w := newWorld(t)
+	put := w.locking(t)
+	w.named(topicA, 0)
+	for range 60 {
+		put(100 * time.Hour)
+	}
+	w.ok(&entry.BumpCollectionEpoch{From: 1}, &entry.BumpCollectionEpoch{From: 2})
+	w.archiveAll()
+	cfg := noScrub
+	cfg.OrphansFree, cfg.SweepInterval, cfg.LocksKept = 10, time.Hour, 20
+	bucket := &silent{hooked: w.bucket, LockConfig: w.bucket.Bucket.(*mem.Bucket), asked: make(map[string]int), mute: func(string) bool { return false }}
+	c := w.collector(cfg, func(d *gc.Deps) { d.Bucket = bucket })
+	c.pass(4 * time.Hour)
+	if n := len(w.keys()); n != 61 || c.Fault() != "" {
+		t.Errorf("%d objects left, fault %q", n, c.Fault())
+	}
+	once, again := 0, 0
+	for _, n := range bucket.asked {
+		if n == 1 {
+			once++
+		} else {
+			again++
+		}
+	}
+	if once < 20 || again < 10 {
+		t.Errorf("%d were asked for once, %d again: want 20 remembered and others not", once, again)
+	}
+}

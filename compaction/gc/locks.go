@@ -56,8 +56,15 @@ func (l *locks) until(ctx context.Context, id entry.ObjectID) (at time.Duration,
 	return l.steady + left, lock.Mode != objstore.LockNone && left > 0, nil
 }
 
-// lookMost is how many locks one Step asks for.
-const lookMost = 50
+const (
+	// lookMost is how many locks one Step asks for.
+	lookMost = 50
+	// askTries is how often one object is asked for, RetryInterval apart, until nothing is known of it in this sweep.
+	askTries = 3
+	// silentMost is of how many objects nothing may be known until the bucket counts as one that does not say: its lock settings, too,
+	// are asked for as often as that takes.
+	silentMost = 10
+)
 
 // toExplain reports whether the orphans of a sweep are suspiciously many, and locks may explain that.
 func (t *T) toExplain(s *sweep) bool {
@@ -68,17 +75,16 @@ func (t *T) toExplain(s *sweep) bool {
 // explain asks for the locks of some orphans. What a lock keeps is no orphan to be deleted, and does not count as one, until it ends:
 // a collector that takes over does not know what was refused to those before it, and may not try while orphans are suspiciously many.
 func (t *T) explain(ctx context.Context, s *sweep) (bool, error) {
-	failed := func(err error) (bool, error) {
-		if ctx.Err() != nil {
-			return false, context.Cause(ctx)
-		}
-		t.failed(doingRead, err)
-		return false, nil
-	}
 	if s.locks == nil {
+		asking, cancel := context.WithTimeout(ctx, t.cfg.AskTimeout)
 		var err error
-		if s.locks, err = openLocks(ctx, t.deps.Bucket, t.deps.Steady()); err != nil {
-			return failed(err)
+		s.locks, err = openLocks(asking, t.deps.Bucket, t.deps.Steady())
+		cancel()
+		if err != nil {
+			if !t.unanswered(ctx, s, err, askTries*silentMost) {
+				return false, context.Cause(ctx)
+			}
+			t.silent(s, "whether it locks objects", err)
 		}
 		s.untold = s.locks == nil
 	}
@@ -86,16 +92,29 @@ func (t *T) explain(ctx context.Context, s *sweep) (bool, error) {
 		id := s.orphans[s.looked]
 		fp := fingerprint(id)
 		if !has(t.retained, fp) { // such are not counted
-			at, kept, err := s.locks.until(ctx, id)
+			asking, cancel := context.WithTimeout(ctx, t.cfg.AskTimeout)
+			at, kept, err := s.locks.until(asking, id)
+			cancel()
 			if untold(err) {
 				s.untold = true
 				break
 			}
 			if err != nil {
-				return failed(err)
+				if !t.unanswered(ctx, s, err, askTries) {
+					return false, context.Cause(ctx)
+				}
+				s.plain++  // nothing explains it
+				s.looked++ // and it stays, since a lock may keep it
+				s.Unknown++
+				s.untold = s.Unknown >= silentMost
+				t.silent(s, "whether a lock keeps "+id.Key(), err)
+				continue
 			}
+			s.tries = 0
 			if kept {
-				t.locked[fp] = at
+				if len(t.locked) < t.cfg.LocksKept { // else the next sweep asks again
+					t.locked[fp] = at
+				}
 				s.Orphans, s.Retained = s.Orphans-1, s.Retained+1
 				s.looked++
 				continue
@@ -107,6 +126,30 @@ func (t *T) explain(ctx context.Context, s *sweep) (bool, error) {
 	}
 	t.fine(doingRead)
 	return true, nil
+}
+
+// unanswered notes that the bucket did not answer a question of the sweep's, and reports whether that is final. Else it is asked again
+// after a while, or ctx is over.
+func (t *T) unanswered(ctx context.Context, s *sweep, err error, tries int) (final bool) {
+	if ctx.Err() != nil {
+		return false
+	}
+	if s.tries++; s.tries < tries {
+		t.failed(doingRead, err)
+		return false
+	}
+	s.tries = 0
+	return true
+}
+
+// silent tells once in a sweep that the bucket does not answer.
+func (t *T) silent(s *sweep, what string, err error) {
+	t.deps.Metrics.errors.WithLabelValues(doingRead).Inc()
+	if s.hushed {
+		return
+	}
+	s.hushed = true
+	t.deps.Logger.Warn("the bucket does not say what a sweep asks; such objects are kept, and the sweep goes on", "question", what, "error", err)
 }
 
 // forgetEnded forgets locks that have ended: what they kept counts again.

@@ -187,7 +187,10 @@ func (t *T) delete(ctx context.Context, list []doomed) (bool, error) {
 		t.deps.Metrics.deleted.WithLabelValues(d.why.String()).Inc()
 	}
 	for _, d := range kept {
-		t.retained[fingerprint(d.id)] = steady + retainedInterval
+		// What retired is bounded by the state, and would be tried over and over; an orphan is not tried before the next sweep.
+		if d.why == retired || len(t.retained) < t.cfg.LocksKept {
+			t.retained[fingerprint(d.id)] = steady + retainedInterval
+		}
 	}
 	t.dropOrphans(gone, kept)
 	if err != nil {

@@ -46,6 +46,9 @@ type sweep struct {
 	untold       bool   // the bucket does not say
 	looked, left int
 	plain        int // of those looked at, how many count
+
+	tries  int  // how often what is asked for now was asked for in vain
+	hushed bool // it was told that the bucket does not answer
 }
 
 // SweepReport says what a sweep found.
@@ -57,6 +60,7 @@ type SweepReport struct {
 	Young    int    `json:"young"`    // nothing names them yet, and something may
 	Waiting  int    `json:"waiting"`  // deleted soon, as the log says, or when it is archived
 	Retained int    `json:"retained"` // orphans that an object lock keeps; not among Orphans
+	Unknown  int    `json:"unknown"`  // objects of which the bucket does not say what was asked; they are kept
 	Foreign  int    `json:"foreign_keys"`
 	Missing  int    `json:"missing"`
 	Resized  int    `json:"other_size"`
@@ -82,11 +86,12 @@ func (t *T) list(ctx context.Context) (bool, error) {
 		t.absent(s)
 		s.ended = true
 		return true, nil
-	case len(s.suspects) > 0:
-		return t.ask(ctx, s)
-	case t.toExplain(s):
-		if t.resting(doingRead) {
+	case len(s.suspects) > 0 || t.toExplain(s):
+		switch {
+		case t.resting(doingRead):
 			return false, nil
+		case len(s.suspects) > 0:
+			return t.ask(ctx, s)
 		}
 		return t.explain(ctx, s)
 	}
@@ -228,11 +233,15 @@ func (t *T) ask(ctx context.Context, s *sweep) (bool, error) {
 		if s.Missing < askMost {
 			gone, err := t.gone(ctx, o)
 			if err != nil {
-				return false, err
+				if !t.unanswered(ctx, s, err, askTries) {
+					return false, context.Cause(ctx)
+				}
+				s.Unknown++
+				t.silent(s, "whether it has "+o.ID.Key(), err)
+				gone = false
 			}
-			if t.resting(doingRead) {
-				return false, nil
-			}
+			t.fine(doingRead)
+			s.tries = 0
 			if !gone {
 				s.suspects = s.suspects[1:]
 				continue
@@ -247,20 +256,18 @@ func (t *T) ask(ctx context.Context, s *sweep) (bool, error) {
 
 // gone reports whether the bucket lacks an object that is named, also after having been asked for it by name.
 func (t *T) gone(ctx context.Context, o state.Object) (bool, error) {
-	info, err := t.deps.Bucket.Head(ctx, o.ID.Key())
+	asking, cancel := context.WithTimeout(ctx, t.cfg.AskTimeout)
+	defer cancel()
+	info, err := t.deps.Bucket.Head(asking, o.ID.Key())
 	switch {
 	case err == nil:
 		if info.Size != o.Size {
 			t.found(Damage{Object: o.ID, Kind: KindSize, Detail: fmt.Sprintf("%d bytes, the log says %d", info.Size, o.Size)})
 		}
 		return false, nil
-	case ctx.Err() != nil:
-		return false, context.Cause(ctx)
 	case !errors.Is(err, objstore.ErrNotFound):
-		t.failed(doingRead, naming(fmt.Errorf("look for object %s: %w", o.ID.Key(), err), "s3:GetObject"))
-		return false, nil
+		return false, naming(fmt.Errorf("look for object %s: %w", o.ID.Key(), err), "s3:GetObject")
 	}
-	t.fine(doingRead)
 	live := false
 	t.deps.Meta.View(func(st *state.State) { live = st.Named(o.ID) }) // after the look: else it retired and was deleted in between
 	return live, nil

@@ -341,7 +341,7 @@ func (c *Config) Tunables() []Tunable {
 	row(t, "keepalive-idle", &c.KeepAliveIdle, Duration, srv.KeepAliveIdle, time.Second, time.Hour, "how long a connection is silent before TCP asks whether its client is there")
 	row(t, "keepalive-interval", &c.KeepAliveInterval, Duration, srv.KeepAliveInterval, time.Second, time.Hour, "how long TCP waits for an answer to that")
 	row(t, "keepalive-count", &c.KeepAliveCount, Count, srv.KeepAliveCount, 1, 100, "how often TCP asks in vain before the connection is closed")
-	row(t, "frame-timeout", &c.FrameTimeout, Duration, srv.FrameTimeout, 100*time.Millisecond, time.Hour, "longest from a request's first byte to its last")
+	row(t, "frame-timeout", &c.FrameTimeout, Duration, srv.FrameTimeout, 100*time.Millisecond, time.Hour, "longest from a request's first byte to its last, or to the next 256 KiB of it; where others wait, for all of one beyond 16 MiB")
 	row(t, "stall-timeout", &c.StallTimeout, Duration, srv.StallTimeout, 100*time.Millisecond, time.Hour, "longest that a client may take for 256 KiB of an answer")
 	row(t, "pressure-timeout", &c.PressureTimeout, Duration, srv.PressureTimeout, 100*time.Millisecond, time.Hour,
 		"longest that it may take for 256 KiB, sent or received, while others wait for the memory that it holds")

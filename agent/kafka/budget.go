@@ -49,15 +49,22 @@ func (b *budget) share() int64 { return b.size - b.size/4 }
 // clip is n, or all that can be had where n is larger: who needs more than there is may go on alone.
 func (b *budget) clip(n int64) int64 { return min(n, b.share()) }
 
+// most is what a request that takes n may count as its address's: an eighth of the whole stays for others from there. Behind a load
+// balancer these are all others.
+func (b *budget) most(n int64) int64 { return min(n, b.share()-b.size/8) }
+
 // take waits for n bytes for an address, which may be nil.
-func (b *budget) take(ctx context.Context, v *visitor, n int64) error {
+func (b *budget) take(ctx context.Context, v *visitor, n int64) error { return b.takeOf(ctx, v, n, n) }
+
+// takeOf is take where only of count as the address's.
+func (b *budget) takeOf(ctx context.Context, v *visitor, n, of int64) error {
 	if mine := v.share(b); mine != nil {
 		// Whoever waits here holds nothing of the whole, and whoever waits for the whole has had its share: no circle.
-		if err := b.acquire(ctx, mine, n); err != nil {
+		if err := b.acquire(ctx, mine, of); err != nil {
 			return err
 		}
 		if err := b.acquire(ctx, b.sem, n); err != nil {
-			mine.Release(n)
+			mine.Release(of)
 			return err
 		}
 	} else if err := b.acquire(ctx, b.sem, n); err != nil {
@@ -146,13 +153,15 @@ func (b *budget) more(v *visitor, n int64) bool {
 	return true
 }
 
-func (b *budget) give(v *visitor, n int64) {
+func (b *budget) give(v *visitor, n int64) { b.giveOf(v, n, n) }
+
+func (b *budget) giveOf(v *visitor, n, of int64) {
 	if n <= 0 {
 		return
 	}
 	b.sem.Release(n)
 	if mine := v.share(b); mine != nil {
-		mine.Release(n)
+		mine.Release(of)
 	}
 	if b.gauge != nil {
 		b.gauge.Add(-float64(n))

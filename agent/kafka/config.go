@@ -134,7 +134,8 @@ type Config struct {
 	KeepAliveCount                   int
 	// IdleTimeout closes a connection without requests. Default 10 min.
 	IdleTimeout time.Duration
-	// FrameTimeout bounds the time from a request's first byte to its last, or to the next 256 KiB of it. Default 30 s.
+	// FrameTimeout bounds the time from a request's first byte to its last, or to the next 256 KiB of it; where others wait, for all of
+	// one beyond 16 MiB. Default 30 s.
 	FrameTimeout time.Duration
 	// StallTimeout bounds the time in which a client must take 256 KiB of an answer. Default 60 s.
 	StallTimeout time.Duration

@@ -48,6 +48,8 @@ type conn struct {
 	// readSince and writeSince are since when (Unix ns) a piece of a request or of an answer has been under way; 0: none is.
 	// A connection that holds a budget others wait for must not take long over it.
 	readSince, writeSince atomic.Int64
+	// largeSince is since when (Unix ns) its request is the large one that is being read, waits of ours apart; 0: it is not.
+	largeSince atomic.Int64
 	// charged: the request with the executor holds some of Server.work. crowded tells it that others wait for memory that it
 	// holds, or that requests behind it do.
 	charged atomic.Bool

@@ -178,6 +178,7 @@ type charges struct {
 	own    int64   // of the connection's
 	shared *budget // nil: none but the connection's
 	n      int64   // of shared
+	spared int64   // of n, what does not count as its address's
 	free   bool    // it is the connection's one request that goes without
 	over   bool    // it is the one that may go beyond shared: it holds Server.overdraft
 	large  bool    // it is the large one that is being read: it holds Server.large
@@ -288,21 +289,22 @@ func (c *conn) grow(ch *charges, room int64, records bool) error {
 }
 
 // queueLarge waits until no other large request is being read, so that those who claim to have one, however many, hold nothing, and one of
-// them at most stands in line where others count. Who is slow about it is closed, as everybody is while others wait.
+// them at most stands in line where others count. It is no memory that is waited for: only who is being read has to make haste.
 func (c *conn) queueLarge(ch *charges) error {
 	select {
 	case c.s.large <- struct{}{}:
 	default:
-		ch.shared.pressure.enter()
-		defer ch.shared.pressure.leave()
+		c.s.largeLine.enter()
+		defer c.s.largeLine.leave()
 		defer c.lookOut()()
-		select {
+		select { // served in order of arrival
 		case c.s.large <- struct{}{}:
 		case <-c.ctx.Done():
 			return context.Cause(c.ctx)
 		}
 	}
 	ch.large = true
+	c.largeSince.Store(time.Now().UnixNano())
 	return nil
 }
 
@@ -310,24 +312,35 @@ func (c *conn) queueLarge(ch *charges) error {
 func (c *conn) nextLarge(ch *charges) {
 	if ch.large {
 		ch.large = false
+		c.largeSince.Store(0)
 		<-c.s.large
 	}
 }
 
+// dawdles reports whether a request is slow to come where others wait for what it keeps from them: for the next piece of it, or, of a large
+// one, for all of it. The latter is as long as clients wait with their own defaults: a piece every few seconds would make it half an hour.
+func (c *conn) dawdles(now time.Time) bool {
+	piece, all := c.readSince.Load(), c.largeSince.Load()
+	return piece != 0 && (piece < now.Add(-c.s.cfg.PressureTimeout).UnixNano() || all != 0 && all < now.Add(-c.s.cfg.FrameTimeout).UnixNano())
+}
+
 // enlarge charges for all of a large request, of which as much has come as a stranger is given, where others count. It waits for
-// room: whoever holds some there needs nothing of the strangers' any more. Where there is less in all than the request takes, it goes on
-// with what one address gets: no other that is as large can then.
+// room, which is not its client's time: whoever holds some there needs nothing of the strangers' any more. Where there is less in all than
+// the request takes, it goes on with what one address gets: no other that is as large can then. Small ones of its address can.
 func (c *conn) enlarge(ch *charges, records bool) error {
 	to := c.s.budgetFor(ch.size, records)
 	if ch.shared == to {
 		return nil
 	}
-	n := to.clip(ch.size)
-	if err := c.take(c.ctx, to, c.visitor, n); err != nil {
+	n, since := to.clip(ch.size), time.Now()
+	of := to.most(n)
+	defer c.lookOut()()
+	if err := to.takeOf(c.ctx, c.visitor, n, of); err != nil {
 		return context.Cause(c.ctx)
 	}
+	c.largeSince.Add(int64(time.Since(since)))
 	ch.shared.give(c.visitor, ch.n)
-	ch.shared, ch.n = to, n
+	ch.shared, ch.n, ch.spared = to, n, n-of
 	c.backInBudget(ch)
 	return nil
 }
@@ -343,7 +356,7 @@ func (c *conn) backInBudget(ch *charges) {
 func (c *conn) refund(ch charges) {
 	c.budget.give(nil, ch.own)
 	if ch.shared != nil {
-		ch.shared.give(c.visitor, ch.n)
+		ch.shared.giveOf(c.visitor, ch.n, ch.n-ch.spared)
 	}
 	if ch.free {
 		c.freeRequest.Store(false)

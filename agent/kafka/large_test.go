@@ -75,11 +75,14 @@ func largeTune(c *kafka.Config) {
 }
 
 // largeProduce is a Produce of 21 MiB.
-func largeProduce(t *testing.T) (req *kmsg.ProduceRequest, frame []byte) {
+func largeProduce(t *testing.T) (req *kmsg.ProduceRequest, frame []byte) { return wideProduce(t, 22) }
+
+// wideProduce is a Produce of a megabyte for each partition.
+func wideProduce(t *testing.T, partitions int32) (req *kmsg.ProduceRequest, frame []byte) {
 	t.Helper()
 	raw := records(t, batch.BuildOptions{}, string(make([]byte, 1_000_000)))
 	req = produceRequest(9, "t", 0, raw)
-	for p := range int32(21) {
+	for p := range partitions - 1 {
 		part := kmsg.NewProduceRequestTopicPartition()
 		part.Partition, part.Records = p+1, raw
 		req.Topics[0].Partitions = append(req.Topics[0].Partitions, part)
@@ -173,6 +176,135 @@ func TestLargeClaimsHoldNothing(t *testing.T) {
 		visit(t, s, "10.0.0.2").produce("t", 0, string(make([]byte, 900_000)))
 		if took := time.Since(start); took != 0 {
 			t.Errorf("producers waited %v", took)
+		}
+	})
+}
+
+// feed sends pieces of 256 KiB with pauses between them, until all is sent, the server hangs up or stop is closed.
+func feed(c *client, b []byte, pause time.Duration, stop <-chan struct{}) {
+	for len(b) > 0 {
+		n, err := c.nc.Write(b[:min(len(b), 256<<10)])
+		if err != nil {
+			return
+		}
+		b = b[n:]
+		select {
+		case <-time.After(pause):
+		case <-stop:
+			return
+		}
+	}
+}
+
+// Behind a load balancer all clients may have one address: a large request that takes all that one address gets leaves some of it to the others,
+// however slow it comes.
+func TestALargeRequestLeavesRoomToOthersOfItsAddress(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		a := newCluster(t).join("a")
+		a.topic("t", 41)
+		s := server(t, a, largeTune, func(c *kafka.Config) { c.ProduceBytesMax = 48 << 20 }) // of 32 MiB one address gets 24
+		_, frame := wideProduce(t, 41)
+		var others []*client
+		for _, from := range []string{"10.0.0.1", "10.0.0.2", "10.0.0.1"} {
+			c := visit(t, s, from)
+			c.produce("t", 0, string(make([]byte, 1_000_000))) // a connection's first of a size is a stranger's
+			others = append(others, c)
+		}
+		slow := visit(t, s, "10.0.0.1")
+		ask[*kmsg.ApiVersionsResponse](slow, kmsg.NewPtrApiVersionsRequest())
+		feed(slow, frame[:30<<20], time.Millisecond, nil) // 16 MiB of it as a stranger's
+		start := time.Now()
+		for _, c := range others {
+			c.produce("t", 0, string(make([]byte, 1_000_000)))
+		}
+		if took := time.Since(start); took != 0 {
+			t.Errorf("producers waited %v", took)
+		}
+	})
+}
+
+// Who sends a large request and stalls, or sends a little now and then, is left alone until somebody wants to send another. Then it is
+// ended, and the next one goes through; small requests never wait.
+func TestASlowLargeRequestMakesWay(t *testing.T) {
+	for name, tc := range map[string]struct{ pause, within time.Duration }{
+		"stalled": {time.Hour, 8 * time.Second},        // --pressure-timeout, and a look a second
+		"slow":    {3 * time.Second, 32 * time.Second}, // --frame-timeout
+	} {
+		t.Run(name, func(t *testing.T) {
+			faketime.Test(t, func(t *testing.T) {
+				a := newCluster(t).join("a")
+				a.topic("t", 22)
+				s := server(t, a, largeTune, func(c *kafka.Config) { c.FrameTimeout = 30 * time.Second })
+				req, frame := largeProduce(t)
+				other := visit(t, s, "10.0.0.1")
+				other.produce("t", 0, string(make([]byte, 1_000_000)))
+				slow, stop, stopped := visit(t, s, "10.0.0.1"), make(chan struct{}), make(chan struct{})
+				ask[*kmsg.ApiVersionsResponse](slow, kmsg.NewPtrApiVersionsRequest())
+				go func() {
+					defer close(stopped)
+					feed(slow, frame, tc.pause, stop)
+				}()
+				defer func() { close(stop); <-stopped }()
+				time.Sleep(20 * time.Second)
+				if n := s.Connections(); n != 2 {
+					t.Fatal("ended although nobody waits")
+				}
+				next := visit(t, s, "10.0.0.1")
+				ask[*kmsg.ApiVersionsResponse](next, kmsg.NewPtrApiVersionsRequest())
+				start := time.Now()
+				next.write(frame)
+				faketime.Wait()
+				other.produce("t", 0, string(make([]byte, 1_000_000)))
+				if took := time.Since(start); took != 0 {
+					t.Errorf("a small request waited %v", took)
+				}
+				next.receive(0, req)
+				if took := time.Since(start); took == 0 || took > tc.within {
+					t.Errorf("the next large request was answered after %v", took)
+				}
+				slow.closed()
+			})
+		})
+	}
+}
+
+// Who waits until its large request is read holds nothing and wants no memory: nobody is hurried for it who sends no large request.
+func TestWaitingToSendALargeRequestHurriesNobodyElse(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		a := newCluster(t).join("a")
+		id := a.topic("t", 22)
+		s := server(t, a, largeTune)
+		_, frame := largeProduce(t)
+		var clients []*client
+		for range 2 {
+			c := visit(t, s, "10.0.0.1")
+			ask[*kmsg.ApiVersionsResponse](c, kmsg.NewPtrApiVersionsRequest())
+			clients = append(clients, c)
+		}
+		small := visit(t, s, "10.0.0.1")
+		req := produceRequest(9, "t", 0, records(t, batch.BuildOptions{}, string(make([]byte, 1_000_000))))
+		ask[*kmsg.ProduceResponse](small, req)
+		polling := visit(t, s, "10.0.0.1")
+		poll := fetchRequest(13, "", id, 1, 0)
+		poll.MaxWaitMillis = 60_000
+		polled := polling.send(poll)
+		polling.send(produceRequest(9, "t", 2, records(t, batch.BuildOptions{}, "behind it")))
+		start := time.Now()
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		stop := make(chan struct{})
+		defer close(stop)
+		wg.Go(func() { feed(clients[0], frame, time.Second, stop) })
+		faketime.Wait()
+		clients[1].write(frame) // waits
+		wg.Go(func() { feed(small, kmsg.NewRequestFormatter().AppendRequest(nil, req, 0), 8*time.Second, stop) })
+		small.receive(0, req)
+		if took := time.Since(start); took < 24*time.Second {
+			t.Errorf("the small request was there after %v: this shows nothing", took)
+		}
+		polling.receive(polled, poll)
+		if took := time.Since(start); took < time.Minute {
+			t.Errorf("a long poll ended after %v", took)
 		}
 	})
 }

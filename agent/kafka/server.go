@@ -33,6 +33,7 @@ type Server struct {
 	strangers  *budget       // requests larger than any that their connection has sent before, as far as they have come
 	overdraft  chan struct{} // has room for one: the stranger that goes beyond its budget, see conn.grow
 	large      chan struct{} // has room for one: the request beyond largeRequest that is being read
+	largeLine  pressure      // by those who wait for that
 	queued     *budget       // other requests
 	work       *budget       // what is made of requests until they are answered, records apart
 	answers    *budget       // records of Fetch answers until they are written
@@ -91,6 +92,7 @@ func New(cfg Config, meta Metastore, producer Producer, log Log, groups Groups) 
 		conns:      make(map[*conn]struct{}),
 		guests:     make(map[*conn]struct{}),
 	}
+	s.largeLine.relieve = s.hurryLarge
 	for _, l := range cfg.Balancer {
 		s.balancers[l.Name] = &node{id: balancerID, listener: l.Name, host: l.Host, port: int32(l.Port)}
 	}
@@ -115,14 +117,15 @@ func New(cfg Config, meta Metastore, producer Producer, log Log, groups Groups) 
 // where it is one of the budgets of requests, about taking an answer otherwise, or where it keeps a request from being
 // looked at. It also ends the long polls that hold memory, or hold up requests that do.
 func (s *Server) relieve(requests bool) {
-	late := time.Now().Add(-s.cfg.PressureTimeout).UnixNano()
+	now := time.Now()
+	late := now.Add(-s.cfg.PressureTimeout).UnixNano()
 	var slow []*conn
 	s.mu.Lock()
 	for c := range s.conns {
-		r, w := c.readSince.Load(), c.writeSince.Load()
+		w := c.writeSince.Load()
 		stuck := w != 0 && w < late
 		switch {
-		case !requests && stuck, requests && (r != 0 && r < late || stuck && len(c.slots) == cap(c.slots)):
+		case !requests && stuck, requests && (c.dawdles(now) || stuck && len(c.slots) == cap(c.slots)):
 			slow = append(slow, c)
 		case !requests && c.charged.Load(), requests && c.unanswered.Load() > 1:
 			select {
@@ -134,6 +137,22 @@ func (s *Server) relieve(requests bool) {
 	s.mu.Unlock()
 	for _, c := range slow {
 		c.fail(fmt.Errorf("%w: others wait for the memory that it holds", errSlow))
+	}
+}
+
+// hurryLarge ends, while others wait to be read next, the large request that is being read and slow.
+func (s *Server) hurryLarge() {
+	now := time.Now()
+	var slow []*conn
+	s.mu.Lock()
+	for c := range s.conns {
+		if c.largeSince.Load() != 0 && c.dawdles(now) {
+			slow = append(slow, c)
+		}
+	}
+	s.mu.Unlock()
+	for _, c := range slow {
+		c.fail(fmt.Errorf("%w: others wait to have a request as large read, one at a time is", errSlow))
 	}
 }
 

@@ -77,7 +77,7 @@ type Config struct {
 	// requests; see the package doc. Default 1.
 	EagerUploads int
 	// MemoryBytes bounds the raw bytes staged or in flight in memory; beyond it Stage spills, or blocks where there is no
-	// Spill. Spilled segments that are being uploaded, or were and wait for their commit, come on top: at most
+	// Spill. A request of more than half of it may come in beside as much. Spilled segments that are being uploaded, or were and wait for their commit, come on top: at most
 	// UploadSlots * (TargetBytes + one batch).
 	// Default 64 MiB.
 	MemoryBytes int64

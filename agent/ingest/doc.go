@@ -75,7 +75,8 @@
 //
 // # Bounds
 //
-// Config.MemoryBytes bounds raw bytes staged and in flight, and one batch for each 512 of its bytes whether spilled or not;
+// Config.MemoryBytes bounds raw bytes staged and in flight, but that a request of more than half of it comes in where half is free, and one
+// batch for each 512 of its bytes whether spilled or not;
 // wal.Options.MaxBytes bounds what is spilled. Segments that are uploaded and not answered count as memory: while nothing commits,
 // what was spilled is read back for no more than all upload slots at a time, and stays in the spill else. Where there is no room, Stage blocks: that is the back-pressure on produce
 // connections, and it is no error. Parked batches hold their segments for about GapWait.

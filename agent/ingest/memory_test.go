@@ -75,6 +75,9 @@ func (d *disk) Free(ref wal.Ref) {
 	delete(d.pages, ref.Position)
 }
 
+// appended is how many batches it took so far.
+func (d *disk) appended() int64 { d.mu.Lock(); defer d.mu.Unlock(); return d.next }
+
 func (d *disk) inUse() int64 { d.mu.Lock(); defer d.mu.Unlock(); return d.used }
 
 // outage makes every put fail until it is over.
@@ -517,6 +520,154 @@ func TestProducersThatWaitFindTheDiskWellAgain(t *testing.T) {
 		wg.Wait()
 		for _, s := range taken {
 			s.offset(t)
+		}
+	})
+}
+
+// A request that is larger than all of memory, while the disk takes nothing and small ones come all the time, gets in, and holds none of them
+// up while it waits.
+func TestALargeRequestGetsInBesideSmallOnes(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		m, bucket, d := c.join(1), newStore(), newDisk(1<<20)
+		bucket.before = slow(50 * time.Millisecond)
+		topic := m.createTopic("t", 1)
+		d.mu.Lock()
+		d.down = true
+		d.mu.Unlock()
+		p := open(t, ingest.Config{TargetBytes: 4000, MemoryBytes: 10_000}, m, bucket, d)
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		longest := time.Duration(0)
+		for i := range 4 { // memory is never empty
+			wg.Go(func() {
+				x := producer{topic: topic, id: int64(i)}
+				time.Sleep(time.Duration(i) * 10 * time.Millisecond)
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					start := time.Now()
+					s := stage(t, p, x.part(t, strings.Repeat("x", 900)))
+					mu.Lock()
+					longest = max(longest, time.Since(start))
+					mu.Unlock()
+					s.offset(t)
+				}
+			})
+		}
+		defer wg.Wait()
+		defer close(stop)
+		time.Sleep(time.Second)
+		x := producer{topic: topic, id: 100}
+		var parts []*ingest.Part
+		for range 20 {
+			parts = append(parts, x.part(t, strings.Repeat("y", 900)))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		done := make(chan struct{})
+		if err := p.Stage(ctx, parts, func() { close(done) }); err != nil {
+			t.Fatal(err)
+		}
+		<-done
+		for _, part := range parts {
+			if part.Err != nil || part.Code != state.OK {
+				t.Fatalf("answer: %v, %v", part.Code, part.Err)
+			}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if longest > 2*time.Second {
+			t.Errorf("a small one waited %v", longest)
+		}
+	})
+}
+
+// While bucket and disk are out a request that is larger than all of memory waits no longer than its client, and small ones for which there is
+// room pass it by.
+func TestALargeRequestHoldsNobodyUpInAnOutage(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		m, bucket, d, out := c.join(1), newStore(), newDisk(1<<20), &outage{}
+		bucket.before = out.before
+		topic := m.createTopic("t", 1)
+		d.mu.Lock()
+		d.down = true
+		d.mu.Unlock()
+		p := open(t, ingest.Config{MemoryBytes: 10_000}, m, bucket, d)
+		x, y := producer{topic: topic, id: 1}, producer{topic: topic, id: -1}
+		all := []*staged{stage(t, p, x.part(t, strings.Repeat("x", 6000)))}
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		ended := make(chan time.Duration)
+		go func() {
+			err := p.Stage(ctx, []*ingest.Part{y.part(t, strings.Repeat("y", 11_000))}, func() { t.Error("answered") })
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("a request that does not fit: %v", err)
+			}
+			ended <- time.Since(start)
+		}()
+		faketime.Wait()
+		for range 3 {
+			all = append(all, stage(t, p, x.part(t, strings.Repeat("x", 900))))
+		}
+		if took := time.Since(start); took != 0 {
+			t.Errorf("small ones waited %v", took)
+		}
+		if took := <-ended; took != 30*time.Second {
+			t.Errorf("it was given up after %v", took)
+		}
+		out.end()
+		for _, s := range all {
+			s.offset(t)
+		}
+	})
+}
+
+// A request that fits into the spill in part only is not written there again each time something is answered.
+func TestARequestThatFitsInPartIsNotSpilledOverAndOver(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		m, bucket, d := c.join(1), newStore(), newDisk(10_000)
+		bucket.before = slow(10 * time.Millisecond)
+		topic := m.createTopic("t", 1)
+		p := open(t, ingest.Config{TargetBytes: 900, MemoryBytes: 10_000, UploadSlots: 2}, m, bucket, d)
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		for i := range 8 { // more than half of memory is taken at any time
+			wg.Go(func() {
+				x := producer{topic: topic, id: int64(i)}
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+						stage(t, p, x.part(t, strings.Repeat("x", 900))).offset(t)
+					}
+				}
+			})
+		}
+		defer wg.Wait()
+		defer close(stop)
+		time.Sleep(time.Second)
+		before := d.appended()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		x := producer{topic: topic, id: -1}
+		var parts []*ingest.Part
+		for range 20 {
+			parts = append(parts, x.part(t, strings.Repeat("y", 900)))
+		}
+		if err := p.Stage(ctx, parts, func() {}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("staged (%v): this shows nothing", err)
+		}
+		if n := d.appended() - before; n > 12*10 {
+			t.Errorf("%d batches were spilled in ten seconds", n)
 		}
 	})
 }

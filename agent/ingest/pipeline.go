@@ -161,8 +161,10 @@ func (p *Part) reset() {
 	p.size = int64(len(p.Records))
 }
 
-// admit reserves memory for size bytes, or spills the parts. A request larger than all of memory is let in alone.
+// admit reserves memory for size bytes, or spills the parts. A request larger than half of memory is let in where half is free: where small
+// ones come all the time there is never room for all of it. Its bytes are in memory in any case.
 func (p *Pipeline) admit(ctx context.Context, parts []*Part, size int64) (spilled bool, err error) {
+	var rest time.Time // until when the spill, which took some of the parts and not all, is left alone
 	for first := true; ; first = false {
 		p.mu.Lock()
 		if p.closed {
@@ -170,13 +172,14 @@ func (p *Pipeline) admit(ctx context.Context, parts []*Part, size int64) (spille
 			return false, ErrClosed
 		}
 		crowded := p.parts > 0 && p.parts+len(parts) > p.partsMax()
-		if !crowded && (p.resident == 0 || p.resident+size <= p.cfg.MemoryBytes) {
+		half := p.cfg.MemoryBytes / 2
+		if !crowded && (p.resident == 0 || p.resident+size <= p.cfg.MemoryBytes || size > half && p.resident <= half) {
 			p.addResidentLocked(size)
 			p.mu.Unlock()
 			return false, nil
 		}
 		now := time.Now()
-		try := p.spill != nil && ctx.Err() == nil && !crowded && !now.Before(p.spillRest)
+		try := p.spill != nil && ctx.Err() == nil && !crowded && !now.Before(p.spillRest) && !now.Before(rest)
 		if try && p.spillDown { // one asks for all
 			p.spillRest = now.Add(spillPause)
 		}
@@ -184,7 +187,10 @@ func (p *Pipeline) admit(ctx context.Context, parts []*Part, size int64) (spille
 		p.waiters++
 		p.mu.Unlock()
 		if try {
-			spilled, err = p.spillParts(ctx, parts)
+			var some bool
+			if spilled, some, err = p.spillParts(ctx, parts); some {
+				rest = time.Now().Add(spillPause)
+			}
 		}
 		if !spilled && err == nil {
 			if first {
@@ -193,7 +199,7 @@ func (p *Pipeline) admit(ctx context.Context, parts []*Part, size int64) (spille
 			since := time.Now()
 			select {
 			case <-change:
-			case <-p.spillAgain():
+			case <-p.spillAgain(rest):
 			case <-ctx.Done():
 				err = context.Cause(ctx)
 			}
@@ -214,8 +220,8 @@ const partBytes = 512
 
 func (p *Pipeline) partsMax() int { return max(int(p.cfg.MemoryBytes/partBytes), 1024) }
 
-// spillParts writes all parts to the spill or none. An error is ctx's.
-func (p *Pipeline) spillParts(ctx context.Context, parts []*Part) (bool, error) {
+// spillParts writes all parts to the spill or none; some says that there was room for some of them. An error is ctx's.
+func (p *Pipeline) spillParts(ctx context.Context, parts []*Part) (all, some bool, err error) {
 	for i, part := range parts {
 		ref, err := p.spill.Append(ctx, part.Records)
 		if err != nil {
@@ -223,15 +229,15 @@ func (p *Pipeline) spillParts(ctx context.Context, parts []*Part) (bool, error) 
 			if ctx.Err() == nil && errors.Is(err, wal.ErrFailed) {
 				p.spillFailed(err)
 			}
-			return false, context.Cause(ctx)
+			return false, i > 0, context.Cause(ctx)
 		}
 		part.ref, part.spilled = ref, true
 	}
 	p.spillWorks()
-	return true, nil
+	return true, false, nil
 }
 
-// spillPause is how long the spill is left alone after the disk refused it.
+// spillPause is how long the spill is left alone after the disk refused it, and by a request that it had room for a part of.
 const spillPause = time.Second
 
 // spillFailed notes that the disk refused to take what does not fit into memory: producers wait for the bucket until it does.
@@ -245,15 +251,18 @@ func (p *Pipeline) spillFailed(err error) {
 	}
 }
 
-// spillAgain is told when the disk that refused a batch is to be asked again; nil where it did not. Nothing else might ever
-// change while the bucket is out too.
-func (p *Pipeline) spillAgain() <-chan time.Time {
+// spillAgain is told when the disk that refused a batch, or a part of this request until rest, is to be asked again; nil where it did not.
+// Nothing else might ever change while the bucket is out too.
+func (p *Pipeline) spillAgain(rest time.Time) <-chan time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.spillDown {
+	if p.spillDown && p.spillRest.After(rest) {
+		rest = p.spillRest
+	}
+	if rest.IsZero() {
 		return nil
 	}
-	return time.After(time.Until(p.spillRest))
+	return time.After(time.Until(rest))
 }
 
 // spillFresh is for how long a disk that refused a batch counts as refusing: it is asked again only when memory is full.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/firnlog/firn/agent/group/classic"
+	"github.com/firnlog/firn/agent/group/record"
 	"github.com/firnlog/firn/agent/group/step"
 )
 
@@ -659,7 +660,7 @@ func TestAnIncompleteChangeOfProtocolIsARebalance(t *testing.T) {
 		w.g = g
 		return err
 	}
-	if err := load(true); !errors.Is(err, classic.ErrCorrupt) {
+	if err := load(true); !errors.Is(err, record.ErrCorrupt) {
 		t.Errorf("as a whole: %v", err)
 	}
 	if err := load(false); err != nil {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/firnlog/firn/agent/group/record"
 	"github.com/firnlog/firn/agent/group/step"
 )
 
@@ -158,21 +159,21 @@ func New(id string, cfg *Config) *Group {
 
 // Load makes a group of what the state has. Sessions start at now. complete is false where a change is missing a part: the
 // group then rebalances, and where that was a change of protocol, members whose part is missing are of the other one yet, and
-// have to join again. Errors wrap ErrCorrupt or ErrVersion.
-func Load(id string, cfg *Config, generation int32, record []byte, complete bool, members iter.Seq2[string, []byte], now time.Time) (*Group, error) {
+// have to join again. Errors wrap record.ErrCorrupt or record.ErrVersion.
+func Load(id string, cfg *Config, generation int32, stored []byte, complete bool, members iter.Seq2[string, []byte], now time.Time) (*Group, error) {
 	g := New(id, cfg)
 	g.generation, g.exists = generation, true
 	var h header
-	if len(record) > 0 {
+	if len(stored) > 0 {
 		var err error
-		if h, err = parseHeader(record); err != nil {
+		if h, err = parseHeader(stored); err != nil {
 			return nil, fmt.Errorf("group %q: %w", id, err)
 		}
 	}
 	g.protocolType, g.protocol, g.leader = h.protocolType, h.protocol, h.leader
 	for mid, b := range members {
 		m, err := parseMember(mid, b)
-		if !complete && errors.Is(err, ErrCorrupt) {
+		if !complete && errors.Is(err, record.ErrCorrupt) {
 			g.removed = append(g.removed, mid)
 			continue
 		}

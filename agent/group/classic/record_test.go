@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/firnlog/firn/agent/group/classic"
+	"github.com/firnlog/firn/agent/group/record"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write golden records anew")
@@ -75,11 +76,11 @@ func TestRecordsOfANewerVersion(t *testing.T) {
 	group, member := golden(t, "group.v1.hex"), golden(t, "member.v1.hex")
 	for _, part := range [][]byte{group, member} {
 		part[0] = 2
-		if _, err := classic.Load("g", w.cfg, 1, group, true, one("s-1", member), w.now); !errors.Is(err, classic.ErrVersion) {
+		if _, err := classic.Load("g", w.cfg, 1, group, true, one("s-1", member), w.now); !errors.Is(err, record.ErrVersion) {
 			t.Errorf("%v", err)
 		}
 		part[0] = 0
-		if _, err := classic.Load("g", w.cfg, 1, group, true, one("s-1", member), w.now); !errors.Is(err, classic.ErrCorrupt) {
+		if _, err := classic.Load("g", w.cfg, 1, group, true, one("s-1", member), w.now); !errors.Is(err, record.ErrCorrupt) {
 			t.Errorf("%v", err)
 		}
 		part[0] = 1
@@ -94,7 +95,7 @@ func FuzzRecords(f *testing.F) {
 		w := newWorld(t)
 		g, err := classic.Load("g", w.cfg, 1, group, complete, one("m", member), w.now)
 		if err != nil {
-			if !errors.Is(err, classic.ErrCorrupt) && !errors.Is(err, classic.ErrVersion) {
+			if !errors.Is(err, record.ErrCorrupt) && !errors.Is(err, record.ErrVersion) {
 				t.Fatal(err)
 			}
 			return

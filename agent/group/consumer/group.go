@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/firnlog/firn/agent/group/record"
 	"github.com/firnlog/firn/agent/group/step"
 	"github.com/firnlog/firn/metastore/entry"
 )
@@ -182,9 +183,9 @@ func New(cfg *Config, id string, generation int32) *Group {
 // it compute its target anew; where that was a change of protocol, members whose part is missing are of the other one yet, and
 // have to join again.
 func Load(
-	cfg *Config, id string, generation int32, record []byte, members iter.Seq2[string, []byte], complete bool, now time.Time,
+	cfg *Config, id string, generation int32, stored []byte, members iter.Seq2[string, []byte], complete bool, now time.Time,
 ) (*Group, error) {
-	h, err := parseHeader(record)
+	h, err := parseHeader(stored)
 	if err != nil {
 		return nil, fmt.Errorf("group %q: %w", id, err)
 	}
@@ -193,7 +194,7 @@ func Load(
 	for memberID, b := range members {
 		switch err := g.loadMember(memberID, b); {
 		case err == nil:
-		case !complete && errors.Is(err, ErrCorrupt):
+		case !complete && errors.Is(err, record.ErrCorrupt):
 			g.gone[memberID] = true
 		default:
 			return nil, fmt.Errorf("group %q, member %q: %w", id, memberID, err)
@@ -207,18 +208,18 @@ func Load(
 }
 
 // loadMember takes in a member as the state has it.
-func (g *Group) loadMember(id string, record []byte) error {
-	m, err := parseMember(id, record)
+func (g *Group) loadMember(id string, b []byte) error {
+	m, err := parseMember(id, b)
 	if err != nil {
 		return err
 	}
 	if _, err := compile(m.regex); err != nil {
-		return fmt.Errorf("%w: regular expression: %w", ErrCorrupt, err)
+		return fmt.Errorf("%w: regular expression: %w", record.ErrCorrupt, err)
 	}
 	for _, set := range [...]owned{m.assigned, m.revoking} {
 		for topic, p := range set.all {
 			if other := g.owner(topic, p); other != nil {
-				return fmt.Errorf("%w: %x-%d is owned by member %q too", ErrCorrupt, topic, p, other.id)
+				return fmt.Errorf("%w: %x-%d is owned by member %q too", record.ErrCorrupt, topic, p, other.id)
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/firnlog/firn/agent/group/classic"
+	"github.com/firnlog/firn/agent/group/record"
 	"github.com/firnlog/firn/agent/group/step"
 	"github.com/firnlog/firn/metastore/state"
 )
@@ -458,7 +459,7 @@ func TestAPartOfAChangeOfProtocolIsMadeGood(t *testing.T) {
 		b.store.members[m.ID] = m.Record
 	}
 	b.store.members["m2"] = b.store.members["m1"]
-	if _, err := Load(&b.cfg, "g", b.store.generation, b.store.record, b.store.all(), true, b.now); !errors.Is(err, ErrCorrupt) {
+	if _, err := Load(&b.cfg, "g", b.store.generation, b.store.record, b.store.all(), true, b.now); !errors.Is(err, record.ErrCorrupt) {
 		t.Errorf("as a whole: %v", err)
 	}
 	b.failOver(false)

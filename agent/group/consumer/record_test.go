@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/firnlog/firn/agent/group/classic"
+	"github.com/firnlog/firn/agent/group/record"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the golden files that do not exist yet")
@@ -78,16 +79,16 @@ func TestRecordsOfEveryVersionAreRead(t *testing.T) {
 			t.Errorf("%s comes back as\n%x, %v\nand was\n%x", name, got, err, want)
 		}
 		for cut := range want {
-			if _, err := again(want[:cut], isGroup(name)); !errors.Is(err, ErrCorrupt) {
+			if _, err := again(want[:cut], isGroup(name)); !errors.Is(err, record.ErrCorrupt) {
 				t.Errorf("%s cut off at %d of %d: %v", name, cut, len(want), err)
 			}
 		}
-		if _, err := again(append(bytes.Clone(want), 0), isGroup(name)); !errors.Is(err, ErrCorrupt) {
+		if _, err := again(append(bytes.Clone(want), 0), isGroup(name)); !errors.Is(err, record.ErrCorrupt) {
 			t.Errorf("%s with a byte more: %v", name, err)
 		}
 		newer := bytes.Clone(want)
 		newer[0]++
-		if _, err := again(newer, isGroup(name)); !errors.Is(err, ErrVersion) {
+		if _, err := again(newer, isGroup(name)); !errors.Is(err, record.ErrVersion) {
 			t.Errorf("%s of version 2: %v", name, err)
 		}
 	}
@@ -96,7 +97,7 @@ func TestRecordsOfEveryVersionAreRead(t *testing.T) {
 func TestTwoMembersOfOnePartitionAreNoGroup(t *testing.T) {
 	one := (&member{assigned: owned{{topic: topicID(0), partitions: []int32{1}, since: []int32{1}}}}).appendTo(nil)
 	store := stored{generation: 1, record: header{targetEpoch: 1, assignor: Uniform}.appendTo(nil), members: map[string][]byte{"a": one, "b": one}}
-	if _, err := Load(&Config{}, "g", store.generation, store.record, store.all(), true, time.Now()); !errors.Is(err, ErrCorrupt) {
+	if _, err := Load(&Config{}, "g", store.generation, store.record, store.all(), true, time.Now()); !errors.Is(err, record.ErrCorrupt) {
 		t.Errorf("loaded: %v", err)
 	}
 }
@@ -109,7 +110,7 @@ func FuzzRecord(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, group bool) {
 		first, err := again(b, group)
 		if err != nil {
-			if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrVersion) {
+			if !errors.Is(err, record.ErrCorrupt) && !errors.Is(err, record.ErrVersion) {
 				t.Fatal(err)
 			}
 			return

@@ -501,34 +501,7 @@ func TestSearchesInMergedRows(t *testing.T) {
 			}, span{0, rows[i].Base, rows[i+2].End})
 			x.commit(op)
 		}
-		left := slices.DeleteFunc(slices.Clone(all), func(rec record) bool { return gone[rec.offset] })
-		for start := int64(0); start <= int64(len(all)); start += 1 + rng.Int64N(7) {
-			x.commit(&entry.DeleteRecords{Topic: topic, BeforeOffset: start})
-			live := left[slices.IndexFunc(append(left, record{offset: 1 << 40}), func(rec record) bool { return rec.offset >= start }):]
-			newest := record{offset: -1, timestamp: -1}
-			for _, rec := range live {
-				if rec.timestamp > newest.timestamp {
-					newest = rec
-				}
-			}
-			offset, ts, err := r.MaxTimestamp(t.Context(), topic, 0)
-			if err != nil || offset != newest.offset || ts != newest.timestamp {
-				t.Fatalf("log start %d: newest %d at %d, %v; want %+v", start, offset, ts, err, newest)
-			}
-			for since := int64(now - 1); since < now+65; since++ {
-				want := record{offset: -1, timestamp: -1}
-				for _, rec := range live {
-					if rec.timestamp >= since {
-						want = rec
-						break
-					}
-				}
-				offset, ts, err := r.OffsetForTimestamp(t.Context(), topic, 0, since)
-				if err != nil || offset != want.offset || ts != want.timestamp {
-					t.Fatalf("log start %d, since %d: %d at %d, %v; want %+v", start, since-now, offset, ts, err, want)
-				}
-			}
-		}
+		search(t, x, r, topic, rng, slices.DeleteFunc(all, func(rec record) bool { return gone[rec.offset] }))
 	}
 }
 

@@ -3,6 +3,8 @@ package fetch_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"sort"
 	"testing"
 
 	"github.com/firnlog/firn/agent/fetch"
@@ -10,6 +12,35 @@ import (
 	"github.com/firnlog/firn/objstore/batch"
 	"github.com/firnlog/firn/objstore/segment"
 )
+
+// search asks for every time, and for the newest, from many log starts. all are the records that are left, by offset.
+func search(t *testing.T, x *index, r *fetch.Reader, topic entry.UUID, rng *rand.Rand, all []record) {
+	t.Helper()
+	for start := int64(0); start <= all[len(all)-1].offset+1; start += 1 + rng.Int64N(7) {
+		x.commit(&entry.DeleteRecords{Topic: topic, BeforeOffset: start})
+		live := all[sort.Search(len(all), func(i int) bool { return all[i].offset >= start }):]
+		newest := record{offset: -1, timestamp: -1}
+		for _, rec := range live {
+			if rec.timestamp > newest.timestamp {
+				newest = rec
+			}
+		}
+		offset, ts, err := r.MaxTimestamp(t.Context(), topic, 0)
+		if err != nil || offset != newest.offset || ts != newest.timestamp {
+			t.Fatalf("log start %d: newest %d at %d, %v; want %+v", start, offset, ts, err, newest)
+		}
+		for since := int64(now - 1); since < now+65; since++ {
+			want := record{offset: -1, timestamp: -1}
+			if i := slices.IndexFunc(live, func(rec record) bool { return rec.timestamp >= since }); i >= 0 {
+				want = live[i]
+			}
+			offset, ts, err := r.OffsetForTimestamp(t.Context(), topic, 0, since)
+			if err != nil || offset != want.offset || ts != want.timestamp {
+				t.Fatalf("log start %d, since %d: %d at %d, %v; want %+v", start, since-now, offset, ts, err, want)
+			}
+		}
+	}
+}
 
 // Searches agree with a plain scan over all records, whatever the order of timestamps and wherever the log starts.
 func TestSearchesByTimestamp(t *testing.T) {
@@ -40,33 +71,7 @@ func TestSearchesByTimestamp(t *testing.T) {
 			}
 			x.add(bucket, opts, parts...)
 		}
-		for start := int64(0); start <= int64(len(all)); start += 1 + rng.Int64N(7) {
-			x.commit(&entry.DeleteRecords{Topic: topic, BeforeOffset: start})
-			live := all[start:]
-			newest := record{offset: -1, timestamp: -1}
-			for _, rec := range live {
-				if rec.timestamp > newest.timestamp {
-					newest = rec
-				}
-			}
-			offset, ts, err := r.MaxTimestamp(t.Context(), topic, 0)
-			if err != nil || offset != newest.offset || ts != newest.timestamp {
-				t.Fatalf("log start %d: newest %d at %d, %v; want %+v", start, offset, ts, err, newest)
-			}
-			for since := int64(now - 1); since < now+62; since++ {
-				want := record{offset: -1, timestamp: -1}
-				for _, rec := range live {
-					if rec.timestamp >= since {
-						want = rec
-						break
-					}
-				}
-				offset, ts, err := r.OffsetForTimestamp(t.Context(), topic, 0, since)
-				if err != nil || offset != want.offset || ts != want.timestamp {
-					t.Fatalf("log start %d, since %d: %d at %d, %v; want %+v", start, since-now, offset, ts, err, want)
-				}
-			}
-		}
+		search(t, x, r, topic, rng, all)
 		x.commit(&entry.DeleteRecords{Topic: topic, BeforeOffset: -1})
 		if offset, ts, err := r.MaxTimestamp(t.Context(), topic, 0); err != nil || offset != -1 || ts != -1 {
 			t.Fatal(offset, ts, err)

@@ -14,31 +14,20 @@ import (
 // work, as they do with Kafka.
 
 func (s *Server) replaceConfigs(ctx context.Context, req *kmsg.AlterConfigsRequest) *kmsg.AlterConfigsResponse {
-	ctx, cancel := s.adminTime(ctx, 0)
-	defer cancel()
-	lagging := s.barrier(ctx)
-	times := make(map[configResource]int)
-	for i := range req.Resources {
-		times[configResource{req.Resources[i].ResourceType, req.Resources[i].ResourceName}]++
+	named := make([]configResource, len(req.Resources))
+	for i, r := range req.Resources {
+		named[i] = configResource{r.ResourceType, r.ResourceName}
 	}
 	res := kmsg.NewPtrAlterConfigsResponse()
 	res.Version = req.Version
-	for i := range req.Resources {
-		r := &req.Resources[i]
-		var no *refusal
-		switch {
-		case times[configResource{r.ResourceType, r.ResourceName}] > 1:
-			no = refused(codeInvalidRequest, "a resource is named more than once")
-		case lagging != nil:
-			no = refused(codeRequestTimedOut, "the metastore does not answer: %v", lagging)
-		default:
-			no = s.replaceConfigsOf(ctx, r, req.ValidateOnly)
-		}
+	s.alterEach(ctx, named, func(ctx context.Context, i int) *refusal {
+		return s.replaceConfigsOf(ctx, &req.Resources[i], req.ValidateOnly)
+	}, func(i int, no *refusal) {
 		rr := kmsg.NewAlterConfigsResponseResource()
-		rr.ResourceType, rr.ResourceName = r.ResourceType, r.ResourceName
+		rr.ResourceType, rr.ResourceName = named[i].kind, named[i].name
 		rr.ErrorCode, rr.ErrorMessage = s.tell(keyAlterConfigs, no)
 		res.Resources = append(res.Resources, rr)
-	}
+	})
 	return res
 }
 

@@ -18,32 +18,45 @@ import (
 func (s *Server) incrementalAlterConfigs(
 	ctx context.Context, req *kmsg.IncrementalAlterConfigsRequest,
 ) *kmsg.IncrementalAlterConfigsResponse {
+	named := make([]configResource, len(req.Resources))
+	for i, r := range req.Resources {
+		named[i] = configResource{r.ResourceType, r.ResourceName}
+	}
+	res := kmsg.NewPtrIncrementalAlterConfigsResponse()
+	res.Version = req.Version
+	s.alterEach(ctx, named, func(ctx context.Context, i int) *refusal {
+		return s.alterConfigs(ctx, &req.Resources[i], req.ValidateOnly)
+	}, func(i int, no *refusal) {
+		rr := kmsg.NewIncrementalAlterConfigsResponseResource()
+		rr.ResourceType, rr.ResourceName = named[i].kind, named[i].name
+		rr.ErrorCode, rr.ErrorMessage = s.tell(keyIncrementalAlterConfigs, no)
+		res.Resources = append(res.Resources, rr)
+	})
+	return res
+}
+
+// alterEach alters the configs of each resource that is named, and tells how that went. What is named twice is refused, and all is
+// where the metastore does not answer.
+func (s *Server) alterEach(
+	ctx context.Context, named []configResource, alter func(ctx context.Context, i int) *refusal, tell func(i int, no *refusal),
+) {
 	ctx, cancel := s.adminTime(ctx, 0)
 	defer cancel()
 	lagging := s.barrier(ctx)
 	times := make(map[configResource]int)
-	for i := range req.Resources {
-		times[configResource{req.Resources[i].ResourceType, req.Resources[i].ResourceName}]++
+	for _, r := range named {
+		times[r]++
 	}
-	res := kmsg.NewPtrIncrementalAlterConfigsResponse()
-	res.Version = req.Version
-	for i := range req.Resources {
-		r := &req.Resources[i]
-		var no *refusal
+	for i, r := range named {
 		switch {
-		case times[configResource{r.ResourceType, r.ResourceName}] > 1:
-			no = refused(codeInvalidRequest, "a resource is named more than once")
+		case times[r] > 1:
+			tell(i, refused(codeInvalidRequest, "a resource is named more than once"))
 		case lagging != nil:
-			no = refused(codeRequestTimedOut, "the metastore does not answer: %v", lagging)
+			tell(i, refused(codeRequestTimedOut, "the metastore does not answer: %v", lagging))
 		default:
-			no = s.alterConfigs(ctx, r, req.ValidateOnly)
+			tell(i, alter(ctx, i))
 		}
-		rr := kmsg.NewIncrementalAlterConfigsResponseResource()
-		rr.ResourceType, rr.ResourceName = r.ResourceType, r.ResourceName
-		rr.ErrorCode, rr.ErrorMessage = s.tell(keyIncrementalAlterConfigs, no)
-		res.Resources = append(res.Resources, rr)
 	}
-	return res
 }
 
 // configResource names what has configs.

@@ -283,7 +283,7 @@ func (c *Config) Tunables() []Tunable {
 	row(t, "read-ahead", &c.ReadAhead, Count, cache.ReadAhead, 1, 1024, "reads from the bucket, of what comes next, that nobody waits for yet")
 	row(t, "read-timeout", &c.ReadTimeout, Duration, cache.LoadTimeout, time.Second, 10*time.Minute, "bound of one read from the bucket with its attempts")
 	row(t, "cold-reads", &c.ColdReads, Count, cache.ColdReads, 1, 1024,
-		"reads from the bucket at once that replays of old data get; the others wait, and tail readers and uploads never do")
+		"reads from the bucket at once that replays of old data get beside others, and a few more, as memory allows, where there are none; the rest wait, and tail readers and uploads never do")
 	row(t, "cold-bytes", &c.ColdBytes, Bytes, cache.ColdBytes, 64<<10, 1<<40,
 		"what replays of old data get a second beside producers and tail readers on a machine that has nothing to spare; they get more where it has")
 	row(t, "cache-borrowed-bytes", &c.CacheBorrowedBytes, Bytes, cmp.Or(c.CacheBytes, share.cache)/8, 64<<10, 1<<40,

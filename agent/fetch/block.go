@@ -30,7 +30,7 @@ type cursor struct {
 	chunks []segment.Chunk // that the row touches; the first holds its first byte
 	at     int             // the next one
 	delta  int64           // of the row's first batch, from the block's first offset
-	ahead  bool            // the reader is sequential: read the next run of a large object, too
+	ahead  int             // how many of the next runs of a large object are read, too: some where the reader is sequential
 }
 
 // open finds the row's part of its block in the row's object.
@@ -92,7 +92,7 @@ func (c *cursor) next(ctx context.Context) (in placed, last bool, err error) {
 		return in, false, err
 	}
 	c.at++
-	if c.ahead && !c.r.cache.whole(c.object) {
+	if c.ahead > 0 && !c.r.cache.whole(c.object) {
 		c.readAhead(c.chunks[c.at-1].Position)
 	}
 	return in, c.at == len(c.chunks), nil
@@ -126,14 +126,18 @@ func (c *cursor) read(ctx context.Context, i int) (placed, error) {
 	return c.in(c.row, raw, c.base(i)), nil
 }
 
-// readAhead reads the row's next run behind the one of position. A chunk may be larger than a run, and no chunk starts in
+// readAhead reads the row's next runs behind the one of position. A chunk may be larger than a run, and no chunk starts in
 // the runs that it covers: the next run is the next chunk's.
 func (c *cursor) readAhead(position int64) {
 	run := c.r.cache.cfg.RunBytes
-	end := (position/run + 1) * run
-	i := sort.Search(len(c.chunks), func(i int) bool { return c.chunks[i].Position >= end })
-	if i < len(c.chunks) {
-		c.r.cache.aheadOf(c.object, c.table.footer, c.chunks[i].Position)
+	for n := range c.ahead {
+		end := (position/run + 1) * run
+		i := sort.Search(len(c.chunks), func(i int) bool { return c.chunks[i].Position >= end })
+		if i == len(c.chunks) {
+			return
+		}
+		position = c.chunks[i].Position
+		c.r.cache.aheadOf(c.object, c.table.footer, position, n > 0)
 	}
 }
 
@@ -145,8 +149,8 @@ func unavailable(err error) error {
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
-// trails remembers where reads ended, so that one that starts there is known to be sequential. It is small and forgets by
-// collision; a wrong answer costs one GET or the lack of one.
+// trails remembers where reads ended, so that one that starts there is known to be sequential, and how many in a row had ended and started
+// there, up to stepsMost. It is small and forgets by collision; a wrong answer costs one GET or the lack of one.
 type trails struct {
 	seed  maphash.Seed
 	marks [4096]atomic.Uint64
@@ -158,12 +162,20 @@ type trail struct {
 	offset    int64
 }
 
-func (t *trails) leave(topic entry.UUID, partition int32, next int64) {
+// stepsMost is what the low bits of a mark hold, which are not of the hash.
+const stepsMost = 15
+
+// leave notes that a read ended at next, the so-manieth in a row.
+func (t *trails) leave(topic entry.UUID, partition int32, next int64, steps int) {
 	h := maphash.Comparable(t.seed, trail{topic, partition, next})
-	t.marks[h%uint64(len(t.marks))].Store(h)
+	t.marks[h>>4%uint64(len(t.marks))].Store(h&^stepsMost | uint64(min(max(steps, 1), stepsMost)))
 }
 
-func (t *trails) follows(topic entry.UUID, partition int32, offset int64) bool {
+// follows returns how many reads in a row ended at offset, 0 where none did.
+func (t *trails) follows(topic entry.UUID, partition int32, offset int64) int {
 	h := maphash.Comparable(t.seed, trail{topic, partition, offset})
-	return t.marks[h%uint64(len(t.marks))].Load() == h
+	if mark := t.marks[h>>4%uint64(len(t.marks))].Load(); mark&^stepsMost == h&^stepsMost {
+		return int(mark & stepsMost)
+	}
+	return 0
 }

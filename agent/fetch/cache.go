@@ -43,7 +43,8 @@ type Config struct {
 	// HedgeMin and HedgeMax bound after which time an ask is overtaken by a GET: the 95th percentile of what asks take lies between.
 	// Defaults 50 ms, about what a GET takes, and 500 ms.
 	HedgeMin, HedgeMax time.Duration
-	// ColdReads is how many GETs of replays run at once; the rest queue. Default 2.
+	// ColdReads is how many GETs of replays run at once beside producers and tail readers; the rest queue. Where there are none, more do: as
+	// many more as an eighth of Bytes has runs, at most coldAlone. Default 2.
 	ColdReads int
 	// ColdBytes is how much a second replays get and are served beside producers and tail readers, however busy the machine is.
 	// Default 8 MiB.
@@ -108,6 +109,10 @@ func (c *Config) Validate() error {
 	}
 	return errors.Join(errs...)
 }
+
+// coldAlone bounds how many more GETs of replays run at once where nobody else reads or writes. What they get is not in the cache yet, so that
+// memory is the bound before.
+const coldAlone = 6
 
 // itemKind is what an item holds.
 type itemKind uint8
@@ -186,6 +191,7 @@ type Cache struct {
 	serves serving        // what peers are given
 	pace   pace           // of replays
 	turns  chan struct{}  // holds one for each GET of a replay under way
+	spare  chan struct{}  // as turns, for those that may run where there is nobody to disturb
 	wg     sync.WaitGroup // loads and what they start; Add only under mu while not closed, or by a load
 
 	mu     sync.Mutex // guards the rest
@@ -219,6 +225,7 @@ func NewCache(cfg Config, bucket objstore.Bucket) (*Cache, error) {
 	c := &Cache{cfg: cfg, bucket: bucket, items: make(map[itemKey]*list.Element), loads: make(map[itemKey]*load)}
 	c.pace.floor, c.pace.rate, c.pace.metrics = float64(cfg.ColdBytes), max(paceStart, float64(cfg.ColdBytes)), cfg.Metrics
 	c.turns = make(chan struct{}, cfg.ColdReads)
+	c.spare = make(chan struct{}, min(cfg.Bytes/8/cfg.RunBytes, coldAlone))
 	c.serves.init(&cfg)
 	cfg.Metrics.limitBytes.Set(float64(cfg.Bytes))
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -325,8 +332,8 @@ func (c *Cache) leastLocked(s share) *list.Element {
 }
 
 // roomLocked reports whether one more run fits beside those that readers are in the midst of, those under way, and as much again of other
-// things as a third of them.
-func (c *Cache) roomLocked() bool {
+// things as a third of them. deep asks for twice as much: else one reader's fourth run would take the room of another's first.
+func (c *Cache) roomLocked(deep bool) bool {
 	now, runs := time.Now(), int64(0)
 	for e := c.lists[cold].Front(); e != nil; e = e.Next() {
 		if it := e.Value.(*item); it.key.kind == kindRun && now.Before(it.busy) {
@@ -334,11 +341,15 @@ func (c *Cache) roomLocked() bool {
 		}
 	}
 	for key := range c.loads {
-		if key.kind == kindRun {
+		if key.kind == kindRun || deep && key.kind == kindObject {
 			runs += c.cfg.RunBytes
 		}
 	}
-	return runs == 0 || runs+c.cfg.RunBytes <= (c.cfg.Bytes-c.bytes[hot]-c.bytes[borrowed])/4*3
+	room := (c.cfg.Bytes - c.bytes[hot] - c.bytes[borrowed]) / 4 * 3
+	if deep {
+		return runs+c.cfg.RunBytes <= room/2
+	}
+	return runs == 0 || runs+c.cfg.RunBytes <= room
 }
 
 func (c *Cache) dropLocked(e *list.Element) {
@@ -435,8 +446,9 @@ func (c *Cache) await(ctx context.Context, key itemKey, replay bool, read readin
 	}
 }
 
-// readAhead starts a read that nobody waits for, where it is not kept or under way and the bound allows.
-func (c *Cache) readAhead(keys [2]itemKey, from func() (itemKey, reading)) {
+// readAhead starts a read that nobody waits for, where it is not kept or under way and the bound allows. deep: what comes before it is
+// read ahead as well; it has to find more room.
+func (c *Cache) readAhead(keys [2]itemKey, deep bool, from func() (itemKey, reading)) {
 	c.mu.Lock()
 	idle := c.aheadLocked(keys)
 	c.mu.Unlock()
@@ -446,7 +458,7 @@ func (c *Cache) readAhead(keys [2]itemKey, from func() (itemKey, reading)) {
 	key, read := from()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.aheadLocked(keys) || key.kind == kindRun && !c.roomLocked() {
+	if !c.aheadLocked(keys) || (deep || key.kind == kindRun) && !c.roomLocked(deep) {
 		return
 	}
 	if l := c.startLocked(key, read); l != nil {
@@ -456,8 +468,8 @@ func (c *Cache) readAhead(keys [2]itemKey, from func() (itemKey, reading)) {
 }
 
 // aheadOf reads what holds the bytes of a large object at a position, as readAhead does.
-func (c *Cache) aheadOf(o object, f *segment.Footer, position int64) {
-	c.readAhead(c.holderKeys(o, position), func() (itemKey, reading) { return c.holderRead(o, f, position) })
+func (c *Cache) aheadOf(o object, f *segment.Footer, position int64, deep bool) {
+	c.readAhead(c.holderKeys(o, position), deep, func() (itemKey, reading) { return c.holderRead(o, f, position) })
 }
 
 // kept returns an item that is kept, for whom it is no use of it yet.

@@ -69,7 +69,8 @@
 //
 // Tail readers are served from what ingest just uploaded (hot) without a GET. What is read from the bucket is cold, and a
 // replay of old data, however large, evicts only cold items. A sequential reader's next run is read ahead, and towards the end of a row
-// the next one's object, or its footer and first run.
+// the next one's object, or its footer and first run. Of a replay that goes on and on while there is nobody to disturb, up to four runs are, as far as there
+// is room for them, and more of its GETs run at once: a single connection to a store gives less than a consumer takes.
 //
 // # What is checked, and what a failure means
 //

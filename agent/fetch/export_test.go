@@ -41,5 +41,8 @@ func (c *Cache) Strain(ctx context.Context) {
 	}
 }
 
+// Produce says that a producer is active.
+func (c *Cache) Produce() { c.pace.busy() }
+
 // Watched says whether there is a producer or a tail reader whom replays could slow down.
 func (c *Cache) Watched() bool { return c.pace.disturbs(time.Now()) }

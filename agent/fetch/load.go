@@ -39,7 +39,7 @@ func (c *Cache) find(ctx context.Context, o object, keys [2]itemKey, from func()
 	}
 	c.cfg.Metrics.misses.Inc()
 	if o.now {
-		c.readAhead(keys, from)
+		c.readAhead(keys, false, from)
 		return nil, errLater
 	}
 	key, read := from()
@@ -309,16 +309,26 @@ func (c *Cache) turn(ctx context.Context, l *load, o object, bytes int64) (done 
 		m.coldSeconds.Add(time.Since(start).Seconds())
 	}()
 	c.probe()
+	var spare chan struct{}
+	if !c.pace.disturbs(start) {
+		spare = c.spare
+	}
+	var held chan struct{}
 	select {
 	case c.turns <- struct{}{}:
+		held = c.turns
+	case spare <- struct{}{}:
+		held = spare
+	case <-l.hurry:
+	case <-ctx.Done():
+	}
+	if held != nil {
 		if c.pace.wait(ctx, getting, l.hurry) {
 			c.pace.charge(getting, bytes)
 			m.coldReads.Inc()
-			return func() { m.coldReads.Dec(); <-c.turns }, nil
+			return func() { m.coldReads.Dec(); <-held }, nil
 		}
-		<-c.turns
-	case <-l.hurry:
-	case <-ctx.Done():
+		<-held
 	}
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))

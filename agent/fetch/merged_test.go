@@ -619,6 +619,72 @@ func TestReadAheadOverRunsAndRows(t *testing.T) {
 	})
 }
 
+// The longer a replay goes on, the further is read ahead of it, over the ends of objects as well, and each run is got once all the same. Beside a
+// producer one run is read ahead, and where memory is short no more than that either.
+func TestALongReplayIsReadFurtherAhead(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		bytes int64 // of the cache; a run is 10 kB
+		busy  bool
+		far   bool
+	}{
+		{"alone", 1 << 20, false, true},
+		{"beside a producer", 1 << 20, true, false},
+		{"little memory", 60_000, false, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			faketime.Test(t, func(t *testing.T) {
+				x, bucket := newIndex(t), newStore()
+				topic := x.topic("t")
+				r, cache := open(t, fetch.Config{WholeBytes: 1000, RunBytes: 10_000, Bytes: c.bytes, ColdReads: 8, ReadAhead: 8}, x, bucket)
+				const objects, batches = 4, 80 // of 1000 bytes, ten to a run
+				for i := range objects {
+					for k := range batches {
+						x.add(bucket, segment.Options{}, of(t, batch.BuildOptions{}, topic, 0, now, fmt.Sprintf("%0900d", i*batches+k)))
+					}
+					op, _ := x.rewrite(bucket, segment.Options{ChunkBytes: 1}, topic, nil, span{0, int64(i * batches), int64((i + 1) * batches)})
+					x.commit(op)
+				}
+				var mu sync.Mutex
+				running, most := 0, 0
+				bucket.before = func(context.Context, string) error {
+					mu.Lock()
+					running++
+					most = max(most, running)
+					mu.Unlock()
+					time.Sleep(time.Second)
+					mu.Lock()
+					running--
+					mu.Unlock()
+					return nil
+				}
+				before, start := bucket.count(), time.Now()
+				for offset := int64(0); offset < objects*batches; {
+					if c.busy {
+						cache.Produce()
+					}
+					_, res, err := r.Read(t.Context(), topic, 0, offset, 1, nil, true)
+					if err != nil || res.NextOffset != offset+1 {
+						t.Fatalf("%+v %v", res, err)
+					}
+					if offset = res.NextOffset; offset == 4 && bucket.count()-before > 4 {
+						t.Errorf("%d GETs for 4 reads: a footer, two runs and one ahead will do", bucket.count()-before)
+					}
+				}
+				took, gets := time.Since(start), bucket.count()-before
+				const pieces = objects * (batches/10 + 2) // runs, of which the last holds what is left, and a footer
+				if gets > pieces {
+					t.Errorf("%d GETs of %d footers and runs", gets, pieces)
+				}
+				// Else two: the next run, and towards the end of an object the next one's footer.
+				if most > 2 != c.far || took < 20*time.Second != c.far {
+					t.Errorf("%d GETs in %v, %d at a time", gets, took, most)
+				}
+			})
+		})
+	}
+}
+
 // Objects are merged, and what they were made of deleted, under readers that do not know yet: they read every record, once, in order.
 func TestRewritesUnderReaders(t *testing.T) {
 	x, bucket := newIndex(t), newStore()

@@ -124,6 +124,7 @@ func (r *Reader) Read(
 	ctx context.Context, topic entry.UUID, partition int32, offset int64, maxBytes int, dst []byte, atLeastOne bool,
 ) ([]byte, Result, error) {
 	w := walk{offset: offset, limit: maxBytes, start: len(dst), dst: dst, whole: atLeastOne, patient: atLeastOne && ctx.Value(impatience{}) == nil}
+	w.steps = r.recent.follows(topic, partition, offset)
 	p := r.plans.Get().(*plan)
 	defer r.plans.Put(p)
 	var res Result
@@ -164,13 +165,16 @@ func (r *Reader) Read(
 	switch {
 	case w.cold:
 		r.cache.pace.charge(serves, int64(len(w.dst)-w.start))
-	case w.batches > 0 && r.ends.follows(topic, partition, offset): // who waited for this, and not a replay that comes to its end
+	case w.batches > 0 && r.ends.follows(topic, partition, offset) > 0: // who waited for this, and not a replay that comes to its end
 		r.cache.pace.busy()
 	}
 	if w.offset >= res.HighWatermark {
-		r.ends.leave(topic, partition, w.offset)
+		r.ends.leave(topic, partition, w.offset, 1)
 	}
-	r.recent.leave(topic, partition, w.offset)
+	if w.offset > offset {
+		w.steps++
+	}
+	r.recent.leave(topic, partition, w.offset, w.steps)
 	r.metrics.servedBytes.Add(float64(len(w.dst) - w.start))
 	r.metrics.servedBatches.Add(float64(w.batches))
 	return w.dst, res, nil
@@ -233,7 +237,7 @@ func (r *Reader) barrier(ctx context.Context) error {
 // readRows walks the rows of a plan.
 func (r *Reader) readRows(ctx context.Context, topic entry.UUID, partition int32, p *plan, w *walk) error {
 	w.epochs = p.epochs
-	w.sequential = w.sequential || r.recent.follows(topic, partition, w.offset)
+	w.ahead = r.depth(w)
 	for i := range p.rows {
 		row := &p.rows[i]
 		if w.offset < row.Base { // offsets that hold no records any more
@@ -242,9 +246,7 @@ func (r *Reader) readRows(ctx context.Context, topic entry.UUID, partition int32
 		if err := r.readRow(ctx, place{topic, partition}, row, w); err != nil {
 			return err
 		}
-		if w.sequential && i+1 < len(p.rows) && remaining(row, w.offset) <= 2*r.cache.cfg.RunBytes {
-			r.ahead(&p.rows[i+1], w)
-		}
+		r.aheadOfRow(p.rows[i:], w)
 		if w.full {
 			return nil
 		}
@@ -255,8 +257,37 @@ func (r *Reader) readRows(ctx context.Context, topic entry.UUID, partition int32
 	return nil
 }
 
+// aheadMost is how many runs are read ahead of a reader at most; it is as many only after a while.
+const (
+	aheadMost  = 4
+	aheadAfter = 3 // reads for one more
+)
+
+// depth is how many runs or objects are read ahead: none of a reader that is not sequential, one of one that has begun to be, and more the longer
+// a replay goes on. A connection to a store gives some 100 MB/s at best, after some 30 ms: one GET at a time is not what a consumer can take.
+// Beside producers and tail readers, where replays have to keep to a pace, it is one.
+func (r *Reader) depth(w *walk) int {
+	switch {
+	case w.steps == 0:
+		return 0
+	case !w.cold || r.cache.pace.disturbs(time.Now()):
+		return 1
+	}
+	return min(1+w.steps/aheadAfter, aheadMost)
+}
+
+// aheadOfRow reads what comes behind the first of some rows, where the walk is near its end.
+func (r *Reader) aheadOfRow(rows []state.Row, w *walk) {
+	run := r.cache.cfg.RunBytes
+	left := remaining(&rows[0], w.offset)
+	for n := 1; n <= w.ahead && n < len(rows) && left <= int64(w.ahead+1)*run; n++ {
+		r.ahead(&rows[n], w, n > 1 || left > 2*run)
+		left += max(rows[n].Size, min(rows[n].ObjectSize, run)) // what it costs to get
+	}
+}
+
 // ahead reads what will be asked for first of a row that comes next: its object, of a large one the footer and then the run.
-func (r *Reader) ahead(row *state.Row, w *walk) {
+func (r *Reader) ahead(row *state.Row, w *walk, deep bool) {
 	if row.InWAL {
 		return
 	}
@@ -265,10 +296,10 @@ func (r *Reader) ahead(row *state.Row, w *walk) {
 	table := r.cache.kept(keys)
 	switch {
 	case table == nil:
-		r.cache.readAhead(keys, func() (itemKey, reading) { return r.cache.tableRead(o) })
+		r.cache.readAhead(keys, deep, func() (itemKey, reading) { return r.cache.tableRead(o) })
 	case !r.cache.whole(o):
 		if block, ok := table.footer.Block(int(row.Block)); ok {
-			r.cache.aheadOf(o, table.footer, block.Chunks[0].Position)
+			r.cache.aheadOf(o, table.footer, block.Chunks[0].Position, deep)
 		}
 	}
 }
@@ -287,7 +318,7 @@ func (r *Reader) readRow(ctx context.Context, in place, row *state.Row, w *walk)
 	if err != nil {
 		return err
 	}
-	c.ahead = w.sequential
+	c.ahead = w.ahead
 	for c.seek(w.offset); ; {
 		batches, last, err := c.next(ctx)
 		if err != nil {
@@ -320,8 +351,9 @@ type walk struct {
 	limit  int   // bytes beyond start
 	start  int   // len(dst) before
 	whole  bool  // the first batch is taken whatever its size
-	// sequential: the read starts where an earlier one of the partition ended.
-	sequential bool
+	// steps is how many reads of the partition ended where the next one started, up to this one; 0: it starts where none ended.
+	steps int
+	ahead int // how much is read ahead, see Reader.depth
 	// patient: the answer has nothing else to give, so that a replay may wait.
 	patient bool
 	// cold: a replay reads.

@@ -649,46 +649,77 @@ func TestPeersDoNotEvictTheTail(t *testing.T) {
 	}
 }
 
-// Replays have so many GETs at a time; who reads the tail waits for none of them, not even for one of the same object.
+// Beside producers replays have so many GETs at a time, and as many more as there is memory for where nobody else is served; who reads the tail
+// waits for none of them, not even for one of the same object.
 func TestReplaysWaitForTheirTurn(t *testing.T) {
-	faketime.Test(t, func(t *testing.T) {
-		x, bucket := newIndex(t), newStore()
-		topic := x.topic("t")
-		fill(t, x, bucket, topic, 40, 100)
-		r, _ := open(t, fetch.Config{ColdReads: 2}, x, bucket)
-		var mu sync.Mutex
-		running, most := 0, 0
-		bucket.before = func(context.Context, string) error {
-			mu.Lock()
-			running++
-			most = max(most, running)
-			mu.Unlock()
-			time.Sleep(time.Second)
-			mu.Lock()
-			running--
-			mu.Unlock()
-			return nil
-		}
-		start := time.Now()
-		var wg sync.WaitGroup
-		read := func(offset int64) time.Duration {
-			if _, _, err := r.Read(t.Context(), topic, 0, offset, 1, nil, true); err != nil {
-				t.Error(err)
+	for _, c := range []struct {
+		name  string
+		bytes int64
+		busy  bool
+		most  int // GETs at a time
+		took  time.Duration
+	}{
+		{"beside a producer", 0, true, 2, 5 * time.Second},
+		{"alone", 128 << 20, false, 4, 3 * time.Second},
+		{"alone, with much memory", 4 << 30, false, 8, 2 * time.Second},
+		{"alone, with little", 8 << 20, false, 2, 5 * time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			faketime.Test(t, func(t *testing.T) { replaysInTurn(t, c.bytes, c.busy, c.most, c.took) })
+		})
+	}
+}
+
+func replaysInTurn(t *testing.T, bytes int64, busy bool, want int, within time.Duration) {
+	x, bucket := newIndex(t), newStore()
+	topic := x.topic("t")
+	fill(t, x, bucket, topic, 40, 100)
+	r, cache := open(t, fetch.Config{ColdReads: 2, Bytes: bytes}, x, bucket)
+	var wg sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	if busy {
+		cache.Produce()
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				cache.Produce()
+				time.Sleep(100 * time.Millisecond)
 			}
-			return time.Since(start)
+		})
+	}
+	var mu sync.Mutex
+	running, most := 0, 0
+	bucket.before = func(context.Context, string) error {
+		mu.Lock()
+		running++
+		most = max(most, running)
+		mu.Unlock()
+		time.Sleep(time.Second)
+		mu.Lock()
+		running--
+		mu.Unlock()
+		return nil
+	}
+	start := time.Now()
+	read := func(offset int64) time.Duration {
+		if _, _, err := r.Read(t.Context(), topic, 0, offset, 1, nil, true); err != nil {
+			t.Error(err)
 		}
-		for offset := range int64(10) {
-			wg.Go(func() { read(offset) })
-		}
-		faketime.Wait()
-		if took := read(39); took != time.Second {
-			t.Errorf("the tail took %v", took)
-		}
-		wg.Wait()
-		if took := time.Since(start); took > 5100*time.Millisecond || most != 3 {
-			t.Errorf("10 objects in %v, %d at a time", took, most)
-		}
-	})
+		return time.Since(start)
+	}
+	var replays sync.WaitGroup
+	for offset := range int64(10) {
+		replays.Go(func() { read(offset) })
+	}
+	faketime.Wait()
+	if took := read(39); took != time.Second {
+		t.Errorf("the tail took %v", took)
+	}
+	replays.Wait()
+	if took := time.Since(start); took > within+100*time.Millisecond || most != want+1 { // and the tail's
+		t.Errorf("10 objects in %v, %d at a time", took, most)
+	}
+	cancel()
+	wg.Wait()
 }
 
 // A replay and a tail reader that want the same object share a GET, and the replay's turn does not matter any more.

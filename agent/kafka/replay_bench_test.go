@@ -61,7 +61,7 @@ func (d *distant) away(ctx context.Context, body []byte, err error) ([]byte, err
 // take 30 ms and a second for 100 MB: as it was flushed, and then merged. Beside MB/s it tells the GETs and the bytes got for each MiB read.
 // Run it with -benchtime 3x.
 func BenchmarkColdReplay(b *testing.B) {
-	for _, c := range []struct{ partitions, others int }{{12, 0}, {12, 3}, {100, 0}} {
+	for _, c := range []struct{ partitions, others int }{{1, 0}, {12, 0}, {12, 3}, {100, 0}} {
 		b.Run(fmt.Sprintf("partitions=%d/others=%d", c.partitions, c.others), func(b *testing.B) {
 			const bytes = 192 << 20 // of the topic
 			store := memlog.NewStore(memlog.Config{Rand: rand.New(rand.NewPCG(1, 2))})

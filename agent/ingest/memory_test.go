@@ -26,6 +26,7 @@ type disk struct {
 	used  int64
 	peak  int64
 	next  int64
+	asked int64 // how often it was to take a batch
 	pages map[int64][]byte
 	lost  bool // reads fail
 	// down: writes fail; refused counts those.
@@ -41,6 +42,7 @@ func (d *disk) Append(_ context.Context, payload []byte) (wal.Ref, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	size := int64(len(payload))
+	d.asked++
 	if d.down {
 		d.refused++
 		return wal.Ref{}, fmt.Errorf("%w: %w", wal.ErrFailed, errDisk)
@@ -77,6 +79,9 @@ func (d *disk) Free(ref wal.Ref) {
 
 // appended is how many batches it took so far.
 func (d *disk) appended() int64 { d.mu.Lock(); defer d.mu.Unlock(); return d.next }
+
+// attempts is how many it was to take.
+func (d *disk) attempts() int64 { d.mu.Lock(); defer d.mu.Unlock(); return d.asked }
 
 func (d *disk) inUse() int64 { d.mu.Lock(); defer d.mu.Unlock(); return d.used }
 
@@ -669,5 +674,43 @@ func TestARequestThatFitsInPartIsNotSpilledOverAndOver(t *testing.T) {
 		if n := d.appended() - before; n > 12*10 {
 			t.Errorf("%d batches were spilled in ten seconds", n)
 		}
+	})
+}
+
+// A request that fitted into the spill in part, and then not at all, waits for room, and does nothing else meanwhile.
+func TestARequestWaitsForAFullSpillInPeace(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		m, bucket, d, out := c.join(1), newStore(), newDisk(10_000), &outage{}
+		bucket.before = out.before
+		topic := m.createTopic("t", 1)
+		p := open(t, ingest.Config{MemoryBytes: 10_000}, m, bucket, d)
+		x, y := producer{topic: topic, id: 1}, producer{topic: topic, id: 2}
+		first := stage(t, p, x.part(t, strings.Repeat("x", 9000)))
+		var parts []*ingest.Part
+		for range 20 {
+			parts = append(parts, y.part(t, strings.Repeat("y", 900)))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			if err := p.Stage(ctx, parts, func() {}); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("staged (%v): this shows nothing", err)
+			}
+		}()
+		faketime.Wait()
+		took := d.appended()
+		d.mu.Lock()
+		d.max = d.used // others have filled it
+		d.mu.Unlock()
+		before := d.attempts()
+		<-ended // never, where it never rests: fake time stands still then
+		if n := d.attempts() - before; took == 0 || n > 1 {
+			t.Errorf("%d batches were taken at first, and it tried %d more while the spill was full", took, n)
+		}
+		out.end()
+		first.offset(t)
 	})
 }

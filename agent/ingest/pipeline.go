@@ -179,7 +179,10 @@ func (p *Pipeline) admit(ctx context.Context, parts []*Part, size int64) (spille
 			return false, nil
 		}
 		now := time.Now()
-		try := p.spill != nil && ctx.Err() == nil && !crowded && !now.Before(p.spillRest) && !now.Before(rest)
+		if !now.Before(rest) {
+			rest = time.Time{}
+		}
+		try := p.spill != nil && ctx.Err() == nil && !crowded && !now.Before(p.spillRest) && rest.IsZero()
 		if try && p.spillDown { // one asks for all
 			p.spillRest = now.Add(spillPause)
 		}
@@ -197,9 +200,13 @@ func (p *Pipeline) admit(ctx context.Context, parts []*Part, size int64) (spille
 				p.cfg.Metrics.blockedStages.Inc()
 			}
 			since := time.Now()
+			var again <-chan time.Time
+			if !crowded { // else the spill is no way out
+				again = p.spillAgain(rest)
+			}
 			select {
 			case <-change:
-			case <-p.spillAgain(rest):
+			case <-again:
 			case <-ctx.Done():
 				err = context.Cause(ctx)
 			}

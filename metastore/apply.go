@@ -305,15 +305,21 @@ func (c *Client) settle(key log.Key, r *state.Results) (own ownEntry) {
 	return own
 }
 
-// answer tells the proposers what became of their ops.
+// answer tells the proposers what became of their ops, those of Offer last: there may be many, and behind each stands somebody who
+// wakes up and answers a client.
 func (o *ownEntry) answer(c *Client, r *state.Results) {
-	for i, p := range o.proposals {
-		if o.err != nil {
-			p.done(state.OpResult{}, o.err)
-			continue
+	for _, patient := range []bool{false, true} {
+		for i := range o.proposals {
+			p := &o.proposals[i]
+			switch {
+			case p.patient != patient:
+			case o.err != nil:
+				p.done(state.OpResult{}, o.err)
+			default:
+				c.cfg.Metrics.proposalSeconds.Observe(time.Since(p.at).Seconds())
+				p.done(r.Ops[i], nil)
+			}
 		}
-		c.cfg.Metrics.proposalSeconds.Observe(time.Since(p.at).Seconds())
-		p.done(r.Ops[i], nil)
 	}
 }
 

@@ -172,6 +172,7 @@ type Client struct {
 	hub      hub
 	progress broadcast // pulses when applied rises
 	queue    queue
+	encoder  opEncoder
 	barriers barriers
 	session  atomic.Pointer[session]
 	// lastJoined is the incarnation of the last session that joined. leaving: it is to go, and no other follows.
@@ -211,7 +212,7 @@ func Open(ctx context.Context, cfg Config, l log.Log, bucket objstore.Bucket) (*
 	c := &Client{cfg: cfg, log: l, bucket: bucket, identity: identity, failed: make(chan struct{})}
 	c.hub.init()
 	c.progress.init()
-	c.queue.init()
+	c.queue.init(c.cfg.EntryBytes)
 	c.barriers.init()
 	c.ids.filling = make(chan struct{}, 1)
 	c.ctx, c.cancel = context.WithCancelCause(context.WithoutCancel(ctx))

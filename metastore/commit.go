@@ -21,15 +21,6 @@ import (
 // entryFormat is what this build writes.
 const entryFormat = 1
 
-// entryLevel is the feature level of an entry of these ops: the lowest that an agent must understand to apply them.
-func entryLevel(ops []entry.Op) uint32 {
-	level := uint32(1)
-	for _, op := range ops {
-		level = max(level, entry.Level(op))
-	}
-	return level
-}
-
 // headroomBytes is what an entry needs beside its ops.
 const headroomBytes = 256
 
@@ -39,16 +30,50 @@ const commitAttempt = 3 * time.Second
 // ticket tells proposals apart by its address, so it has a size.
 type ticket struct{ _ byte }
 
-// entryPace is the least time between entries that hold nothing but ops of Offer. One entry is under way at a time, so each of them
-// may hold up the commit of an upload by its own time; thousands of small ops a second need not make thousands of them.
-const entryPace = 5 * time.Millisecond
+// Ops of Offer wait for company. One entry is under way at a time, so each may hold up the commit of an upload by its own time, and
+// every agent pays for each: thousands of small ops a second need not make thousands of them.
+const (
+	// entryPace is the least time from one entry to another that holds nothing but such ops.
+	entryPace = 5 * time.Millisecond
+	// crowdPace is the same where it pays: many came with the entry before, or others than they, of which more are likely to follow and
+	// take them along.
+	crowdPace = 10 * time.Millisecond
+	crowd     = 8
+	// Where the log is slow and others propose too, an entry of such ops is under way for at most one part in paceShare of the time,
+	// unless they would wait for longer than paceMax.
+	paceShare = 4
+	paceMax   = 100 * time.Millisecond
+	// othersFor is for how long after an op of others more of them are expected.
+	othersFor = time.Second
+)
+
+// pacing is what decides how long ops of Offer wait for company.
+type pacing struct {
+	offered int           // ops of Offer in the last entry
+	others  bool          // others were in it
+	took    time.Duration // what the last entry took
+	since   time.Duration // how long ago the last op of others was taken
+}
+
+// pace is the least time from the last entry to one of nothing but ops of Offer.
+func (p pacing) pace() time.Duration {
+	pace := entryPace
+	if p.others || p.offered >= crowd {
+		pace = crowdPace
+	}
+	if p.since < othersFor {
+		pace = max(pace, min(paceShare*p.took, paceMax))
+	}
+	return pace
+}
 
 // proposal is an op on its way into an entry.
 type proposal struct {
-	patient bool    // it does not mind waiting for entryPace
+	value   []byte  // what it adds to an entry
+	level   uint32  // feature level that it needs
+	patient bool    // it waits for company
+	join    bool    // it opens a session, and is of no use to another
 	ticket  *ticket // by which it can be withdrawn; nil where it cannot
-	op      entry.Op
-	size    int // encoded bytes
 	at      time.Time
 	// done is called once, from the applier or, with an error, from whoever ends the client.
 	done func(state.OpResult, error)
@@ -56,43 +81,68 @@ type proposal struct {
 
 // queue holds proposals that are not in an entry yet, in order of submission.
 type queue struct {
+	limit  int        // bytes of an entry's ops
 	mu     sync.Mutex // guards the rest
 	list   []proposal
+	bytes  int // of list
+	urgent int // in list: they are not patient
 	closed error
 	taken  time.Time // when the last entry's were
+	other  time.Time // when one that is not patient was taken last
+	last   pacing    // of the last entry; since is not kept
 	armed  bool      // a timer will wake the loop
 	wake   chan struct{}
 }
 
-func (q *queue) init() { q.wake = make(chan struct{}, 1) }
+func (q *queue) init(limit int) { q.limit, q.wake = limit, make(chan struct{}, 1) }
 
 func (q *queue) push(p proposal) error {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	if err := q.closed; err != nil {
-		q.mu.Unlock()
 		return err
 	}
 	q.list = append(q.list, p)
-	if p.patient {
-		if wait := time.Until(q.taken.Add(entryPace)); wait > 0 {
-			if !q.armed {
-				q.armed = true
-				time.AfterFunc(wait, q.ring)
-			}
-			q.mu.Unlock()
-			return nil
-		}
+	q.countLocked(p, 1)
+	if !q.waitsLocked() {
+		q.wakeLocked()
 	}
-	q.mu.Unlock()
-	q.ring()
 	return nil
+}
+
+// countLocked keeps the sums of list, of which p becomes a part (1) or is one no more (-1).
+func (q *queue) countLocked(p proposal, by int) {
+	q.bytes += by * len(p.value)
+	if !p.patient {
+		q.urgent += by
+	}
+}
+
+// waitsLocked reports whether what is there waits for company; a timer then wakes the loop. What fills an entry has it.
+func (q *queue) waitsLocked() bool {
+	if q.urgent > 0 || q.bytes >= q.limit {
+		return false
+	}
+	now := time.Now()
+	last := q.last
+	last.since = now.Sub(q.other)
+	wait := q.taken.Add(last.pace()).Sub(now)
+	if wait > 0 && !q.armed {
+		q.armed = true
+		time.AfterFunc(wait, q.ring)
+	}
+	return wait > 0
 }
 
 // ring wakes the loop.
 func (q *queue) ring() {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	q.armed = false
-	q.mu.Unlock()
+	q.wakeLocked()
+}
+
+func (q *queue) wakeLocked() {
 	select {
 	case q.wake <- struct{}{}:
 	default:
@@ -105,30 +155,41 @@ func (q *queue) size() int {
 	return len(q.list)
 }
 
-// take removes proposals up to limit bytes, at least one where there is one. More wait: the wake channel is re-armed.
-func (q *queue) take(limit int) []proposal {
+// take removes proposals for an entry, at least one where there is one that waits for nothing. More wait: the wake channel is re-armed.
+func (q *queue) take() []proposal {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	n, size := 0, 0
-	for n < len(q.list) && (n == 0 || size+q.list[n].size <= limit) {
-		size += q.list[n].size
+	if len(q.list) == 0 || q.waitsLocked() {
+		return nil
+	}
+	n, size, others := 0, 0, q.urgent
+	for n < len(q.list) && (n == 0 || size+len(q.list[n].value) <= q.limit) {
+		size += len(q.list[n].value)
+		q.countLocked(q.list[n], -1)
 		n++
 	}
 	taken := slices.Clone(q.list[:n])
 	clear(q.list[:n])
 	q.list = q.list[n:]
-	if n > 0 {
-		q.taken = time.Now()
+	others -= q.urgent
+	q.taken = time.Now()
+	q.last.offered, q.last.others = n-others, others > 0
+	if others > 0 {
+		q.other = q.taken
 	}
 	if len(q.list) == 0 {
 		q.list = nil
 	} else {
-		select {
-		case q.wake <- struct{}{}:
-		default:
-		}
+		q.wakeLocked()
 	}
 	return taken
+}
+
+// through notes what an entry took.
+func (q *queue) through(took time.Duration) {
+	q.mu.Lock()
+	q.last.took = took
+	q.mu.Unlock()
 }
 
 // putBack puts proposals at the front again, in order.
@@ -137,12 +198,12 @@ func (q *queue) putBack(ps []proposal) {
 		return
 	}
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	q.list = append(slices.Clone(ps), q.list...)
-	q.mu.Unlock()
-	select {
-	case q.wake <- struct{}{}:
-	default:
+	for i := range ps {
+		q.countLocked(ps[i], 1)
 	}
+	q.wakeLocked()
 }
 
 // withdraw takes a proposal out that is not in an entry, and reports whether it did: then it was never committed.
@@ -153,6 +214,7 @@ func (q *queue) withdraw(ticket *ticket) bool {
 	if i < 0 {
 		return false
 	}
+	q.countLocked(q.list[i], -1)
 	q.list = slices.Delete(q.list, i, i+1)
 	return true
 }
@@ -161,7 +223,7 @@ func (q *queue) withdraw(ticket *ticket) bool {
 func (q *queue) drain(err error) {
 	q.mu.Lock()
 	list := q.list
-	q.list, q.closed = nil, err
+	q.list, q.bytes, q.urgent, q.closed = nil, 0, 0, err
 	q.mu.Unlock()
 	for _, p := range list {
 		p.done(state.OpResult{}, err)
@@ -249,45 +311,60 @@ func (s *session) drain(err error) {
 	}
 }
 
-// Submit queues an op. done is called exactly once: from the applier, in log order, when the op was applied (the result is
+// Submit queues an op. done is called exactly once: from the applier, in log order, when the entry with op was applied (the result is
 // valid during the call only), or with ErrTooLarge or entry.ErrCorrupt (never committed) or an error that wraps ErrClosed
 // (unknown). done must not block; of the client it may call Submit.
 //
 // An op above the cluster's feature level is refused at once, with the result that Apply would give. It must not reach the log:
 // agents that know no such op would stop there.
 func (c *Client) Submit(op entry.Op, done func(state.OpResult, error)) {
-	c.submit(proposal{op: op, done: done})
+	c.submit(op, proposal{done: done})
 }
 
 // Offer is Submit for those who may give up: withdraw takes op back unless an entry with it is under way, and done is then never
-// called. It may wait for entryPace, so that many share an entry. What waits while the log gives no answer is so bounded by those who still wait.
+// called. It may wait for others, so that many share an entry, and it is answered behind all ops of Submit in its entry. What waits while the log gives no answer is so bounded by those who still wait.
 func (c *Client) Offer(op entry.Op, done func(state.OpResult, error)) (withdraw func()) {
-	p := proposal{patient: true, ticket: new(ticket), op: op, done: done}
-	c.submit(p)
+	p := proposal{patient: true, ticket: new(ticket), done: done}
+	c.submit(op, p)
 	return func() { c.queue.withdraw(p.ticket) }
 }
 
-func (c *Client) submit(p proposal) {
-	p.size, p.at = entry.OpSize(p.op), time.Now()
-	if level := entry.Level(p.op); level > 1 {
-		if level > c.level.Load() {
-			p.done(state.OpResult{Code: state.FeatureLevelNotReached, FirstProducerID: -1, NodeID: -1, LogStartOffset: -1}, nil)
-			return
-		}
-		if p.size <= log.MaxValueBytes-headroomBytes {
-			if err := entry.Check(p.op); err != nil { // it is made of what clients send; in the log it would stop every agent
-				p.done(state.OpResult{}, fmt.Errorf("an op that no agent could read: %w", err))
-				return
-			}
-		}
-	}
-	if p.size > log.MaxValueBytes-headroomBytes {
-		p.done(state.OpResult{}, fmt.Errorf("%w: %T of %d bytes, limit %d", ErrTooLarge, p.op, p.size, log.MaxValueBytes-headroomBytes))
+func (c *Client) submit(op entry.Op, p proposal) {
+	level := entry.Level(op)
+	if level > 1 && level > c.level.Load() {
+		p.done(state.OpResult{Code: state.FeatureLevelNotReached, FirstProducerID: -1, NodeID: -1, LogStartOffset: -1}, nil)
 		return
 	}
-	if err := c.queue.push(p); err != nil {
+	p.level, p.at = level, time.Now()
+	var err error
+	if p.value, err = c.encoder.encode(op, level > 1); err == nil {
+		err = c.queue.push(p)
+	}
+	if err != nil {
 		p.done(state.OpResult{}, err)
 	}
+}
+
+// opEncoder encodes ops, once each.
+type opEncoder struct {
+	mu sync.Mutex // guards x
+	x  entry.Encoder
+}
+
+// encode returns what op adds to an entry. With check it has to decode, too.
+func (o *opEncoder) encode(op entry.Op, check bool) ([]byte, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	value := o.x.Encode(op)
+	if len(value) > log.MaxValueBytes-headroomBytes {
+		return nil, fmt.Errorf("%w: %T of %d bytes, limit %d", ErrTooLarge, op, len(value), log.MaxValueBytes-headroomBytes)
+	}
+	if check { // it is made of what clients send; in the log it would stop every agent
+		if err := o.x.Check(); err != nil {
+			return nil, fmt.Errorf("an op that no agent could read: %w", err)
+		}
+	}
+	return slices.Clone(value), nil
 }
 
 // Propose submits an op and waits for its result. An error that is neither ErrTooLarge nor entry.ErrCorrupt means that the
@@ -301,11 +378,11 @@ func (c *Client) Propose(ctx context.Context, op entry.Op) (state.OpResult, erro
 		err error
 	}
 	ch := make(chan answer, 1)
-	p := proposal{ticket: new(ticket), op: op, done: func(r state.OpResult, err error) {
+	p := proposal{ticket: new(ticket), done: func(r state.OpResult, err error) {
 		r.Batches, r.Offsets, r.Parts = slices.Clone(r.Batches), slices.Clone(r.Offsets), slices.Clone(r.Parts)
 		ch <- answer{r, err}
 	}}
-	c.submit(p)
+	c.submit(op, p)
 	select {
 	case a := <-ch:
 		return a.r, a.err
@@ -423,7 +500,12 @@ func (c *Client) openSession() (*session, error) {
 		Name: c.cfg.Name, Listeners: c.cfg.Listeners, Zone: c.cfg.Zone, Version: c.cfg.Version,
 		MaxFeatureLevel: state.MaxFeatureLevel,
 	}
-	first := proposal{op: join, size: entry.OpSize(join), at: time.Now(), done: func(r state.OpResult, err error) {
+	value, err := c.encoder.encode(join, false)
+	if err != nil {
+		c.fail(fmt.Errorf("join as %q: %w", c.cfg.Name, err))
+		return nil, err
+	}
+	first := proposal{value: value, level: entry.Level(join), join: true, at: time.Now(), done: func(r state.OpResult, err error) {
 		if err == nil && r.Code != state.OK {
 			err = fmt.Errorf("%w: %v", ErrJoinRefused, r.Code)
 		}
@@ -458,7 +540,7 @@ func (c *Client) serve(s *session) error {
 		for len(ps) == 0 {
 			select {
 			case <-c.queue.wake:
-				ps = c.queue.take(c.cfg.EntryBytes)
+				ps = c.queue.take()
 			case <-s.registration.Lost():
 				return errFenced
 			case <-s.dead:
@@ -477,22 +559,28 @@ func (c *Client) serve(s *session) error {
 func (c *Client) commit(s *session, seq uint64, ps []proposal) error {
 	e := entry.Entry{
 		Format: entryFormat, Incarnation: s.incarnation, Seq: seq,
-		ClockMs: c.cfg.Now().UnixMilli(), Ops: make([]entry.Op, len(ps)),
+		ClockMs: c.cfg.Now().UnixMilli(), FeatureLevel: 1,
 	}
 	size := headroomBytes
-	for i, p := range ps {
-		e.Ops[i] = p.op
-		size += p.size
+	for i := range ps {
+		e.FeatureLevel = max(e.FeatureLevel, ps[i].level) // the lowest that an agent must understand to apply them
+		size += len(ps[i].value)
 	}
-	e.FeatureLevel = entryLevel(e.Ops)
 	c.View(func(st *state.State) {
 		hash := st.ChainHash()
 		e.SeenN, e.SeenHash = st.N(), binary.BigEndian.Uint64(hash[:8])
 	})
 	value := e.AppendTo(make([]byte, 0, size))
+	for i := range ps {
+		value = append(value, ps[i].value...)
+	}
 	s.track(seq, ps)
 	start := time.Now()
-	defer func() { c.cfg.Metrics.commitSeconds.Observe(time.Since(start).Seconds()) }()
+	defer func() {
+		took := time.Since(start)
+		c.queue.through(took)
+		c.cfg.Metrics.commitSeconds.Observe(took.Seconds())
+	}()
 	c.cfg.Metrics.entryBytes.Observe(float64(len(value)))
 
 	key := log.Key{Incarnation: s.incarnation, Seq: seq}
@@ -568,7 +656,7 @@ func (c *Client) settleSession(s *session, why error) bool {
 	}
 	_ = s.registration.Close(c.ctx) // its lease may go too; the key is gone already
 	left := s.unsettled()
-	left = slices.DeleteFunc(left, func(p proposal) bool { _, isJoin := p.op.(*entry.Join); return isJoin })
+	left = slices.DeleteFunc(left, func(p proposal) bool { return p.join })
 	c.queue.putBack(left)
 	return true
 }

@@ -14,7 +14,11 @@ func (c *Client) foundingLevel() []proposal {
 		return nil
 	}
 	op := &entry.SetFeatureLevel{Level: state.MaxFeatureLevel}
-	return []proposal{{op: op, size: entry.OpSize(op), at: time.Now(), done: func(state.OpResult, error) {}}}
+	value, err := c.encoder.encode(op, false)
+	if err != nil { // it has a few bytes
+		panic(err)
+	}
+	return []proposal{{value: value, level: entry.Level(op), at: time.Now(), done: func(state.OpResult, error) {}}}
 }
 
 // levelWatch is since when a level is one that every joined agent supports.

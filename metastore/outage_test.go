@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -258,6 +259,119 @@ func TestOffersShareEntries(t *testing.T) {
 			t.Errorf("an op took %s beside an offer, an offer alone %s", took, alone)
 		}
 		<-answered
+		c.close(a)
+	})
+}
+
+// Where others propose too, ops of Offer go along with them and make no entries of their own.
+func TestOffersGoAlongWithOthers(t *testing.T) {
+	bubble(t, 76, func(t *testing.T, c *cluster) {
+		a := c.open("a")
+		const others, each = 100, 40
+		answered := make(chan struct{}, others*(each+1))
+		done := func(r state.OpResult, err error) {
+			if err != nil || r.Code != state.OK {
+				t.Errorf("%v, %v", r.Code, err)
+			}
+			answered <- struct{}{}
+		}
+		before := a.Applied()
+		for i := range others {
+			for k := range each {
+				a.Offer(createTopic(fmt.Sprintf("o%d-%d", i, k)), done)
+				time.Sleep(8 * time.Millisecond / each)
+			}
+			a.Submit(createTopic(fmt.Sprintf("s%d", i)), done)
+		}
+		for range cap(answered) {
+			<-answered
+		}
+		if n := a.Applied() - before; n > others+2 {
+			t.Errorf("%d ops of Submit, and %d of Offer between them, made %d entries", others, others*each, n)
+		}
+		c.close(a)
+	})
+}
+
+// Ops of Submit are answered before those of Offer in the same entry, behind each of which stands somebody who wakes up.
+func TestOffersAreAnsweredLast(t *testing.T) {
+	bubble(t, 79, func(t *testing.T, c *cluster) {
+		a := c.open("a")
+		if _, err := a.Propose(t.Context(), createTopic("first")); err != nil { // so that offers wait
+			t.Fatal(err)
+		}
+		before := a.Applied()
+		answered := make(chan string, 22)
+		done := func(who string) func(state.OpResult, error) {
+			return func(r state.OpResult, err error) {
+				if err != nil || r.Code != state.OK {
+					t.Errorf("%s: %v, %v", who, r.Code, err)
+				}
+				answered <- who
+			}
+		}
+		for i := range 20 {
+			a.Offer(createTopic(fmt.Sprintf("o%d", i)), done("offered"))
+		}
+		a.Submit(createTopic("s1"), done("first"))
+		a.Submit(createTopic("s2"), done("second"))
+		for _, want := range append([]string{"first", "second"}, slices.Repeat([]string{"offered"}, 20)...) {
+			if got := <-answered; got != want {
+				t.Fatalf("%s was answered, want %s", got, want)
+			}
+		}
+		if n := a.Applied() - before; n != 1 {
+			t.Errorf("%d entries, want 1: the test proves nothing", n)
+		}
+		c.close(a)
+	})
+}
+
+// Many commits a second make a hundred entries, which is what producers beside them may have to wait for.
+func TestManyOffersMakeAHundredEntriesASecond(t *testing.T) {
+	bubble(t, 77, func(t *testing.T, c *cluster) {
+		a := c.open("a")
+		before := a.Applied()
+		answered := make(chan struct{}, 5000)
+		for i := range 5000 {
+			a.Offer(createTopic(fmt.Sprintf("t%d", i)), func(r state.OpResult, err error) {
+				if err != nil || r.Code != state.OK {
+					t.Errorf("op %d: %v, %v", i, r.Code, err)
+				}
+				answered <- struct{}{}
+			})
+			time.Sleep(200 * time.Microsecond)
+		}
+		for range 5000 {
+			<-answered
+		}
+		if n := a.Applied() - before; n > 105 {
+			t.Errorf("5000 ops in a second made %d entries", n)
+		}
+		c.close(a)
+	})
+}
+
+// Ops of Offer that fill an entry do not wait for more.
+func TestOffersThatFillEntriesDoNotWait(t *testing.T) {
+	bubble(t, 78, func(t *testing.T, c *cluster) {
+		a := c.open("a", func(cfg *metastore.Config) { cfg.EntryBytes = 1 << 10 })
+		answered := make(chan struct{}, 4000)
+		began := time.Now()
+		for i := range cap(answered) {
+			a.Offer(createTopic(fmt.Sprintf("t%d", i)), func(r state.OpResult, err error) {
+				if err != nil || r.Code != state.OK {
+					t.Errorf("op %d: %v, %v", i, r.Code, err)
+				}
+				answered <- struct{}{}
+			})
+		}
+		for range cap(answered) {
+			<-answered
+		}
+		if took := time.Since(began); took > 100*time.Millisecond { // the log takes no time here, and these are some 200 entries
+			t.Errorf("what filled entries many times over took %s", took)
+		}
 		c.close(a)
 	})
 }

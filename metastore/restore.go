@@ -622,6 +622,15 @@ func (r *restorer) propose(commit func([]entry.Op) error) error {
 	return flush()
 }
 
+// entryLevel is the feature level of an entry of these ops: the lowest that an agent must understand to apply them.
+func entryLevel(ops []entry.Op) uint32 {
+	level := uint32(1)
+	for _, op := range ops {
+		level = max(level, entry.Level(op))
+	}
+	return level
+}
+
 // nextEntry encodes the next entry of this restore.
 func (r *restorer) nextEntry(ops []entry.Op) []byte {
 	r.seq++

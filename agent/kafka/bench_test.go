@@ -14,6 +14,7 @@ import (
 	"github.com/firnlog/firn/agent/ingest"
 	"github.com/firnlog/firn/agent/kafka"
 	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/state"
 	"github.com/firnlog/firn/objstore/batch"
 )
 
@@ -40,10 +41,17 @@ func (i *instant) Read(
 	return dst, fetch.Result{HighWatermark: 1 << 40, LastStable: 1 << 40}, nil
 }
 
+// Offer takes a commit of one offset.
+func (i *instant) Offer(_ entry.Op, done func(state.OpResult, error)) (withdraw func()) {
+	taken := [1]state.Code{state.OK}
+	done(state.OpResult{Code: state.OK, Offsets: taken[:]}, nil)
+	return func() {}
+}
+
 // loop sends one request again and again over a socket and reads the answers.
 func loop(b *testing.B, req kmsg.Request, i *instant, size int64) {
 	b.Helper()
-	s, err := kafka.New(kafka.Config{}, i.agent, i, i, groups(b, i.agent))
+	s, err := kafka.New(kafka.Config{}, i.agent, i, i, groups(b, i))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -118,6 +126,21 @@ func BenchmarkProduceCompressed(b *testing.B) {
 			})
 		}
 	}
+}
+
+// A commit of one offset by a group without members, taken at once.
+func BenchmarkOffsetCommit(b *testing.B) {
+	c := newCluster(b)
+	i := &instant{agent: c.join("a")}
+	c.coordinate(i.agent)
+	id := i.topic("t", 1)
+	req := kmsg.NewPtrOffsetCommitRequest()
+	req.Version, req.Group, req.Generation = 9, "a-consumer-group", -1
+	t, p := kmsg.NewOffsetCommitRequestTopic(), kmsg.NewOffsetCommitRequestTopicPartition()
+	t.Topic, t.TopicID, p.Offset = "t", id, 1<<20
+	t.Partitions = append(t.Partitions, p)
+	req.Topics = append(req.Topics, t)
+	loop(b, req, i, 0)
 }
 
 func BenchmarkFetch(b *testing.B) {

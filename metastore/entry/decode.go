@@ -41,12 +41,7 @@ func (d *Decoder) Decode(b []byte) (*Entry, error) {
 	if len(b) > MaxBytes {
 		return nil, fmt.Errorf("%w: %d bytes, the most is %d", ErrCorrupt, len(b), MaxBytes)
 	}
-	d.entry = Entry{Ops: d.entry.Ops[:0]}
-	d.appends, d.relocates, d.blocks = d.appends[:0], d.relocates[:0], d.blocks[:0]
-	d.runs, d.rows, d.unsigned, d.signed = d.runs[:0], d.rows[:0], d.unsigned[:0], d.signed[:0]
-	d.commits, d.offsets, d.members, d.records = d.commits[:0], d.offsets[:0], d.members[:0], d.records[:0]
-	d.rewrites, d.objects, d.parts, d.rewritten = d.rewrites[:0], d.objects[:0], d.parts[:0], d.rewritten[:0]
-
+	d.reset()
 	e := &d.entry
 	f := fields{b: b, message: "Entry", repeated: 1 << 8}
 	for f.next() {
@@ -85,6 +80,15 @@ func (d *Decoder) Decode(b []byte) (*Entry, error) {
 		return nil, f.err
 	}
 	return e, nil
+}
+
+// reset empties the arenas.
+func (d *Decoder) reset() {
+	d.entry = Entry{Ops: d.entry.Ops[:0]}
+	d.appends, d.relocates, d.blocks = d.appends[:0], d.relocates[:0], d.blocks[:0]
+	d.runs, d.rows, d.unsigned, d.signed = d.runs[:0], d.rows[:0], d.unsigned[:0], d.signed[:0]
+	d.commits, d.offsets, d.members, d.records = d.commits[:0], d.offsets[:0], d.members[:0], d.records[:0]
+	d.rewrites, d.objects, d.parts, d.rewritten = d.rewrites[:0], d.objects[:0], d.parts[:0], d.rewritten[:0]
 }
 
 func (d *Decoder) op(b []byte, level uint32) (Op, error) {

@@ -1,7 +1,7 @@
 // Package entry is the wire form of the metastore's log: one immutable entry with its list of ops.
 //
-// An agent builds an Entry, packs ops into it while OpSize says that they fit, and commits the bytes of AppendTo. Every
-// agent reads the same bytes with a Decoder and gives them to metastore/state. The bytes, not the structs, are what the
+// An agent encodes each op once, with an Encoder, as soon as it is proposed, and commits an Entry's head (AppendTo) with as many
+// of them behind it as fit. Every agent reads the same bytes with a Decoder and gives them to metastore/state. The bytes, not the structs, are what the
 // chain hash covers and what the archive keeps.
 //
 // entry.proto in this folder is the specification. The codec is written by hand because a commit names hundreds of

@@ -1,6 +1,7 @@
 package entry
 
 import (
+	"fmt"
 	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -8,6 +9,8 @@ import (
 
 // AppendTo appends the encoding of e to b. The encoding is canonical: fields ascend, zero values are left out (but for
 // identifiers, which are always there), columns are packed. Requires: the shape that decoding checks.
+//
+// Ops come last, so those that an Encoder made may follow the encoding of an entry without any.
 func (e *Entry) AppendTo(b []byte) []byte {
 	b = appendUint(b, 1, uint64(max(e.Format, Format)))
 	b = appendUint(b, 2, uint64(e.FeatureLevel))
@@ -22,10 +25,39 @@ func (e *Entry) AppendTo(b []byte) []byte {
 	return b
 }
 
-// OpSize is the number of bytes that op adds to the encoding of an entry.
-func OpSize(op Op) int {
-	var scratch [1024]byte
-	return len(appendOp(scratch[:0], op))
+// Encoder encodes ops one by one, and finds out whether they decode. It reuses its memory; the zero value is ready. It is not safe for
+// concurrent use.
+type Encoder struct {
+	op      []byte
+	decoder Decoder
+}
+
+// encoderKeeps is up to which size of an op an Encoder keeps its memory for the next.
+const encoderKeeps = 64 << 10
+
+// Encode returns the bytes that op adds to the encoding of an entry. They are valid until the next call.
+func (x *Encoder) Encode(op Op) []byte {
+	if cap(x.op) > encoderKeeps {
+		*x = Encoder{}
+	}
+	x.op = appendOp(x.op[:0], op)
+	return x.op
+}
+
+// Check reports whether the op that was encoded last is one that decodes: an entry that does not would stop every agent.
+func (x *Encoder) Check() error {
+	if len(x.op) > MaxBytes {
+		return fmt.Errorf("%w: %d bytes, the most is %d", ErrCorrupt, len(x.op), MaxBytes)
+	}
+	d := &x.decoder
+	d.reset()
+	f := fields{b: x.op, message: "Entry"}
+	for f.next() {
+		if _, err := d.op(f.bytes(), 0); err != nil {
+			return err
+		}
+	}
+	return f.err
 }
 
 // HeaderSize bounds the encoding of an entry without ops.

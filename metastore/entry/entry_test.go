@@ -183,17 +183,17 @@ func TestSizes(t *testing.T) {
 	want := header
 	var ops []entry.Op
 	for _, op := range samples() {
-		want += entry.OpSize(op)
+		want += opSize(op)
 		ops = append(ops, op)
 	}
 	if got := len(envelope(ops...).AppendTo(nil)); got != want {
 		t.Errorf("entry takes %d bytes, the parts %d", got, want)
 	}
 	a := *samples()["append"].(*entry.Append)
-	with := entry.OpSize(&a)
+	with := opSize(&a)
 	last := a.Blocks[len(a.Blocks)-1]
 	a.Blocks = a.Blocks[:len(a.Blocks)-1]
-	if got := with - entry.OpSize(&a); got < entry.BlockSize(&last) || got > entry.BlockSize(&last)+4 {
+	if got := with - opSize(&a); got < entry.BlockSize(&last) || got > entry.BlockSize(&last)+4 {
 		t.Errorf("block adds %d bytes, BlockSize is %d", got, entry.BlockSize(&last))
 	}
 }
@@ -498,6 +498,50 @@ func BenchmarkEncode(b *testing.B) {
 	b.ReportMetric(100*float64(b.N)/b.Elapsed().Seconds(), "batches/s")
 }
 
+// opSize is the number of bytes that op adds to the encoding of an entry.
+func opSize(op entry.Op) int { return len(new(entry.Encoder).Encode(op)) }
+
+// An Encoder makes the bytes that the encoding of an entry has, and judges as a decoder does, whatever it had before.
+func TestEncoder(t *testing.T) {
+	var x entry.Encoder
+	bad := &entry.CommitOffsets{Group: "g", Offsets: []entry.GroupOffset{{Offset: -1}}}
+	huge := &entry.CommitOffsets{Group: "g", Offsets: []entry.GroupOffset{{Topic: id(3), Metadata: strings.Repeat("x", entry.MaxBytes)}}}
+	head := &entry.Entry{Incarnation: id(1), Seq: 1, FeatureLevel: 3}
+	for name, op := range samples() {
+		want := (&entry.Entry{Incarnation: head.Incarnation, Seq: head.Seq, FeatureLevel: head.FeatureLevel, Ops: []entry.Op{op, op}}).AppendTo(nil)
+		got := head.AppendTo(nil)
+		for range 2 {
+			got = append(got, x.Encode(op)...)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s: the head and the ops are %d bytes, the entry %d others", name, len(got), len(want))
+		}
+		if err := x.Check(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		for _, op := range []entry.Op{bad, huge} {
+			x.Encode(op)
+			if err := x.Check(); !errors.Is(err, entry.ErrCorrupt) {
+				t.Errorf("after %s, an op that no agent could read: %v", name, err)
+			}
+		}
+	}
+}
+
+// A commit of offsets is encoded and checked at the cost of its group's id alone.
+func TestEncoderReusesItsMemory(t *testing.T) {
+	var x entry.Encoder
+	op := &entry.CommitOffsets{Slot: 1, Epoch: 2, Group: "a-group", Generation: 3, Offsets: slices.Repeat([]entry.GroupOffset{{Topic: id(3), Offset: 1 << 40, ExpireMs: -1}}, 24)}
+	if allocs := testing.AllocsPerRun(100, func() {
+		x.Encode(op)
+		if err := x.Check(); err != nil {
+			t.Error(err)
+		}
+	}); allocs > 1 {
+		t.Errorf("%v allocations, want 1", allocs)
+	}
+}
+
 // TestCheck: what decodes passes, and what would stop every agent does not.
 func TestCheck(t *testing.T) {
 	for name, op := range samples() {
@@ -606,7 +650,7 @@ func window(partitions int) *entry.Rewrite {
 // TestCostOfAPart: what a merged partition takes in the log, and that RewriteBytesMax holds as many as its comment says.
 func TestCostOfAPart(t *testing.T) {
 	const partitions = 1000
-	size := entry.OpSize(window(partitions))
+	size := opSize(window(partitions))
 	if size > partitions*48 || size > entry.RewriteBytesMax {
 		t.Errorf("a Rewrite of %d partitions takes %d bytes", partitions, size)
 	}
@@ -620,7 +664,7 @@ func TestCostOfAnOffset(t *testing.T) {
 	for i := range partitions {
 		op.Offsets = append(op.Offsets, entry.GroupOffset{Topic: id(3), Partition: uint32(i), Offset: 1 << 30, ExpireMs: -1})
 	}
-	if size := entry.OpSize(op); size > 60+partitions*12 {
+	if size := opSize(op); size > 60+partitions*12 {
 		t.Errorf("a commit of %d offsets takes %d bytes", partitions, size)
 	}
 }

@@ -12,7 +12,7 @@ const (
 // What a proposer keeps a Rewrite under, though a larger one is taken: an entry holds up the commits behind it for as long as etcd takes
 // to write it and every agent to apply it. What does not fit is proposed as several ops; they may name the same objects.
 const (
-	RewriteBytesMax = 48 << 10 // OpSize: what other entries are packed to, and about 1000 parts
+	RewriteBytesMax = 48 << 10 // encoded: what other entries are packed to, and about 1000 parts
 	RewriteRowsMax  = 32 << 10 // rows expected by all parts together, unless it is one part: some 5 ms of each agent's applier
 )
 

@@ -201,7 +201,7 @@ func Open(ctx context.Context, cfg Config, l log.Log, bucket objstore.Bucket) (*
 	if err != nil {
 		return nil, err
 	}
-	if err := settleBucket(ctx, l, bucket, identity); err != nil {
+	if err := settleBucket(ctx, l, bucket, identity, cfg.Name); err != nil {
 		return nil, err
 	}
 	if cfg.Admit != nil {

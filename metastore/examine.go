@@ -39,7 +39,7 @@ func FindEntry(ctx context.Context, l log.Log, bucket objstore.Bucket, n uint64)
 	if err != nil {
 		return e, "", err
 	}
-	if err := checkMarker(ctx, bucket, identity, false); err != nil {
+	if err := checkBucket(ctx, l, bucket, identity); err != nil {
 		return e, "", err
 	}
 	head, err := l.Head(ctx)

@@ -3,6 +3,8 @@ package metastore_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/metastore/log/memlog"
 	"github.com/firnlog/firn/metastore/log/metered"
+	"github.com/firnlog/firn/metastore/state"
 	"github.com/firnlog/firn/objstore"
 	"github.com/firnlog/firn/objstore/mem"
 )
@@ -66,6 +69,72 @@ func (b *lateBucket) Get(ctx context.Context, key string) ([]byte, error) {
 		first()
 	}
 	return b.Bucket.Get(ctx, key)
+}
+
+// claimedBucket does something before its first Put, which claims it.
+type claimedBucket struct {
+	objstore.Bucket
+	first func()
+}
+
+func (b *claimedBucket) Put(ctx context.Context, key string, body []byte, opts objstore.PutOptions) error {
+	if first := b.first; first != nil {
+		b.first = nil
+		first()
+	}
+	return b.Bucket.Put(ctx, key, body, opts)
+}
+
+// Of two agents that start a new cluster with different buckets only one does, whose bucket the log got to know first: what the other would
+// acknowledge nobody else would find. Both had seen an empty log and claimed their bucket.
+func TestTwoAgentsWithDifferentBucketsFoundOneCluster(t *testing.T) {
+	bubble(t, 82, func(t *testing.T, c *cluster) {
+		_ = c.store.Close()
+		c.store = memlog.NewStore(memlog.Config{Empty: true})
+		defer func() { _ = c.store.Close() }()
+		var a *metastore.Client
+		mistyped := &claimedBucket{Bucket: mem.New(), first: func() { a = c.open("a") }}
+		l := c.store.Open("b")
+		defer func() { _ = l.Close() }()
+		for range 2 { // the second time it finds its own claim
+			_, err := metastore.Open(t.Context(), c.config("b"), l, mistyped)
+			if !errors.Is(err, metastore.ErrForeign) || !strings.Contains(err.Error(), "--bucket") || !strings.Contains(err.Error(), `agent "a"`) {
+				t.Fatalf("an agent with another bucket starts: %v", err)
+			}
+		}
+		if _, err := metastore.Status(t.Context(), l, mistyped); !errors.Is(err, metastore.ErrForeign) {
+			t.Errorf("looking at the other bucket: %v", err)
+		}
+		right := c.open("b")
+		var agents []state.Agent
+		right.View(func(st *state.State) { agents = st.Agents() })
+		if len(agents) != 2 {
+			t.Errorf("%d agents joined, want both, on one bucket", len(agents))
+		}
+		c.close(a, right)
+		c.close(c.open("a"))
+	})
+}
+
+// Buckets claimed by builds that gave them no id have none, and logs of such know of none.
+func TestABucketWithoutAnID(t *testing.T) {
+	bubble(t, 83, func(t *testing.T, c *cluster) {
+		l := c.store.Open("x")
+		defer func() { _ = l.Close() }()
+		identity, err := l.Identity(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		old := fmt.Sprintf(`{"format":1,"log_id":"%x"}`, identity.ID)
+		if err := c.bucket.Put(t.Context(), metastore.MarkerKey, []byte(old), objstore.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c.close(c.open("a"))
+		c.close(c.open("b"))
+		if got, err := c.bucket.Get(t.Context(), metastore.MarkerKey); err != nil || string(got) != old {
+			t.Errorf("marker %s, %v", got, err)
+		}
+	})
 }
 
 // Whoever only looks leaves an empty etcd empty: beside a cluster's bucket it then still is fit for a restore.

@@ -32,7 +32,7 @@ func newAuthor(t testing.TB, buckets ...objstore.Bucket) *author {
 	t.Helper()
 	a := &author{t: t, bucket: append(buckets, mem.New())[0], id: log.Identity{ID: [16]byte{7}, Epoch: 1}, tag: 1}
 	a.st = state.New(state.Identity{ID: a.id.ID, Epoch: 1})
-	if err := checkMarker(t.Context(), a.bucket, a.id, true); err != nil {
+	if _, err := takeMarker(t.Context(), a.bucket, a.id, true); err != nil {
 		t.Fatal(err)
 	}
 	return a

@@ -131,7 +131,7 @@ func look(ctx context.Context, l log.Log, bucket objstore.Bucket) (*Report, log.
 	if err != nil {
 		return nil, identity, pointer{}, err
 	}
-	if err := checkMarker(ctx, bucket, identity, false); err != nil {
+	if err := checkBucket(ctx, l, bucket, identity); err != nil {
 		return nil, identity, pointer{}, err
 	}
 	p, _, err := loadPointer(ctx, l)

@@ -2,11 +2,13 @@ package metastore
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/firnlog/firn/metastore/log"
 	"github.com/firnlog/firn/objstore"
@@ -24,6 +26,9 @@ const (
 type marker struct {
 	Format int    `json:"format"`
 	LogID  string `json:"log_id"`
+	// BucketID is random, made with the marker: it tells this bucket from another that an agent of the same log claimed. "" in those of
+	// builds that had none.
+	BucketID string `json:"bucket_id,omitempty"`
 	// Epochs are the log epochs that restores opened, ascending (format 2). What the archive holds of an earlier epoch
 	// beyond a later one's base was written by agents of a log that had been given up.
 	Epochs []markedEpoch `json:"epochs,omitempty"`
@@ -89,49 +94,123 @@ func getMarker(ctx context.Context, bucket objstore.Bucket) (*marker, []byte, er
 	return &m, body, nil
 }
 
-// checkMarker makes sure that bucket and log belong together, and with claim takes an unclaimed bucket. Two clusters in one bucket
-// would collect each other's objects.
-func checkMarker(ctx context.Context, bucket objstore.Bucket, identity log.Identity, claim bool) error {
-	mine := marker{Format: firstMarkerFormat, LogID: hex.EncodeToString(identity.ID[:])}
+// checkMarker makes sure that the bucket belongs to the log.
+func checkMarker(ctx context.Context, bucket objstore.Bucket, identity log.Identity) error {
+	_, err := takeMarker(ctx, bucket, identity, false)
+	return err
+}
+
+// takeMarker returns the marker of the log's bucket, and with claim takes an unclaimed bucket. Two clusters in one bucket would collect
+// each other's objects.
+func takeMarker(ctx context.Context, bucket objstore.Bucket, identity log.Identity, claim bool) (*marker, error) {
+	mine := marker{Format: firstMarkerFormat, LogID: hex.EncodeToString(identity.ID[:]), BucketID: strings.ToLower(rand.Text())}
 	for range 3 {
 		found, err := readMarker(ctx, bucket)
 		switch {
 		case err == nil:
 			if found.LogID != mine.LogID {
-				return fmt.Errorf("%w: the bucket belongs to log %s, the metastore holds log %s; "+
+				return nil, fmt.Errorf("%w: the bucket belongs to log %s, the metastore holds log %s; "+
 					"use the bucket and the metastore of one cluster, or an empty prefix", ErrForeign, found.LogID, mine.LogID)
 			}
-			return found.supersedes(identity)
+			return found, found.supersedes(identity)
 		case !errors.Is(err, objstore.ErrNotFound):
-			return err
+			return nil, err
 		case !claim:
-			return fmt.Errorf("%w: %w (no object %s)", ErrForeign, errUnclaimed, MarkerKey)
+			return nil, fmt.Errorf("%w: %w (no object %s)", ErrForeign, errUnclaimed, MarkerKey)
 		}
 		body, err := json.Marshal(mine)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if err := bucket.Put(ctx, MarkerKey, body, objstore.PutOptions{IfAbsent: true}); err != nil && !errors.Is(err, objstore.ErrExists) {
-			return fmt.Errorf("write the bucket's marker %s: %w", MarkerKey, err)
+			return nil, fmt.Errorf("write the bucket's marker %s: %w", MarkerKey, err)
 		}
 	}
-	return fmt.Errorf("%w: marker %s was written but cannot be read back", objstore.ErrUnavailable, MarkerKey)
+	return nil, fmt.Errorf("%w: marker %s was written but cannot be read back", objstore.ErrUnavailable, MarkerKey)
 }
 
 // settleBucket makes sure that bucket and log belong together, for an agent that starts. Only who finds the log empty may claim a bucket
 // that is nobody's: every entry is of an agent that had claimed the cluster's bucket before it joined, so that a log with entries
 // beside an unclaimed bucket is a wrong --bucket, and what were acknowledged from there the other agents would never find.
-func settleBucket(ctx context.Context, l log.Log, bucket objstore.Bucket, identity log.Identity) error {
+//
+// Agents of a new log that are started together with different buckets each find theirs unclaimed. So the log has the last word: the first
+// to write its bucket's id into it wins, before it joins, and no agent joins with another bucket.
+func settleBucket(ctx context.Context, l log.Log, bucket objstore.Bucket, identity log.Identity, agent string) error {
 	head, err := l.Head(ctx)
 	if err != nil {
 		return fmt.Errorf("read the log's head: %w", err)
 	}
-	err = checkMarker(ctx, bucket, identity, head == 0)
+	m, err := takeMarker(ctx, bucket, identity, head == 0)
 	if errors.Is(err, errUnclaimed) && head > 0 {
 		return fmt.Errorf("%w, and the metastore holds a log of %d entries, %x: it is not the bucket, or the prefix, of that cluster; look at --bucket. "+
 			"Where it is, and the object was deleted, put it back from a copy or an older version", err, head, identity.ID)
 	}
+	if err != nil {
+		return err
+	}
+	for range 3 {
+		known, err := m.isTheLogs(ctx, l)
+		if err != nil || known || m.BucketID == "" {
+			return err
+		}
+		value, err := json.Marshal(chosenBucket{Format: chosenFormat, BucketID: m.BucketID, Agent: agent})
+		if err != nil {
+			return err
+		}
+		if _, err = l.Swap(ctx, bucketCell, 0, value, nil); err == nil {
+			return nil
+		}
+		if !errors.Is(err, log.ErrConflict) { // else the cell is there now, and stays
+			return fmt.Errorf("write into the metastore which bucket is the cluster's: %w", err)
+		}
+	}
+	return fmt.Errorf("%w: cell %s of the metastore comes and goes", log.ErrUnavailable, bucketCell)
+}
+
+// checkBucket makes sure that bucket and log belong together, for who only looks.
+func checkBucket(ctx context.Context, l log.Log, bucket objstore.Bucket, identity log.Identity) error {
+	m, err := takeMarker(ctx, bucket, identity, false)
+	if err != nil {
+		return err
+	}
+	_, err = m.isTheLogs(ctx, l)
 	return err
+}
+
+// bucketCell says which of the buckets that agents of a log have claimed is the cluster's. It is written once; a log that was restored
+// begins without it, and one whose bucket has no id does without.
+const bucketCell = "bucket"
+
+const chosenFormat = 1
+
+type chosenBucket struct {
+	Format   int    `json:"format"`
+	BucketID string `json:"bucket_id"`
+	Agent    string `json:"agent"` // that wrote it
+}
+
+// isTheLogs is false where the log does not know its bucket yet, and an error where it is another than that of this marker.
+func (m *marker) isTheLogs(ctx context.Context, l log.Log) (known bool, err error) {
+	cell, err := l.Load(ctx, bucketCell)
+	if err != nil {
+		return false, fmt.Errorf("read which bucket is the cluster's: %w", err)
+	}
+	if cell.Version == 0 {
+		return false, nil
+	}
+	var chosen chosenBucket
+	if err := json.Unmarshal(cell.Value, &chosen); err != nil {
+		return false, fmt.Errorf("%w: cell %s: %w", ErrCorrupt, bucketCell, err)
+	}
+	if chosen.Format > chosenFormat {
+		return false, fmt.Errorf("%w: cell %s has format %d, this firn knows up to %d", ErrNewer, bucketCell, chosen.Format, chosenFormat)
+	}
+	if chosen.BucketID != m.BucketID {
+		return false, fmt.Errorf("%w: agent %q was the first of this cluster to start, with another bucket, or prefix, than this one: look at --bucket of both. "+
+			"Object %s in the cluster's has bucket_id %s, here it has %q; where nothing else of firn's is here, delete it", ErrForeign, chosen.Agent,
+			MarkerKey, chosen.BucketID, m.BucketID)
+	}
+	return true, nil
 }
 
 // errUnclaimed: a bucket without a marker.

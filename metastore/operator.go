@@ -33,5 +33,5 @@ func (c Cells) Swap(ctx context.Context, name string, version uint64, value []by
 // OwnsBucket reads the bucket's marker: nil where the bucket belongs to this client's log, and the log was not given up for one that
 // was restored from the bucket. Who deletes asks before.
 func (c *Client) OwnsBucket(ctx context.Context) error {
-	return checkMarker(ctx, c.bucket, c.identity, false)
+	return checkMarker(ctx, c.bucket, c.identity)
 }

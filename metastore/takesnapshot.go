@@ -59,7 +59,7 @@ func TakeSnapshot(ctx context.Context, l log.Log, bucket objstore.Bucket) (*Snap
 	if err != nil {
 		return nil, err
 	}
-	if err := checkMarker(ctx, bucket, identity, false); err != nil {
+	if err := checkBucket(ctx, l, bucket, identity); err != nil {
 		return nil, err
 	}
 	head, err := l.Head(ctx)

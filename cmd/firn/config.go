@@ -301,8 +301,29 @@ func parseChanges(what string, set, unset []string) ([]change, error) {
 	return changes, errors.Join(errs...)
 }
 
+// checkUnset finds settings that are to be put back and that the resource does not have. Brokers, Kafka's as firn's, take it for done:
+// what is not set need not be put back. A person has mistyped it.
+func checkUnset(ctx context.Context, adm *kadm.Client, res resource, changes []change) error {
+	if res.kind == "cluster" || !slices.ContainsFunc(changes, func(c change) bool { return c.Op == "unset" }) {
+		return nil // of a cluster only what is set is described
+	}
+	views, err := describeConfigs(ctx, adm, res)
+	if err != nil {
+		return err
+	}
+	for _, c := range changes {
+		if c.Op == "unset" && !slices.ContainsFunc(views, func(v configView) bool { return v.Key == c.Key }) {
+			return fmt.Errorf("%w: %s has no setting %s; see firn config describe %s --all", client.ErrNotFound, res, c.Key, res)
+		}
+	}
+	return nil
+}
+
 // alterConfigs applies changes to a resource, or only has them checked.
 func alterConfigs(ctx context.Context, adm *kadm.Client, res resource, changes []change, dry bool) error {
+	if err := checkUnset(ctx, adm, res, changes); err != nil {
+		return err
+	}
 	ops := map[string]kadm.IncrementalOp{"set": kadm.SetConfig, "unset": kadm.DeleteConfig, "append": kadm.AppendConfig, "subtract": kadm.SubtractConfig}
 	var alter []kadm.AlterConfig
 	for _, c := range changes {

@@ -36,6 +36,11 @@ func TestToolsAgainstFirn(t *testing.T) {
 	if out := do("", "config", "list"); !strings.Contains(out, "topic orders  max.message.bytes  2000000") {
 		t.Errorf("%s", out)
 	}
+	for _, args := range [][]string{{"config", "unset", "topic", "orders", "retnetion.ms"}, {"topic", "alter", "orders", "--delete-config", "retnetion.ms"}} {
+		if code, _, stderr := once(t, "", append(args, "--brokers", addr)...); code != exitNotFound || !strings.Contains(stderr, "topic orders has no setting retnetion.ms") {
+			t.Errorf("%v: exit code %d: %s", args, code, stderr)
+		}
+	}
 	do("", "config", "unset", "topic", "orders", "max.message.bytes", "cleanup.policy")
 	if out := do("", "config", "describe", "topic", "orders"); out != "KEY  VALUE  SOURCE  DEFAULT\n" {
 		t.Errorf("%s", out)

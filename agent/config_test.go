@@ -72,7 +72,8 @@ var internal = []string{
 	"rewrite.Config.ChunkBytes", "rewrite.Config.OpBytes", "merge.TierRules.Growth", "merge.TierRules.Crowd", "merge.TierRules.Fan",
 	// What is tried again nobody waits for.
 	"rewrite.Config.Attempts", "rewrite.Config.RetryMin", "rewrite.Config.RetryMax", "merge.Config.BackoffMin", "merge.Config.BackoffMax",
-	"clean.Config.RetryMin", "clean.Config.RetryMax", "gc.Config.RetryInterval", "retention.Config.AskInterval", "lifecycle.Config.CallTimeout",
+	"clean.Config.RetryMin", "clean.Config.RetryMax", "gc.Config.RetryInterval", "gc.Config.AskTimeout", "retention.Config.AskInterval", "lifecycle.Config.CallTimeout",
+	"gc.Config.LocksKept",     // beyond it the bucket is asked again
 	"gc.Config.FirstSweep",    // follows from the interval
 	"gc.Config.AgainInterval", // DESIGN.md, section 2
 	"lifecycle.Config.ObjectsPerStep", "lifecycle.Config.ObjectsPerLook",

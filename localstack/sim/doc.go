@@ -27,7 +27,7 @@
 //	storm → heal → everybody finishes → perhaps quiet → judgement → drain
 //
 // In the storm the weather changes (chances of faults, everywhere) and blows fall on single agents or on all: kills, drains,
-// partitions, outages, expired leases, clock jumps, bumps of the collection epoch. Blows overlap.
+// partitions, outages, a group's coordinator cut off from the log for longer than its lease, expired leases, clock jumps, bumps of the collection epoch. Blows overlap.
 //
 // In most lives agents do their background duties: merging (windows of a second, tiers), key compaction, retention, collection, with intervals
 // of seconds. The quiet at the end of some gives them time for everything that is due.
@@ -49,6 +49,7 @@
 //	group_refused         an error of a group API that no client retries
 //	commit_lost           a group is told an offset below one whose commit was acknowledged before it asked
 //	commit_invented       a group is told an offset beyond what its members have read
+//	usurped               a coordinator tells a member that all is well when another has had its group for longer than it may not know
 //	owned_twice           a member is given a partition that another has, whom the coordinator cannot have given up
 //	commit_back, zombie   a commit of an older generation was acknowledged after a newer one had its assignment
 //	diverged, agent_failed, wal_unusable              an agent that leaves service without a reason
@@ -80,6 +81,7 @@
 //	ack-before-commit  records are acknowledged that never come into the log
 //	commit-thrown-away commits of offsets are acknowledged that are never sent
 //	commit-ahead       a group is told that more was committed than was
+//	stale-head         the log's head is told from memory where the log does not answer: an agent that is cut off goes on coordinating
 //	zero-offset        records are acknowledged at offset 0
 //	stale-listing      ListOffsets answers as it did the first time
 //	watermark-back     a fetch shows a lower high watermark than before

@@ -159,6 +159,7 @@ func (l *life) judgeReplicas(replicas []replica) {
 	var decoder entry.Decoder
 	var results state.Results
 	audit := newAudit(l)
+	var owners holdings
 	for _, e := range entries {
 		var before []*touched
 		decoded, err := decoder.Decode(e.Value)
@@ -177,6 +178,7 @@ func (l *life) judgeReplicas(replicas []replica) {
 		}
 		l.judgeResults(&e, decoded, &results)
 		audit.after(st, &e, decoded, &results, before)
+		owners.note(st, &e, decoded, &results, l.observer.seenAt(e.N))
 		for len(replicas) > 0 && replicas[0].n == e.N {
 			r := replicas[0]
 			replicas = replicas[1:]
@@ -194,6 +196,7 @@ func (l *life) judgeReplicas(replicas []replica) {
 		l.find("digest_mismatch", "%s is at n=%d, the log ends at n=%d", r.name, r.n, len(entries))
 	}
 	audit.finish(st, l.quietSince)
+	l.judgeWords(&owners)
 	l.judgeObjects(st)
 	l.mu.Lock()
 	l.tally.Entries += len(entries)

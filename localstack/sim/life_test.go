@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,6 +41,7 @@ type life struct {
 	healed chan struct{} // closed when faults are over
 	ended  chan struct{} // closed when agents are to stop
 	actors sync.WaitGroup
+	still  atomic.Bool // members of groups neither come nor go, nor commit: see cutCoordinator
 
 	mu           sync.Mutex // guards the rest
 	trace        []string
@@ -51,6 +53,7 @@ type life struct {
 	outages      int              // of the bucket, that last now
 	over         time.Time        // when the faults ended
 	lateN        uint64           // what retired after it may still wait for the collector
+	words        []word           // what members were told by coordinators
 	quietSince   time.Time        // when everybody had finished; zero where there was no time for duties then
 }
 
@@ -173,10 +176,14 @@ func (l *life) run(ctx context.Context) {
 		l.actors.Go(n.run)
 	}
 	l.weather(calmWeather())
+	l.still.Store(l.plan.on[coordinatorCut])
 	clients, cancel := context.WithCancel(ctx)
 	var busy sync.WaitGroup
 	busy.Go(func() { l.runTopics(clients) })
 	busy.Go(func() { l.runRogue(clients) })
+	if l.plan.on[coordinatorCut] {
+		l.actors.Go(func() { l.cutCoordinator(clients) })
+	}
 	l.storm(ctx)
 	l.heal()
 	done := make(chan struct{})

@@ -42,6 +42,7 @@ type node struct {
 	cutEnd   time.Time     // when the last partition from the log ended
 	cuts     [2]int        // partitions from the log that last now: silent ones, and refusing ones
 	cutsMade int           // how often it was cut off so far
+	cutSince time.Time     // when the first of those that last now began
 	diskBad  func(walfs.Op) error
 	starts   int
 }
@@ -93,7 +94,9 @@ func (n *node) cut(by int, refuses bool) {
 		n.cuts[0] += by
 	}
 	if by > 0 {
-		n.cutsMade++
+		if n.cutsMade++; n.cuts[0]+n.cuts[1] == by {
+			n.cutSince = time.Now()
+		}
 	} else {
 		n.cutEnd = time.Now()
 	}
@@ -112,6 +115,16 @@ func (n *node) unawares() time.Duration {
 		return 0
 	}
 	return n.life.plan.ttl / 3 * 2
+}
+
+// firstCutSince is since when the node is cut off from the log, where that is the first time; else zero.
+func (n *node) firstCutSince() time.Time {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.cutsMade != 1 || n.cuts[0]+n.cuts[1] == 0 {
+		return time.Time{}
+	}
+	return n.cutSince
 }
 
 func (n *node) wayLocked() {

@@ -19,6 +19,7 @@ type observer struct {
 
 	mu      sync.Mutex // guards the rest
 	entries []log.Entry
+	seen    []time.Time // when each was
 	err     error
 }
 
@@ -65,6 +66,7 @@ func (o *observer) take(entries []log.Entry) {
 	for _, e := range entries {
 		if e.N == uint64(len(o.entries))+1 {
 			o.entries = append(o.entries, e)
+			o.seen = append(o.seen, time.Now())
 		}
 	}
 }
@@ -73,6 +75,13 @@ func (o *observer) fail(err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.err = err
+}
+
+// seenAt is when entry n, which it has, was seen: when it was committed, in a life without real time.
+func (o *observer) seenAt(n uint64) time.Time {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.seen[n-1]
 }
 
 func (o *observer) head() uint64 {

@@ -57,6 +57,7 @@ const (
 	epochBump      fault = "collection_epoch_bump"
 	snapshots      fault = "snapshot"
 	trims          fault = "trim"
+	coordinatorCut fault = "coordinator_cut"   // with groupReads: their coordinator is cut off from the log for longer than its lease
 	groupReads     fault = "group_reads"       // consumer groups read the topic that stays
 	compacts       fault = "compaction"        // agents merge, clean, retain and collect
 	settles        fault = "quiet_end"         // with compaction: at the end there is time for all that is due
@@ -161,7 +162,17 @@ func newPlan(seed uint64) *plan {
 	if !p.on[compacts] {
 		delete(p.on, settles)
 	}
+	// From a stream of its own: lives without it are what they were.
+	if stream(seed, "cut").IntN(4) == 0 && p.on[groupReads] && p.agents > 1 && !calm {
+		p.cutsCoordinator()
+	}
 	p.drawKeeping(stream(seed, "keeping"))
 	p.drawDuties(stream(seed, "duties"))
 	return p
+}
+
+// cutsCoordinator has the life's group lose its coordinator to the log, and leaves time for it.
+func (p *plan) cutsCoordinator() {
+	p.on[coordinatorCut] = true
+	p.storm = max(p.storm, cutFrom+p.cutLasts()+time.Second)
 }

@@ -8,7 +8,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -29,6 +31,7 @@ type plant struct {
 	bucket func(objstore.Bucket) objstore.Bucket
 	tamper func(*rand.Rand) *tamper
 	rogue  func(context.Context, *rogue, *metastore.Client)
+	plan   func(*plan) // what the bug needs to show
 }
 
 // tamper is a proxy between a client and an agent that does wrong.
@@ -63,6 +66,8 @@ func plants() []plant {
 		{name: "flipped-byte", want: []string{"invented"}, tamper: flippedByte},
 		{name: "skipped-batch", want: []string{"gaps"}, tamper: skippedBatch},
 		{name: "out-of-range", want: []string{"refused_fetches"}, tamper: outOfRange},
+		{name: "stale-head", want: []string{"usurped"}, log: func(l log.Log, _ *rand.Rand) log.Log { return &staleHead{Log: l} },
+			plan: (*plan).cutsCoordinator},
 		{name: "merge-drops-batch", want: []string{"rewrite"}, also: []string{"gaps", "acked_lost"}, rogue: mergeDropsBatch},
 		{name: "merge-swaps-offsets", want: []string{"rewrite"}, also: []string{"inconsistent_offsets", "wrong_acks", "reorderings"}, rogue: mergeSwapsOffsets},
 		{name: "cleaner-keeps-older", want: []string{"cleaned"}, also: []string{"compacted_away"}, rogue: cleanerKeepsOlder},
@@ -89,6 +94,9 @@ func TestPlantedBugsAreSeen(t *testing.T) {
 		p.snapshotEntries, p.trimMargin = 5, 1
 		p.agents, p.plain, p.partitions = 2+int(seed%2), 1, 1+int(seed%2)
 		p.storm /= 2
+		if bug != nil && bug.plan != nil {
+			bug.plan(p)
+		}
 		return p
 	}
 	t.Run("none", func(t *testing.T) {
@@ -97,6 +105,22 @@ func TestPlantedBugsAreSeen(t *testing.T) {
 			if v := guarded(t, quiet(seed, nil), nil).verdict(); v != "" {
 				t.Errorf("seed %d without a planted bug:\n%s", seed, v)
 			}
+		}
+	})
+	t.Run("coordinator-cut", func(t *testing.T) { // the lives that stale-head is planted in
+		t.Parallel()
+		followed := 0
+		for seed := uint64(1); seed <= plantSeeds; seed++ {
+			p := quiet(seed, nil)
+			p.cutsCoordinator()
+			out := guarded(t, p, nil)
+			if v := out.verdict(); v != "" {
+				t.Errorf("seed %d without a planted bug:\n%s", seed, v)
+			}
+			followed += out.tally.Sometimes["cut_coordinators_followed"]
+		}
+		if followed == 0 {
+			t.Error("nobody took over from a coordinator that was cut off")
 		}
 	})
 	for name, honest := range map[string]func(context.Context, *rogue, *metastore.Client){"merges-well": mergesWell, "cleans-well": cleansWell} {
@@ -218,6 +242,51 @@ func (l *earlyTrim) Commit(ctx context.Context, identity log.Identity, key log.K
 		err = l.Trim(ctx, []log.Key{key}, log.Cursor{Revision: math.MaxInt64})
 	}
 	return outcome, err
+}
+
+// staleHead answers for the log's head with the newest that was heard of where the log does not answer, as a member of etcd would that is cut off
+// from the others and does not ask them. Its agent never comes to be unsure.
+type staleHead struct {
+	log.Log
+	newest atomic.Uint64
+}
+
+func (l *staleHead) heard(n uint64) {
+	for {
+		have := l.newest.Load()
+		if n <= have || l.newest.CompareAndSwap(have, n) {
+			return
+		}
+	}
+}
+
+func (l *staleHead) Head(ctx context.Context) (uint64, error) {
+	asked, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+	defer cancel()
+	n, err := l.Log.Head(asked)
+	if err == nil {
+		l.heard(n)
+	} else if ctx.Err() == nil {
+		n, err = l.newest.Load(), nil
+	}
+	return n, err
+}
+
+func (l *staleHead) Read(ctx context.Context, after uint64, last map[log.Incarnation]uint64, maxBytes int) ([]log.Entry, log.Cursor, bool, error) {
+	entries, cursor, more, err := l.Log.Read(ctx, after, last, maxBytes)
+	for i := range entries {
+		l.heard(entries[i].N)
+	}
+	return entries, cursor, more, err
+}
+
+func (l *staleHead) Watch(ctx context.Context, from log.Cursor, fn func([]log.Entry) error) error {
+	return l.Log.Watch(ctx, from, func(entries []log.Entry) error {
+		for i := range entries {
+			l.heard(entries[i].N)
+		}
+		return fn(entries)
+	})
 }
 
 // forgetful loses every tenth segment that it said it stored.

@@ -200,6 +200,7 @@ type member struct {
 	position   [partitionsMax]int64
 	unsaved    [partitionsMax]bool
 	beaten     time.Time // its last heartbeat, answered or not
+	asked      asked     // its last request to a coordinator
 }
 
 // Time-outs of members, in the life's time.
@@ -309,6 +310,7 @@ func (m *member) ask(ctx context.Context, req kmsg.Request) (kmsg.Response, bool
 		return nil, false
 	}
 	m.doing("waiting for %s from %s", kmsg.NameForKey(req.Key()), m.link.node.name)
+	m.asked = asked{time.Now(), m.link.node, m.link.node.firstCutSince()}
 	response, err := m.link.call(req)
 	if err != nil {
 		m.life.logf("%s: %v", m.name, err)
@@ -331,6 +333,7 @@ const (
 func (m *member) judge(what string, code int16) verdict {
 	switch code {
 	case errNone:
+		m.life.hears(m, what)
 		return fine
 	case errCoordinatorLoading, errNoCoordinator, errNotCoordinator, errTimedOut:
 		m.client.leave()
@@ -627,12 +630,12 @@ func (m *member) work(ctx context.Context) {
 			}
 		}
 		m.read(ctx)
-		if m.rng.IntN(4) == 0 || m.group.topic.finalEnds() != nil {
+		if !m.life.still.Load() && m.rng.IntN(4) == 0 || m.group.topic.finalEnds() != nil {
 			if v := m.commit(ctx); v == rejoin || v == outcast {
 				return
 			}
 		}
-		if m.rng.IntN(100) == 0 || !pause(ctx, time.Duration(50+m.rng.IntN(200))*time.Millisecond) {
+		if !m.life.still.Load() && m.rng.IntN(100) == 0 || !pause(ctx, time.Duration(50+m.rng.IntN(200))*time.Millisecond) {
 			return
 		}
 	}

@@ -91,7 +91,7 @@ func (t *tally) neverStruck() []string {
 // sometimesWanted are states that a run of many lives reaches, or it proves less than it seems to.
 var sometimesWanted = []string{
 	"restarts", "batches_resent", "incremental_fetches", "fetch_sessions_lost", "rejoined_sessions",
-	"late_repeats", "replayed_from_archive_alone", "offsets_committed", "generations_taken_over", "partitions_revoked",
+	"late_repeats", "replayed_from_archive_alone", "offsets_committed", "generations_taken_over", "partitions_revoked", "cut_coordinators_followed",
 	"parts_merged", "tiers_merged", "rewrite_conflicts", "reads_of_deleted_objects", "retired_collected", "orphans_collected",
 	"pieces_cleaned", "tombstones_gone", "expired_by_time", "expired_by_size", "expired_readers",
 }

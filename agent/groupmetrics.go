@@ -59,8 +59,8 @@ func newGroupMetrics(r prometheus.Registerer, detail Detail, seriesMax int, view
 	if detail != DetailNone {
 		m.members = m.desc("firn_group_members", "Members of the group.", "group")
 		m.state = m.desc("firn_group_state", "1 for the state that the group is in.", "group", "state")
-		m.lag = m.desc("firn_group_lag_records", "Records beyond what the group has committed, of all partitions that it has committed offsets of.", "group")
-		m.seconds = m.desc("firn_group_lag_seconds", "Log time minus the time of the oldest record that the group has not committed; 0 where there is none.", "group")
+		m.lag = m.desc("firn_group_lag_records", "Records beyond what the group has committed, of all partitions that it has committed offsets of. Absent where there are none.", "group")
+		m.seconds = m.desc("firn_group_lag_seconds", "Log time minus the time of the oldest record that the group has not committed; 0 where there is none, absent where it has committed nothing.", "group")
 		m.topicLag = m.desc("firn_group_topic_lag_records", "Records of the topic beyond what the group has committed.", "group", "topic")
 		m.topicSeconds = m.desc("firn_group_topic_lag_seconds", "Log time minus the time of the oldest record of the topic that the group has not committed.", "group", "topic")
 		m.kafkaMembers = m.desc("kafka_consumergroup_members", "Members of the group, as kafka_exporter names them; of the agent that coordinates the group only.", "consumergroup")
@@ -261,8 +261,10 @@ func (m *groupMetrics) tell(ch chan<- prometheus.Metric, of *group.Listing, rows
 	ch <- gaugeOf(m.members, float64(of.Members), of.ID)
 	ch <- gaugeOf(m.kafkaMembers, float64(of.Members), of.ID)
 	ch <- gaugeOf(m.state, 1, of.ID, of.State)
-	ch <- gaugeOf(m.lag, float64(all.records), of.ID)
-	ch <- gaugeOf(m.seconds, all.seconds, of.ID)
+	if slices.ContainsFunc(rows, func(t groupTopicRow) bool { return t.name != "" }) { // else nobody knows how far it is
+		ch <- gaugeOf(m.lag, float64(all.records), of.ID)
+		ch <- gaugeOf(m.seconds, all.seconds, of.ID)
+	}
 	for i := range rows {
 		t := &rows[i]
 		if t.name == "" {

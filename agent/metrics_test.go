@@ -481,6 +481,25 @@ func TestGroupLag(t *testing.T) {
 	}
 }
 
+// A group that reads and has committed nothing has no lag that anybody knows: no series is better than one that says 0.
+func TestAGroupThatCommittedNothingHasNoLag(t *testing.T) {
+	n := start(t)
+	n.produce(n.kafkaClient(), "orders", "v")
+	c := n.kafkaClient(kgo.ConsumerGroup("new"), kgo.ConsumeTopics("orders"), kgo.DisableAutoCommit(), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	if fetched := c.PollRecords(t.Context(), 1); fetched.NumRecords() != 1 {
+		t.Fatal(fetched.Err())
+	}
+	families := n.scrape()
+	if v, ok := value(families, "firn_group_members", "new"); !ok || v != 1 {
+		t.Errorf("members: %v, %v", v, ok)
+	}
+	for _, name := range []string{"firn_group_lag_records", "firn_group_lag_seconds"} {
+		if v, ok := value(families, name, "new"); ok {
+			t.Errorf("%s is %v", name, v)
+		}
+	}
+}
+
 var metricName = regexp.MustCompile(`\b(firn|kafka)_[a-z0-9_]+\b`)
 
 // Guides and dashboards name only metrics that exist.

@@ -27,7 +27,7 @@ type describedGroupView struct {
 	Protocol   string               `json:"protocol"`        // how partitions are assigned
 	Epoch      *int32               `json:"epoch,omitempty"` // of groups of type Consumer
 	Members    []memberView         `json:"members"`
-	Lag        int64                `json:"lag"`         // of all partitions that have an offset
+	Lag        *int64               `json:"lag"`         // of all partitions that have an offset; null where none has
 	LagSeconds *float64             `json:"lag_seconds"` // the longest; null where nobody tells
 	Partitions []groupPartitionView `json:"partitions"`
 }
@@ -71,7 +71,7 @@ func newGroupDescribe(e env) *cobra.Command {
 		Use:   "describe GROUP...",
 		Short: "Show state, members, assignments, offsets and lag of groups",
 		Long: `Show state, members, assignments, offsets and lag of groups. Partitions are those that the group has an offset of, and those
-that are assigned to a member. What nobody tells is shown as a dash, and as null in JSON.
+that are assigned to a member. What nobody tells is shown as a dash, and as null in JSON: the lag too, where nothing is committed.
 
 ` + secondsHelp,
 		Example: "  firn group describe billing\n  firn group describe billing -o json | jq '.[0].partitions[] | select(.lag > 0)'",
@@ -99,7 +99,7 @@ type lagView struct {
 	Group      string               `json:"group"`
 	State      string               `json:"state"`
 	Members    int                  `json:"members"`
-	Lag        int64                `json:"lag"`
+	Lag        *int64               `json:"lag"`
 	LagSeconds *float64             `json:"lag_seconds"`
 	Partitions []groupPartitionView `json:"partitions"`
 }
@@ -111,7 +111,8 @@ func newGroupLag(e env) *cobra.Command {
 		Use:   "lag [GROUP...]",
 		Short: "Tell how far groups, or all groups, are behind, in records and in seconds",
 		Long: `Tell how far groups are behind the end of what they read, in records and in seconds: for each group the sum and the longest,
-or with --partitions for each partition. Without a name all groups are told of.
+or with --partitions for each partition. Without a name all groups are told of. Where nothing is committed no lag is known: a dash, and null
+in JSON.
 
 ` + secondsHelp,
 		Example: "  firn group lag\n  firn group lag billing --partitions\n  firn group lag -o json | jq '.[] | select(.lag > 1000) | .group'",
@@ -343,7 +344,10 @@ func (l *logs) fill(v *describedGroupView) {
 		}
 		lag := max(*p.LogEnd-*p.Committed, 0)
 		p.Lag = &lag
-		v.Lag += lag
+		if v.Lag == nil {
+			v.Lag = new(int64)
+		}
+		*v.Lag += lag
 	}
 }
 
@@ -441,8 +445,8 @@ func (a *admin) printDescribedGroups(views []describedGroupView) error {
 		if i > 0 {
 			_, _ = fmt.Fprintln(w)
 		}
-		_, _ = fmt.Fprintf(w, "group %s, state %s, type %s, protocol %s, coordinator %d, %d members, lag %d records, %s\n",
-			v.Name, v.State, v.Type, dash(v.Protocol), v.Coordinator, len(v.Members), v.Lag, secondsText(v.LagSeconds))
+		_, _ = fmt.Fprintf(w, "group %s, state %s, type %s, protocol %s, coordinator %d, %d members, lag %s records, %s\n",
+			v.Name, v.State, v.Type, dash(v.Protocol), v.Coordinator, len(v.Members), offsetText(v.Lag), secondsText(v.LagSeconds))
 		if len(v.Members) > 0 {
 			_, _ = fmt.Fprintln(w, "MEMBER\tINSTANCE\tCLIENT\tHOST\tEPOCH\tASSIGNED")
 			for _, m := range v.Members {
@@ -482,7 +486,7 @@ func (a *admin) printLags(views []lagView, partitions bool) error {
 	for i := range views {
 		v := &views[i]
 		if !partitions {
-			_, _ = fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%s\n", v.Group, v.State, v.Members, len(v.Partitions), v.Lag, numberText(v.LagSeconds))
+			_, _ = fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%s\n", v.Group, v.State, v.Members, len(v.Partitions), offsetText(v.Lag), numberText(v.LagSeconds))
 			continue
 		}
 		for _, p := range v.Partitions {

@@ -114,6 +114,15 @@ func TestGroupWithMembers(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := unmarshal[[]describedGroupView](t, s.must("", "group", "describe", "billing", "-o", "json"))[0]
+	if v.Lag != nil {
+		t.Errorf("a lag of %d although nothing is committed", *v.Lag)
+	}
+	if l := unmarshal[[]lagView](t, s.must("", "group", "lag", "billing", "-o", "json"))[0]; l.Lag != nil || len(l.Partitions) != 3 || l.Partitions[1].Lag != nil {
+		t.Errorf("lag: %+v", l)
+	}
+	if out := s.must("", "group", "lag", "billing"); !strings.Contains(out, "3           -    -") {
+		t.Errorf("%s", out)
+	}
 	if len(v.Members) != 1 || *v.Members[0].InstanceID != "first" || v.State != "Stable" || assignedText(v.Members[0].Assigned) != "orders:0-2" {
 		t.Errorf("%+v", v)
 	}
@@ -129,7 +138,7 @@ func TestGroupWithMembers(t *testing.T) {
 	if r := s.run("", "group", "delete", "billing", "--topic", "orders", "--yes"); r.code != exitFailure || !strings.Contains(r.errOut, "a member reads the topic") {
 		t.Errorf("delete offsets: %+v", r)
 	}
-	if out := s.must("", "group", "describe", "billing"); !strings.Contains(out, "ASSIGNED") || !strings.Contains(out, "orders:0-2") {
+	if out := s.must("", "group", "describe", "billing"); !strings.Contains(out, "ASSIGNED") || !strings.Contains(out, "1 members, lag - records, - seconds") || !strings.Contains(out, "orders:0-2") {
 		t.Errorf("%s", out)
 	}
 }
@@ -146,7 +155,7 @@ func TestGroupLagInSeconds(t *testing.T) {
 	s.must("", "group", "reset", "g", "--topic", "orders:0", "--to-offset", "1")
 	s.must("", "group", "reset", "g", "--topic", "orders:1", "--to-latest")
 	v := unmarshal[[]lagView](t, s.must("", "group", "lag", "-o", "json"))[0]
-	if v.Lag != 2 || v.LagSeconds == nil || *v.LagSeconds < 7200 || *v.LagSeconds > 7500 || *v.Partitions[1].LagSeconds != 0 {
+	if *v.Lag != 2 || v.LagSeconds == nil || *v.LagSeconds < 7200 || *v.LagSeconds > 7500 || *v.Partitions[1].LagSeconds != 0 {
 		t.Errorf("%+v", v)
 	}
 	s.must("", "topic", "delete-records", "orders", "--before", "2", "--partition", "0", "--yes")
@@ -228,7 +237,7 @@ func TestConsumeInGroup(t *testing.T) {
 		t.Errorf("%q", out)
 	}
 	v := unmarshal[[]describedGroupView](t, s.must("", "group", "describe", "g", "-o", "json"))[0]
-	if len(v.Members) != 0 || *v.Partitions[0].Committed != 3 || v.Lag != 1 {
+	if len(v.Members) != 0 || *v.Partitions[0].Committed != 3 || *v.Lag != 1 {
 		t.Errorf("%+v", v)
 	}
 	if out := s.must("", "consume", "orders", "--group", "g", "--from", "start", "--count", "1"); out != "d\n" {

@@ -102,6 +102,7 @@ type Agent struct {
 	rand     *rand.ChaCha8 // of the background duties, nil: the system's
 	started  time.Time
 	behind   behind
+	modes    modes
 	met      atomic.Int32 // agents that this one looks after and has met
 
 	bucketHealth bucketHealth

@@ -27,11 +27,12 @@ const (
 	partBucketWrite = "bucket_write"
 	partDisk        = "disk"
 	partDuties      = "duties"
+	partMode        = "advertise_mode"
 )
 
 // conditions returns all parts, in one order.
 func (a *Agent) conditions() []condition {
-	list := []condition{{part: partEtcd}, {part: partArchive}, {part: partBucketRead}, {part: partBucketWrite}, {part: partDisk}, {part: partDuties, told: true}}
+	list := []condition{{part: partEtcd}, {part: partArchive}, {part: partBucketRead}, {part: partBucketWrite}, {part: partDisk}, {part: partDuties, told: true}, {part: partMode}}
 	if a.state.Load() == starting || a.meta == nil || a.wal == nil { // parts are still being made
 		return list
 	}
@@ -50,6 +51,7 @@ func (a *Agent) conditions() []condition {
 		}
 	}
 	list[5].cause = strings.Join(duties, "; ")
+	list[6].cause = a.modes.cause(a.cfg.AdvertiseMode)
 	return list
 }
 

@@ -100,6 +100,63 @@ func TestRivalsAreRefused(t *testing.T) {
 	}
 }
 
+// degradedLines looks for the line that says how an agent differs from others.
+type degradedLines struct {
+	slog.Handler
+	told atomic.Bool
+}
+
+func (*degradedLines) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l *degradedLines) Handle(_ context.Context, r slog.Record) error {
+	r.Attrs(func(a slog.Attr) bool {
+		if r.Message == "degraded" && r.Level == slog.LevelWarn && a.Value.String() == "advertise_mode" {
+			l.told.Store(true)
+		}
+		return true
+	})
+	return nil
+}
+
+func (l *degradedLines) WithAttrs([]slog.Attr) slog.Handler { return l }
+func (l *degradedLines) WithGroup(string) slog.Handler      { return l }
+
+// Agents that show themselves to clients in different ways say so, loudly, for as long as they do: that must be possible while a cluster is
+// changed from one to the other, and is a mistake otherwise.
+func TestAgentsOfDifferentAdvertiseModes(t *testing.T) {
+	c := newTeam(t)
+	log := &degradedLines{Handler: slog.DiscardHandler}
+	direct := c.join("direct", func(m *mate) { m.parts.Logger = slog.New(log) })
+	proxy := c.join("proxy", func(m *mate) {
+		m.cfg.AdvertiseMode, m.cfg.Advertise, m.cfg.DrainNotice = agent.AdvertiseProxy, "lb:9092", time.Millisecond
+	})
+	for _, x := range []struct {
+		who   *mate
+		other agent.AdvertiseMode
+		says  string
+	}{
+		{direct, agent.AdvertiseProxy, `advertise_mode: this agent runs with --advertise-mode direct, and "proxy" otherwise`},
+		{proxy, agent.AdvertiseDirect, `advertise_mode: this agent runs with --advertise-mode proxy, and "direct" otherwise`},
+	} {
+		await(t, "both tell", func() bool { return strings.Contains(x.who.Health().Degraded, x.says) })
+		if h := x.who.Health(); !h.Ready {
+			t.Errorf("taken out of service: %+v", h)
+		}
+		found := false
+		for _, a := range x.who.Cluster(t.Context()).Agents {
+			found = found || a.Status != nil && a.Name == string(x.other) && a.Status.AdvertiseMode == x.other
+		}
+		if !found {
+			t.Error("the status of the cluster does not say how the other is seen")
+		}
+	}
+	await(t, "it is logged", log.told.Load)
+	if err := proxy.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "it is over", func() bool { return direct.Health().Degraded == "" })
+}
+
 // Behind a load balancer all agents have its address.
 func TestAgentsBehindALoadBalancerShareItsAddress(t *testing.T) {
 	c := newTeam(t)

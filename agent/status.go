@@ -18,18 +18,20 @@ import (
 // Status is what an agent says of itself, to operators and to its peers.
 type Status struct {
 	Health
-	Zone        string    `json:"zone"`
-	Version     string    `json:"version"`
-	Started     time.Time `json:"started"`
-	Connections int       `json:"connections"`
-	Unanswered  int       `json:"unanswered"` // requests that were read, long polls among them
+	Zone    string `json:"zone"`
+	Version string `json:"version"`
+	// AdvertiseMode is how clients see it; "" where an older agent does not say.
+	AdvertiseMode AdvertiseMode `json:"advertise_mode"`
+	Started       time.Time     `json:"started"`
+	Connections   int           `json:"connections"`
+	Unanswered    int           `json:"unanswered"` // requests that were read, long polls among them
 	// EtcdWell: it hears from the metastore.
 	EtcdWell bool `json:"etcd_well"`
 }
 
 // Status says how the agent is.
 func (a *Agent) Status() Status {
-	s := Status{Health: a.Health(), Zone: a.cfg.Zone, Version: a.cfg.Version, Started: a.started}
+	s := Status{Health: a.Health(), Zone: a.cfg.Zone, Version: a.cfg.Version, AdvertiseMode: a.cfg.AdvertiseMode, Started: a.started}
 	if a.state.Load() == starting || a.meta == nil {
 		return s
 	}
@@ -224,7 +226,7 @@ func (a *Agent) watchPeers(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		var nodes []int32
+		var nodes []int32 // of the others
 		a.meta.View(func(st *state.State) {
 			for _, other := range st.Agents() {
 				if other.NodeID != a.meta.NodeID() {
@@ -232,6 +234,7 @@ func (a *Agent) watchPeers(ctx context.Context) {
 				}
 			}
 		})
+		there := slices.Clone(nodes)
 		rand.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
 		bounded, cancel := context.WithTimeout(ctx, askTimeout)
 		var asked sync.WaitGroup
@@ -245,6 +248,7 @@ func (a *Agent) watchPeers(ctx context.Context) {
 		}
 		asked.Wait()
 		cancel()
+		a.modes.saw(there, answers)
 		furthest := Status{}
 		for _, s := range answers {
 			if s.Agent != "" && (furthest.Agent == "" || s.Applied > furthest.Applied) {

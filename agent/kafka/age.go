@@ -51,7 +51,7 @@ func (c *conn) part() {
 		nc = p.Conn
 	}
 	tcp, ok := nc.(*net.TCPConn)
-	if !ok || c.ctx.Err() != nil || tcp.CloseWrite() != nil || tcp.SetReadDeadline(time.Now().Add(partTime)) != nil {
+	if !ok || c.ctx.Err() != nil || tcp.CloseWrite() != nil || tcp.SetReadDeadline(time.Now().Add(c.s.partTime)) != nil {
 		return
 	}
 	_, _ = io.Copy(io.Discard, tcp)

@@ -18,6 +18,9 @@ import (
 // Poison makes the server overwrite buffers as they return to the pool.
 func (s *Server) Poison() { s.pool.poison = true }
 
+// PartWithin gives clients another time to take notice that their connections end. Requires: there is no connection yet.
+func (s *Server) PartWithin(d time.Duration) { s.partTime = d }
+
 // Asleep makes it look as if the process had been asleep until now.
 func (s *Server) Asleep(d time.Duration) { s.beat.last.Store(time.Now().Add(-d).UnixNano()) }
 

@@ -49,7 +49,9 @@ type Server struct {
 	drained chan struct{}
 	came    atomic.Uint64 // connections so far
 	beat    beat
-	wg      sync.WaitGroup // one for each connection
+	// partTime is what a client gets to take notice that its connection ends. Set before the first connection.
+	partTime time.Duration
+	wg       sync.WaitGroup // one for each connection
 
 	mu        sync.Mutex // guards the rest
 	listeners map[net.Listener]struct{}
@@ -87,6 +89,7 @@ func New(cfg Config, meta Metastore, producer Producer, log Log, groups Groups) 
 		sessions:   newSessions(cfg.FetchSessions, cfg.FetchSessionBytes, cfg.Metrics),
 		validators: sync.Pool{New: func() any { return batch.NewValidator() }},
 		closed:     make(chan struct{}),
+		partTime:   partTime,
 		drained:    make(chan struct{}),
 		listeners:  make(map[net.Listener]struct{}),
 		conns:      make(map[*conn]struct{}),

@@ -985,3 +985,42 @@ func TestATopicThatFailsForEverKeepsNoOthersUp(t *testing.T) {
 	}
 	f.Verify()
 }
+
+// expired is a bucket whose credentials may read and no longer put.
+type expired struct {
+	objstore.Bucket
+	puts int
+}
+
+func (b *expired) Put(context.Context, string, []byte, objstore.PutOptions) error {
+	return objstore.ErrDenied
+}
+
+func (b *expired) PutFrom(context.Context, string, io.ReaderAt, int64, objstore.PutOptions) error {
+	b.puts++
+	return objstore.ErrDenied
+}
+
+// Credentials that are refused whatever is asked for end a step with the first topic: the others would wait as long, one after the other.
+func TestCredentialsThatMayPutNothingEndAStep(t *testing.T) {
+	f := newFixture(t, 61)
+	f.parallel = 1
+	for i := range 6 {
+		f.topics = append(f.topics, f.Topic(fmt.Sprint("t", i), 3))
+	}
+	f.produce(20, 20<<10)
+	bucket := &expired{Bucket: f.Bucket}
+	m := f.merger(small(), func(d *rewrite.Deps) {
+		d.Bucket = bucket
+		d.PutOptions = func(entry.UUID) objstore.PutOptions {
+			return objstore.PutOptions{Tags: []objstore.Tag{{Key: "firn-class", Value: "d8"}}}
+		}
+	})
+	f.now = f.now.Add(2 * time.Hour)
+	_, err := m.Step(t.Context())
+	if !errors.Is(err, objstore.ErrDenied) || strings.Count(err.Error(), "s3:PutObject") != 1 || bucket.puts != 1 {
+		t.Errorf("%d puts: %v", bucket.puts, err)
+	}
+	f.settle(f.merger(small()))
+	f.Verify()
+}

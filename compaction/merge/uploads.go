@@ -76,10 +76,11 @@ func (u *uploads) done(applied int, err error) {
 		return
 	}
 	const kept = 8
-	if len(u.errs) < kept {
+	final := errors.Is(err, rewrite.ErrUnavailable)
+	if len(u.errs) < kept && !(final && u.final) { // uploads that were under way at once say the same
 		u.errs = append(u.errs, err)
 	}
-	u.final = u.final || errors.Is(err, rewrite.ErrUnavailable)
+	u.final = u.final || final
 }
 
 // hopeless reports whether more objects would fare no better.

@@ -170,6 +170,12 @@ func (e *Env) Ready() bool {
 	return ready
 }
 
+// final is an answer of the bucket that asking again does not change.
+type final struct{ error }
+
+// Unwrap returns the answer.
+func (f final) Unwrap() error { return f.error }
+
 // attempts makes a request of the bucket until it has a definite answer, a few times.
 func (e *Env) attempts(ctx context.Context, what string, id entry.ObjectID, do func() error) error {
 	delay := e.cfg.RetryMin
@@ -180,6 +186,8 @@ func (e *Env) attempts(ctx context.Context, what string, id entry.ObjectID, do f
 			return nil
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
+		case errors.As(err, new(final)):
+			return err
 		case errors.Is(err, objstore.ErrNotFound), errors.Is(err, objstore.ErrRange), errors.Is(err, objstore.ErrInvalid), errors.Is(err, objstore.ErrExists):
 			return err
 		case n >= e.cfg.Attempts:

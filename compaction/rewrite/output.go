@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"strings"
 
 	"github.com/firnlog/firn/compaction/duty"
 	"github.com/firnlog/firn/metastore/entry"
@@ -122,18 +123,20 @@ func (o *Output) Upload(ctx context.Context) (Object, error) {
 	}
 	opts := o.env.deps.PutOptions(o.topic)
 	opts.IfAbsent = true
-	var said error // by the bucket, last
+	asks := len(opts.Tags) > 0 || opts.StorageClass != "" || opts.Lock != (objstore.Lock{})
 	err = o.env.attempts(ctx, "put", id, func() error {
-		said = o.env.deps.Bucket.PutFrom(ctx, id.Key(), o.file, size, opts)
-		return said
+		err := o.env.deps.Bucket.PutFrom(ctx, id.Key(), o.file, size, opts)
+		if asks && errors.Is(err, objstore.ErrDenied) {
+			return final{err}
+		}
+		return err
 	})
 	if err != nil && opts.StorageClass != "" && errors.Is(err, objstore.ErrStorageClass) {
 		return Object{}, fmt.Errorf("storage class %s of topic %s: %w; set firn.storage.class to one that the store has, firn bucket check says for which topics",
 			opts.StorageClass, o.name(), err)
 	}
-	if err != nil && errors.Is(err, objstore.ErrDenied) && (len(opts.Tags) > 0 || opts.StorageClass != "" || opts.Lock != (objstore.Lock{})) {
-		// What is asked for beside the object takes permissions of its own: other topics may do without.
-		return Object{}, fmt.Errorf("topic %s, with its tags, storage class or lock: %w", o.name(), said)
+	if asks && errors.Is(err, objstore.ErrDenied) {
+		return Object{}, o.denied(ctx, &opts, err)
 	}
 	if errors.Is(err, objstore.ErrExists) { // by an attempt of ours whose answer was lost: keys are unique
 		err = o.same(ctx, id, size)
@@ -144,6 +147,38 @@ func (o *Output) Upload(ctx context.Context) (Object, error) {
 	o.env.deps.Metrics.puts.Inc()
 	o.env.deps.Metrics.putBytes.Add(float64(size))
 	return Object{ID: id, Size: size}, nil
+}
+
+// putProbe is put where a put was denied, and deleted again.
+const putProbe = "probe/compaction-put"
+
+// denied sorts a put that was denied for a topic that asks for something beside its object. That takes permissions of its own, and other
+// topics may do without; but credentials that have expired, or may put nothing at all, would fail each topic in turn. So a tiny object
+// is put that asks for nothing.
+func (o *Output) denied(ctx context.Context, opts *objstore.PutOptions, denial error) error {
+	err := o.env.deps.Bucket.Put(ctx, putProbe, []byte("firn asks whether it may put anything\n"), objstore.PutOptions{})
+	switch {
+	case err == nil:
+		_ = o.env.deps.Bucket.Delete(ctx, putProbe) // what a lock or a missing permission keeps is a few bytes
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, objstore.ErrDenied):
+		return fmt.Errorf("%w: the agents' credentials may put nothing, so that every topic waits: they have expired, or need the action s3:PutObject: %w",
+			ErrUnavailable, err)
+	default:
+		return fmt.Errorf("%w: put %s: %w", ErrUnavailable, putProbe, err)
+	}
+	var actions []string
+	if len(opts.Tags) > 0 {
+		actions = append(actions, "s3:PutObjectTagging for its tags")
+	}
+	if opts.Lock != (objstore.Lock{}) {
+		actions = append(actions, "s3:PutObjectRetention for its lock")
+	}
+	if opts.StorageClass != "" {
+		actions = append(actions, "storage class "+opts.StorageClass)
+	}
+	return fmt.Errorf("an object of topic %s is denied, though others are not; it takes %s: %w", o.name(), strings.Join(actions, ", "), denial)
 }
 
 // name is the topic's, for messages.

@@ -339,14 +339,25 @@ func TestABucketThatIsAway(t *testing.T) {
 	}
 }
 
-// strict refuses to put what asks for something.
+// strict refuses to put objects of topics, and with all puts anything.
 type strict struct {
 	objstore.Bucket
 	err error
+	all bool
+	n   *int // puts that were refused
 }
 
 func (s strict) PutFrom(context.Context, string, io.ReaderAt, int64, objstore.PutOptions) error {
+	*s.n++
 	return s.err
+}
+
+func (s strict) Put(ctx context.Context, key string, body []byte, opts objstore.PutOptions) error {
+	if s.all {
+		*s.n++
+		return s.err
+	}
+	return s.Bucket.Put(ctx, key, body, opts)
 }
 
 // What a store refuses for what one topic asks for names the topic and the mend, and does not count as the bucket being away: other topics go on.
@@ -354,18 +365,26 @@ func TestAPutThatIsRefusedForWhatATopicAsksFor(t *testing.T) {
 	k := rewritetest.New(t, 9)
 	topic := k.Topic("t", 1)
 	k.Flush(segment.Options{}, rewritetest.Flushed{Topic: topic, Raw: k.Batch(500)})
+	tagged := objstore.PutOptions{Tags: []objstore.Tag{{Key: "firn-class", Value: "d8"}}}
+	locked := objstore.PutOptions{Lock: objstore.Lock{Mode: objstore.LockGovernance, Until: time.Now().Add(time.Hour)}}
 	for _, c := range []struct {
 		opts objstore.PutOptions
 		err  error
+		all  bool
 		away bool
 		want []string
+		puts int // that are refused
 	}{
-		{objstore.PutOptions{StorageClass: "COLD"}, objstore.ErrStorageClass, false, []string{"storage class COLD of topic t", "set firn.storage.class"}},
-		{objstore.PutOptions{Tags: []objstore.Tag{{Key: "firn-class", Value: "d8"}}}, objstore.ErrDenied, false, []string{"topic t", "access denied"}},
-		{objstore.PutOptions{}, objstore.ErrDenied, true, []string{"access denied"}},
+		{opts: objstore.PutOptions{StorageClass: "COLD"}, err: objstore.ErrStorageClass, want: []string{"storage class COLD of topic t", "set firn.storage.class"}, puts: 1},
+		{opts: tagged, err: objstore.ErrDenied, want: []string{"topic t", "access denied", "s3:PutObjectTagging"}, puts: 1},
+		{opts: locked, err: objstore.ErrDenied, want: []string{"topic t", "access denied", "s3:PutObjectRetention"}, puts: 1},
+		{opts: tagged, err: objstore.ErrDenied, all: true, away: true, want: []string{"access denied", "s3:PutObject"}, puts: 2},
+		{opts: locked, err: objstore.ErrDenied, all: true, away: true, want: []string{"access denied", "s3:PutObject"}, puts: 2},
+		{err: objstore.ErrDenied, away: true, want: []string{"access denied"}, puts: 4},
 	} {
-		env := k.Env(rewrite.Config{Attempts: 2, RetryMin: time.Microsecond, RetryMax: time.Microsecond}, func(d *rewrite.Deps) {
-			d.Bucket = strict{k.Bucket, c.err}
+		n := 0
+		env := k.Env(rewrite.Config{Attempts: 4, RetryMin: time.Microsecond, RetryMax: time.Microsecond}, func(d *rewrite.Deps) {
+			d.Bucket = strict{k.Bucket, c.err, c.all, &n}
 			d.PutOptions = func(entry.UUID) objstore.PutOptions { return c.opts }
 		})
 		out, err := env.NewOutput(topic)
@@ -374,8 +393,8 @@ func TestAPutThatIsRefusedForWhatATopicAsksFor(t *testing.T) {
 		}
 		_, err = out.Upload(t.Context())
 		out.Close()
-		if !errors.Is(err, c.err) || errors.Is(err, rewrite.ErrUnavailable) != c.away {
-			t.Errorf("%+v: %v", c.opts, err)
+		if !errors.Is(err, c.err) || errors.Is(err, rewrite.ErrUnavailable) != c.away || n != c.puts {
+			t.Errorf("%+v: %d puts, %v", c.opts, n, err)
 		}
 		for _, words := range c.want {
 			if !strings.Contains(fmt.Sprint(err), words) {

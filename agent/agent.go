@@ -226,7 +226,7 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	}
 	serves := cfg.kafka()
 	if a.rules != nil {
-		serves.LockFault = a.rules.LockFault
+		serves.LockFault, serves.ClassFault = a.rules.LockFault, a.rules.ClassFault
 	}
 	serves.LogDir = parts.BucketName
 	if cfg.AdvertiseMode == AdvertiseProxy {

@@ -138,6 +138,9 @@ func (s *Server) createTopic(ctx context.Context, t *kmsg.CreateTopicsRequestTop
 	if no := s.lockable(&settings); no != nil {
 		return view, no
 	}
+	if no := s.classable(&settings); no != nil {
+		return view, no
+	}
 	if validateOnly {
 		view.id = entry.UUID{}
 		return view, nil
@@ -156,6 +159,17 @@ func (s *Server) lockable(settings *topicconfig.Settings) *refusal {
 	}
 	if why := s.cfg.LockFault(); why != "" {
 		return refused(codeInvalidConfig, "firn.object.lock.mode %v: %s", settings.LockMode, why)
+	}
+	return nil
+}
+
+// classable refuses storage classes that the store is known not to have: the topic's records would not be merged, or never move.
+func (s *Server) classable(settings *topicconfig.Settings) *refusal {
+	if s.cfg.ClassFault == nil {
+		return nil
+	}
+	if why := s.cfg.ClassFault(settings); why != "" {
+		return refused(codeInvalidConfig, "%s", why)
 	}
 	return nil
 }

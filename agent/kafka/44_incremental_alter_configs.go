@@ -120,6 +120,12 @@ func (s *Server) checkWhole(of *configured, after []entry.Config) *refusal {
 	if why := have.Loosens(settings); why != "" {
 		return refused(codePolicyViolation, "%s", why)
 	}
+	if settings.StorageClass != have.StorageClass || settings.TransitionClass != have.TransitionClass || settings.TransitionDays != have.TransitionDays ||
+		settings.BucketLifecycle != have.BucketLifecycle { // else it is no worse than it was
+		if no := s.classable(&settings); no != nil {
+			return no
+		}
+	}
 	if have.Locked() {
 		return nil
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/firnlog/firn/agent/ingest"
 	"github.com/firnlog/firn/metastore/entry"
 	"github.com/firnlog/firn/metastore/state"
+	"github.com/firnlog/firn/metastore/topicconfig"
 )
 
 // Metastore is what the protocol needs of metastore.Client.
@@ -167,6 +168,8 @@ type Config struct {
 
 	// LockFault says why no topic can have an object lock, "" where that is possible or not known; nil: not known.
 	LockFault func() string
+	// ClassFault says why no topic can be given the storage classes of settings, "" where that is possible or not known; nil: not known.
+	ClassFault func(*topicconfig.Settings) string
 
 	// LogDir is the one log directory that tools are shown. Default "bucket".
 	LogDir string

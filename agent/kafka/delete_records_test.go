@@ -11,6 +11,7 @@ import (
 	"github.com/firnlog/firn/agent/kafka"
 	"github.com/firnlog/firn/localstack/faketime"
 	"github.com/firnlog/firn/metastore/entry"
+	"github.com/firnlog/firn/metastore/topicconfig"
 	"github.com/firnlog/firn/objstore/batch"
 )
 
@@ -191,6 +192,51 @@ func TestALockNeedsABucketThatKeepsIt(t *testing.T) {
 		fault = ""
 		if code, why := create(); code != 0 || alter() != 0 {
 			t.Errorf("nothing known: code %d, %q; altered: %d", code, why, alter())
+		}
+	})
+}
+
+// A storage class that the store is known not to have is refused when it is asked for; what a topic has already keeps nothing else from being set.
+func TestAStorageClassNeedsAStoreThatHasIt(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		a := newCluster(t).join("a")
+		a.topic("plain", 1)
+		known := false
+		c := dial(t, server(t, a, func(cfg *kafka.Config) {
+			cfg.ClassFault = func(s *topicconfig.Settings) string {
+				if known && s.StorageClass == "COLD" {
+					return "the store takes no object in storage class COLD"
+				}
+				return ""
+			}
+		}))
+		create := func() (int16, string) {
+			req := creation("cold", 1, 1, "firn.storage.class=COLD")
+			req.ValidateOnly = true
+			r := ask[*kmsg.CreateTopicsResponse](c, req).Topics[0]
+			if r.ErrorMessage == nil {
+				return r.ErrorCode, ""
+			}
+			return r.ErrorCode, *r.ErrorMessage
+		}
+		if code, why := create(); code != 0 {
+			t.Errorf("nothing known: code %d, %q", code, why)
+		}
+		a.topic("old", 1)
+		if code := alter(c, kmsg.ConfigResourceTypeTopic, "old", false, "firn.storage.class = COLD"); code != 0 {
+			t.Errorf("nothing known: altered: %d", code)
+		}
+		known = true
+		if code, why := create(); code != 40 || !strings.Contains(why, "COLD") {
+			t.Errorf("created: code %d, %q", code, why)
+		}
+		for change, code := range map[string]int16{"firn.storage.class = COLD": 40, "firn.storage.class = COOL": 0, "retention.ms = 77": 0} {
+			if got := alter(c, kmsg.ConfigResourceTypeTopic, "plain", true, change); got != code {
+				t.Errorf("plain: %s: code %d, want %d", change, got, code)
+			}
+		}
+		if code := alter(c, kmsg.ConfigResourceTypeTopic, "old", false, "retention.ms = 77"); code != 0 {
+			t.Errorf("what it has already: code %d", code)
 		}
 	})
 }

@@ -7,7 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -25,6 +28,14 @@ type bucketApplied struct {
 	Plan             *lifecycle.Plan `json:"plan"`
 	DefaultRetention *int64          `json:"default_retention_ms,omitempty"` // where it was asked for
 	Note             string          `json:"note,omitempty"`
+	LeftOut          []leftOut       `json:"left_out,omitempty"` // what the store refused
+}
+
+// leftOut is a storage class that the store's rules do not know.
+type leftOut struct {
+	Class  string   `json:"class"`
+	Topics []string `json:"topics"`
+	Error  string   `json:"error"`
 }
 
 func newBucketApply(e env) *cobra.Command {
@@ -36,7 +47,8 @@ func newBucketApply(e env) *cobra.Command {
 		Short: "Write the lifecycle rules that topics ask for, and the default retention",
 		Long: `Compare the bucket's lifecycle rules with those that topics with firn.bucket.lifecycle=mirror ask for, print what differs, ask,
 and write them. Rules of others go back as they came. Agents do the same by themselves where their credentials may; this is for
-where they may not, and for those who do not want to wait. Classes that some objects must leave first are held.
+where they may not, and for those who do not want to wait. Classes that some objects must leave first are held. Transitions to a storage
+class that the store's rules do not know are left out, and named: exit code 3.
 
 --versions adds rules that end what a bucket with versions keeps of deleted objects, though no topic is mirrored.
 --default-retention sets how long topics keep records that do not say so themselves (log.retention.ms of the cluster), such as 7d,
@@ -88,11 +100,15 @@ func (b *bucketCommand) apply(ctx context.Context, keep *int64, versions, dry, y
 	}
 	switch {
 	case b.output == "json":
-		return writeJSON(b.env.Stdout, shown)
+		err = writeJSON(b.env.Stdout, shown)
 	case dry:
 		_, err = fmt.Fprintln(b.env.Stdout, "nothing was changed")
 	case shown.Applied:
 		_, err = fmt.Fprintln(b.env.Stdout, "applied")
+	}
+	for _, l := range shown.LeftOut {
+		err = errors.Join(err, fmt.Errorf("%w: transitions of topic %s to storage class %s were left out, which the store's rules do not know: %s; "+
+			"set firn.storage.transition.class to one that they know", errCheck, strings.Join(l.Topics, ", "), l.Class, l.Error))
 	}
 	return err
 }
@@ -155,8 +171,12 @@ func (a *bucketApplied) act(ctx context.Context, adm *kadm.Client, f *bucketFact
 		return errors.New("the bucket or its topics changed since that was shown, nothing was changed: run it again")
 	}
 	if a.Plan.Changed() {
-		if err := f.store.SetRules(ctx, now.Plan.Rules()); err != nil {
+		unknown := make(map[string]error)
+		if _, err := lifecycle.WriteRules(ctx, f.store, now.Plan, unknown); err != nil {
 			return fmt.Errorf("write the bucket's lifecycle rules: %w", err)
+		}
+		for _, class := range slices.Sorted(maps.Keys(unknown)) {
+			a.LeftOut = append(a.LeftOut, leftOut{Class: class, Topics: lifecycle.Moving(f.topics, class), Error: unknown[class].Error()})
 		}
 	}
 	if now.keeps(f) {

@@ -34,7 +34,7 @@ topic, what would happen when, and how to mend it:
   loses    data that a topic promises would be deleted, or is not locked as promised
   hides    live data would move to a class that cannot be read at once
   stops    the store refuses what a topic asks for, so that its records are not merged: a storage class that it does not know
-  costs    what firn deletes would stay and be paid for
+  costs    what firn deletes would stay and be paid for; agents tell here, too, of classes that the store's rules do not know
   unknown  firn may not look; the missing permission is named
 
 Exit code 3 where something loses, hides or stops. Agents look for the same at their start and every ten minutes. Where topics ask for a

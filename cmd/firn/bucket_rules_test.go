@@ -17,6 +17,7 @@ type ruleShelf struct {
 	mu     sync.Mutex
 	rules  string // as they were put
 	denied string // a parameter that is answered with 403
+	lacks  string // a storage class that rules may not move to
 }
 
 func (s *ruleShelf) answer(w http.ResponseWriter, r *http.Request) bool {
@@ -32,6 +33,10 @@ func (s *ruleShelf) answer(w http.ResponseWriter, r *http.Request) bool {
 		refuse(http.StatusForbidden, "AccessDenied")
 	case query.Has("lifecycle") && r.Method == http.MethodPut:
 		body, _ := io.ReadAll(r.Body)
+		if s.lacks != "" && strings.Contains(string(body), "<StorageClass>"+s.lacks+"<") {
+			refuse(http.StatusBadRequest, "InvalidStorageClass")
+			break
+		}
 		s.rules = string(body)
 	case query.Has("lifecycle") && s.rules == "":
 		refuse(http.StatusNotFound, "NoSuchLifecycleConfiguration")
@@ -116,6 +121,19 @@ func TestBucketRules(t *testing.T) {
 	must(t, "", "config", "set", "topic", "orders", "firn.bucket.lifecycle=authoritative", "--brokers", addr)
 	expect(bucket("show"), exitOK, "FOLLOWS", "theirs", "firn-topic=orders", "firn/topics/")
 	must(t, "", "config", "set", "topic", "orders", "firn.bucket.lifecycle=mirror", "--brokers", addr)
+
+	// A class that the store's rules do not know keeps the others from nothing, and is named.
+	shelf.lacks = "ATTIC" // no agent writes rules here
+	for name, class := range map[string]string{"attic": "ATTIC", "cool": "COOL"} {
+		must(t, "", "topic", "create", name, "--config", "firn.bucket.lifecycle=mirror", "--config", "retention.ms=-1", "--config", "firn.storage.transition.days=30",
+			"--config", "firn.storage.transition.class="+class, "--brokers", addr)
+	}
+	expect(bucket("apply", "--yes"), exitCheck, "applied", "transitions of topic attic to storage class ATTIC were left out")
+	if got := shelf.get(); !strings.Contains(got, "COOL") || strings.Contains(got, "ATTIC") || !strings.Contains(got, "old-versions-data") {
+		t.Errorf("rules: %s", got)
+	}
+	expect(bucket("apply", "--yes", "-o", "json"), exitCheck, `"left_out": [`, `"class": "ATTIC"`)
+	must(t, "", "topic", "delete", "attic", "cool", "--yes", "--brokers", addr)
 
 	// What may not be read is named; what is another cluster's is left alone.
 	shelf.set("", "lifecycle")

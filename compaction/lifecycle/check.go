@@ -328,4 +328,11 @@ func (c *checker) classes() {
 		c.add(Stops, "", fmt.Sprintf("the store takes no object in storage class %s, which firn.storage.class asks for, so its records are not merged: %v", class, err),
 			"set firn.storage.class to a class that the store has, such as STANDARD", ask...)
 	}
+	for _, class := range slices.Sorted(maps.Keys(c.inv.MoveErr)) {
+		if ask := Moving(c.topics, class); len(ask) > 0 {
+			c.add(Costs, "", fmt.Sprintf("the store's lifecycle rules do not know storage class %s, which firn.storage.transition.class asks for, so its data stays in the class that it "+
+				"is in; all other rules are written: %v", class, c.inv.MoveErr[class]),
+				"set firn.storage.transition.class to one that the store's rules know, or add it to the store, which is asked again every hour", ask...)
+		}
+	}
 }

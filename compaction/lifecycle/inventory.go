@@ -16,6 +16,8 @@ type Inventory struct {
 
 	// ClassErr says of storage classes why no object could be put in them. Those that the store takes, or was not asked about, are not in it.
 	ClassErr map[string]error
+	// MoveErr says of storage classes why no rule could be written that moves objects to them; the others are not in it.
+	MoveErr map[string]error
 }
 
 // Versioning says whether the bucket keeps what is deleted.

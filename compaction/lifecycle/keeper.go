@@ -11,7 +11,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -90,11 +89,29 @@ type Keeper struct {
 	takes   map[string]bool
 	refused map[string]error
 	round   *round // nil: none is under way
+	// When transitions to the classes in unmoved were tried last, in log time, and for which topics and classes.
+	unmovedAt    int64
+	unmovedAsked string
 
-	mu    sync.Mutex // guards what the bucket said last
+	mu    sync.Mutex // guards what the bucket said last, for readers beside Step
 	inv   *Inventory // nil: nothing yet
 	invAt time.Time
+	// unmoved are the classes that the store's rules do not know; Step alone sets it, to a map that nobody changes.
+	unmoved map[string]error
+	// rejected are storage classes that the store did not know when it was asked, kept for rejectedFor, at most rejectedMost.
+	rejected map[string]rejection
 }
+
+// rejection is what a store said of a storage class.
+type rejection struct {
+	why string
+	at  int64 // log time
+}
+
+const (
+	rejectedFor  = 30 * time.Minute
+	rejectedMost = 2 * classesMax
+)
 
 // New returns a Keeper that does nothing until Step.
 func New(cfg Config, deps Deps) (*Keeper, error) {
@@ -114,7 +131,7 @@ func New(cfg Config, deps Deps) (*Keeper, error) {
 		deps.Metrics = NewMetrics(nil)
 	}
 	site := Site{Cluster: deps.Meta.ClusterID(), Prefix: deps.Store.KeyPrefix()}
-	return &Keeper{cfg: cfg, deps: deps, site: site, told: make(map[string]Finding), takes: make(map[string]bool)}, nil
+	return &Keeper{cfg: cfg, deps: deps, site: site, told: make(map[string]Finding), takes: make(map[string]bool), rejected: make(map[string]rejection)}, nil
 }
 
 // view is what a Step decides by.
@@ -186,9 +203,9 @@ func (k *Keeper) Step(ctx context.Context) (worked bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	classErr := k.askClasses(ctx, v.topics) // it may be that class alone: all else goes on
-	seen := *inv                            // k.inv is read by others
-	seen.ClassErr = k.refused
+	classErr := k.askClasses(ctx, &v) // it may be that class alone: all else goes on
+	seen := *inv                      // k.inv is read by others
+	seen.ClassErr, seen.MoveErr = k.refused, k.unmoved
 	k.tell(Check(k.site, &seen, v.topics, ledger))
 	if !k.mine {
 		k.begun = classErr == nil
@@ -222,7 +239,7 @@ func (k *Keeper) stored(topics []Topic, ledger *Ledger, logTime int64) map[strin
 		class := ""
 		if t := byID[o.ID.Topic]; o.ID.Merged() && t != nil {
 			class = t.Settings.StorageClass
-			if c := classOf(t.Label()); c.MoveTo != "" && ledger != nil && ledger.age(o.Born, logTime) >= c.MoveDays {
+			if c := classOf(t.Label()); c.MoveTo != "" && k.unmoved[c.MoveTo] == nil && ledger != nil && ledger.age(o.Born, logTime) >= c.MoveDays {
 				class = c.MoveTo
 			}
 		}
@@ -255,13 +272,14 @@ func (k *Keeper) look(ctx context.Context) (*Inventory, error) {
 }
 
 // askClasses keeps refused up to date.
-func (k *Keeper) askClasses(ctx context.Context, topics []Topic) error {
+func (k *Keeper) askClasses(ctx context.Context, v *view) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*k.cfg.CallTimeout)
 	defer cancel()
-	refused, err := AskClasses(ctx, k.deps.Bucket, topics, k.takes)
+	refused, err := AskClasses(ctx, k.deps.Bucket, v.topics, k.takes)
 	if err != nil {
 		return err
 	}
+	k.reject(refused, v.logTime)
 	for class, now := range refused { // the words of a store may name the request: the same refusal is told once
 		if was := k.refused[class]; was != nil && errors.Is(was, objstore.ErrDenied) == errors.Is(now, objstore.ErrDenied) {
 			refused[class] = was
@@ -269,6 +287,37 @@ func (k *Keeper) askClasses(ctx context.Context, topics []Topic) error {
 	}
 	k.refused = refused
 	return nil
+}
+
+// reject remembers what the store does not know, also once no topic asks for it.
+func (k *Keeper) reject(refused map[string]error, logTime int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for class, r := range k.rejected {
+		if k.takes[class] || logTime-r.at >= rejectedFor.Milliseconds() {
+			delete(k.rejected, class)
+		}
+	}
+	for class, err := range refused {
+		if _, known := k.rejected[class]; errors.Is(err, objstore.ErrInvalid) && (known || len(k.rejected) < rejectedMost) {
+			k.rejected[class] = rejection{err.Error(), logTime}
+		}
+	}
+}
+
+// ClassFault says why a topic may not be given its storage classes, "" where it may or nothing is known: only this agent's own questions to the store
+// count.
+func (k *Keeper) ClassFault(s *topicconfig.Settings) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if r, known := k.rejected[s.StorageClass]; known {
+		return fmt.Sprintf("firn.storage.class: the store takes no object in storage class %s: %s; where it has it by now, ask again in %v", s.StorageClass, r.why, rejectedFor)
+	}
+	if c, _ := ClassOf(s); s.BucketLifecycle == topicconfig.LifecycleMirror && k.unmoved[c.MoveTo] != nil {
+		return fmt.Sprintf("firn.storage.transition.class: the store's lifecycle rules do not know storage class %s: %v; where they do by now, ask again in %v",
+			c.MoveTo, k.unmoved[c.MoveTo], unmovedFor)
+	}
+	return ""
 }
 
 // tell logs findings that are new, or gone.
@@ -363,51 +412,62 @@ func (k *Keeper) mirror(ctx context.Context, v *view, inv *Inventory, ledger *Le
 		held = ledger.Held(v.topics, v.logTime)
 	}
 	k.deps.Metrics.held.Set(float64(len(held)))
-	rulesErr := k.write(ctx, v, inv, held)
+	told, rulesErr := k.write(ctx, v, inv, held)
 	if !used {
-		return false, rulesErr
+		return told, rulesErr
 	}
 	// Tags are put right whether or not rules could be written: whoever writes rules by hand relies on them.
 	more, tagsErr := k.retag(ctx, v, ledger)
 	if err := errors.Join(rulesErr, tagsErr); err != nil {
 		return false, err
 	}
-	return more || len(ledger.Held(v.topics, v.logTime)) < len(held), nil // what is free now is written by the next Step
+	return told || more || len(ledger.Held(v.topics, v.logTime)) < len(held), nil // what is free now is written by the next Step
 }
 
-// write carries the plan out.
-func (k *Keeper) write(ctx context.Context, v *view, inv *Inventory, held []Hold) error {
+// write carries the plan out. What the store refuses for a class that its rules do not know is left out, until topics ask for other classes,
+// or for unmovedFor: an operator may have added it to the store.
+func (k *Keeper) write(ctx context.Context, v *view, inv *Inventory, held []Hold) (told bool, err error) {
 	plan, err := NewPlan(k.site, inv.Rules, v.topics, held, false)
-	if err != nil || !plan.Changed() {
-		return err
+	if err != nil {
+		return false, err
+	}
+	asked := movesTo(v.topics)
+	if asked != k.unmovedAsked || v.logTime-k.unmovedAt >= unmovedFor.Milliseconds() {
+		k.setUnmoved(nil)
+	}
+	unmoved := maps.Clone(k.unmoved)
+	if unmoved == nil {
+		unmoved = make(map[string]error)
 	}
 	ctx, cancel := context.WithTimeout(ctx, k.cfg.CallTimeout)
 	defer cancel()
-	if err := k.deps.Store.SetRules(ctx, plan.Rules()); err != nil {
+	written, err := WriteRules(ctx, k.deps.Store, plan, unmoved)
+	if err != nil {
 		err = needs("write the bucket's lifecycle rules", ActionPutRules, err)
 		if errors.Is(err, objstore.ErrStorageClass) {
-			err = fmt.Errorf("%w; set firn.storage.transition.class to one that the store's rules know: %s", err, movesTo(v.topics))
+			err = fmt.Errorf("%w; set firn.storage.transition.class to one that the store's rules know: %s", err, asked)
 		}
-		return err
+		return false, err
 	}
-	k.deps.Logger.Info("lifecycle rules written", "added", len(plan.Add), "changed", len(plan.Change), "removed", len(plan.Remove),
-		"held", len(held), "foreign", len(plan.Foreign))
-	return nil
+	if len(unmoved) > len(k.unmoved) {
+		k.unmovedAsked, k.unmovedAt = asked, v.logTime
+		k.setUnmoved(unmoved)
+		told = true
+	}
+	if written.Changed() {
+		k.deps.Logger.Info("lifecycle rules written", "added", len(written.Add), "changed", len(written.Change), "removed", len(written.Remove),
+			"held", len(held), "foreign", len(written.Foreign), "classes_left_out", len(unmoved))
+	}
+	return told, nil
 }
 
-// movesTo names the classes that topics' rules move to, each with one of its topics.
-func movesTo(topics []Topic) string {
-	byClass := make(map[string]string)
-	for i := range topics {
-		if c := classOf(topics[i].Label()); c.MoveTo != "" {
-			byClass[c.MoveTo] = topics[i].Name
-		}
-	}
-	var list []string
-	for _, class := range slices.Sorted(maps.Keys(byClass)) {
-		list = append(list, fmt.Sprintf("topic %s asks for %s", byClass[class], class))
-	}
-	return strings.Join(list, ", ")
+// unmovedFor is how long a class that the store's rules do not know is not tried again.
+const unmovedFor = time.Hour
+
+func (k *Keeper) setUnmoved(unmoved map[string]error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.unmoved = unmoved
 }
 
 // retag looks at objects that were not looked at yet, oldest first, and puts their tags right. more: there are some left.

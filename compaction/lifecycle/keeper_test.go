@@ -122,6 +122,9 @@ type shelf struct {
 	deny  map[string]error
 	wrote int
 	read  int
+	// unknown are storage classes that rules may not move to; asked counts sets of rules, with those that were refused.
+	unknown map[string]bool
+	asked   int
 }
 
 func newShelf() *shelf {
@@ -133,8 +136,16 @@ func (s *shelf) KeyPrefix() string { return "p/" }
 func (s *shelf) Rules(context.Context) ([]lifecycle.Rule, error) { return s.rules, s.deny["Rules"] }
 
 func (s *shelf) SetRules(_ context.Context, rules []lifecycle.Rule) error {
+	s.asked++
 	if err := s.deny["SetRules"]; err != nil {
 		return err
+	}
+	for _, r := range rules {
+		for _, m := range r.Moves {
+			if s.unknown[m.Class] {
+				return fmt.Errorf("put rules: %w: request %d", objstore.ErrStorageClass, s.asked) // which it is, no store says
+			}
+		}
 	}
 	s.rules = slices.Clone(rules)
 	s.wrote++
@@ -770,5 +781,126 @@ func TestAStorageClassThatTheStoreDoesNotAnswerForHoldsNothingElseUp(t *testing.
 	}
 	if h.ids() != "d8" || fmt.Sprint(h.tags[key]) != "[{firn-class d8}]" {
 		t.Errorf("rules %s, tags %v", h.ids(), h.tags[key])
+	}
+}
+
+// One class that the store's rules do not know keeps no other rule from being written: it is left out, named, and tried again when topics
+// ask for others, and once an hour.
+func TestAClassThatRulesDoNotKnowIsLeftOut(t *testing.T) {
+	const moves = mirror + "firn.storage.transition.days=30 firn.storage.transition.class="
+	h := newHarness(t)
+	h.unknown = map[string]bool{"ATTIC": true, "CELLAR": true}
+	h.topic("plain", mirror+"retention.ms=86400000")
+	h.topic("cool", moves+"COOL retention.ms=-1")
+	h.topic("attic", moves+"ATTIC retention.ms=4320000000")
+	h.topic("cellar", moves+"CELLAR retention.ms=-1")
+	h.must()
+	if got, want := h.ids(), "d2 d51-t30-ATTIC kept-t30-COOL"; got != want {
+		t.Errorf("rules %s, want %s", got, want)
+	}
+	for _, r := range h.rules {
+		if strings.HasSuffix(r.ID, "ATTIC") && (len(r.Moves) > 0 || r.ExpireDays != 51) {
+			t.Errorf("what is left of a rule: %v", &r)
+		}
+	}
+	told := h.logged.String()
+	for _, class := range []string{"ATTIC", "CELLAR"} {
+		if n := strings.Count(told, "rules do not know storage class "+class); n != 1 {
+			t.Errorf("%s is told %d times:\n%s", class, n, told)
+		}
+	}
+	if !strings.Contains(told, "topic=attic") || !strings.Contains(told, "topic=cellar") || strings.Contains(told, "class COOL") {
+		t.Errorf("told:\n%s", told)
+	}
+	asked := h.asked
+	for range 3 {
+		h.must()
+	}
+	if h.asked != asked {
+		t.Errorf("%d sets of rules were written again", h.asked-asked)
+	}
+	check := func(configs, want string) {
+		t.Helper()
+		s := h.settings(h.topic("new", configs))
+		h.topic("new", "")
+		if got := h.keeper.ClassFault(&s); (want == "") != (got == "") || !strings.Contains(got, want) {
+			t.Errorf("%s: %q", configs, got)
+		}
+	}
+	check(moves+"ATTIC retention.ms=-1", "ATTIC")
+	check(moves+"COOL retention.ms=-1", "")
+	check(moves+"NEVER-ASKED retention.ms=-1", "")
+	check("firn.storage.transition.days=30 firn.storage.transition.class=ATTIC", "") // nothing is mirrored
+
+	h.unknown["ATTIC"] = false // an operator adds it to the store
+	h.now = h.now.Add(30 * time.Minute)
+	h.ok(&entry.Tick{})
+	if h.must(); h.asked != asked {
+		t.Errorf("%d sets of rules were written within the hour", h.asked-asked)
+	}
+	for range 5 { // log time follows clocks in steps
+		h.now = h.now.Add(30 * time.Minute)
+		h.ok(&entry.Tick{})
+	}
+	h.must()
+	moved := func() (classes []string) {
+		for _, r := range h.rules {
+			for _, m := range r.Moves {
+				classes = append(classes, m.Class)
+			}
+		}
+		slices.Sort(classes)
+		return classes
+	}
+	if got := moved(); !slices.Equal(got, []string{"ATTIC", "COOL"}) {
+		t.Errorf("an hour later rules move to %v", got)
+	}
+	check(moves+"ATTIC retention.ms=-1", "")
+
+	h.unknown["CELLAR"] = false
+	h.topic("cool", mirror)
+	h.must()
+	if got := moved(); !slices.Equal(got, []string{"ATTIC", "CELLAR"}) {
+		t.Errorf("when topics ask for other classes rules move to %v", got)
+	}
+	h.unknown["ATTIC"] = true // the store forgets it: rules that are there are written again with the next change
+	h.topic("plain", mirror+"retention.ms=172800000")
+	h.must()
+	if got := moved(); !slices.Equal(got, []string{"CELLAR"}) || !strings.Contains(h.ids(), "d3 ") {
+		t.Errorf("rules %s move to %v", h.ids(), got)
+	}
+}
+
+// What the store did not know when it was asked is remembered for a while, and given no topic.
+func TestARejectedStorageClassIsRemembered(t *testing.T) {
+	h := newHarness(t)
+	store := &picky{Bucket: h.bucket, class: "COLD", puts: make(map[string]int)}
+	h.bucket = store
+	h.restart()
+	cold := h.settings(h.topic("cold", "firn.storage.class=COLD"))
+	cool := h.settings(h.topic("cool", "firn.storage.class=COOL"))
+	if why := h.keeper.ClassFault(&cold); why != "" {
+		t.Errorf("nobody asked: %s", why)
+	}
+	h.must()
+	h.topic("cold", "")
+	h.must()
+	if why := h.keeper.ClassFault(&cold); !strings.Contains(why, "COLD") {
+		t.Errorf("%q", why)
+	}
+	if why := h.keeper.ClassFault(&cool); why != "" {
+		t.Errorf("%q", why)
+	}
+	for range 4 {
+		h.now = h.now.Add(20 * time.Minute)
+		h.ok(&entry.Tick{})
+	}
+	if h.must(); h.keeper.ClassFault(&cold) != "" {
+		t.Error("it is remembered for ever")
+	}
+	store.err = objstore.ErrDenied // which is no answer
+	h.topic("cold", "firn.storage.class=COLD")
+	if h.must(); h.keeper.ClassFault(&cold) != "" {
+		t.Error("what the credentials may not is taken for what the store does not know")
 	}
 }

@@ -115,15 +115,17 @@ func (c *cursor) passed() {
 // read returns the row's batches in its i-th chunk.
 func (c *cursor) read(ctx context.Context, i int) (placed, error) {
 	chunk := c.chunks[i]
-	raw, err := c.r.cache.chunk(ctx, c.object, c.table, chunk)
+	it, from, to, err := c.r.cache.chunkIn(ctx, c.object, c.table, chunk)
 	if err != nil {
 		return placed{}, unavailable(err)
 	}
-	raw = raw[:min(chunk.RawSize, c.row.Position+c.row.Size-chunk.RawPosition)]
+	to = min(to, from+int(c.row.Position+c.row.Size-chunk.RawPosition))
 	if i == 0 {
-		raw = raw[c.row.Position-chunk.RawPosition:]
+		from += int(c.row.Position - chunk.RawPosition)
 	}
-	return c.in(c.row, raw, c.base(i)), nil
+	in := c.in(c.row, it.bytes[from:to:to], c.base(i))
+	in.item, in.to = it, from
+	return in, nil
 }
 
 // readAhead reads the row's next runs behind the one of position. A chunk may be larger than a run, and no chunk starts in

@@ -154,6 +154,8 @@ type item struct {
 	share  share
 	busy   time.Time // guarded by Cache.mu: until when readers are taken to be in the midst of it
 	unread int64     // guarded by Cache.mu: bytes that no reader has passed
+	kept   bool      // guarded by Cache.mu: it is in the cache
+	lent   int       // guarded by Cache.mu: how many answers under way have parts of it; see Out
 	// damaged are the positions of chunks in bytes whose checksum does not hold. An item that has any is never kept.
 	damaged []int64
 }
@@ -198,11 +200,14 @@ type Cache struct {
 	closed bool
 	items  map[itemKey]*list.Element // of *item
 	loads  map[itemKey]*load
-	// Front is newest. Invariant: bytes are the sums of the lists' sizes; together they are at most Config.Bytes.
+	// Front is newest. Invariant: bytes are the sums of the lists' sizes; together with loose they are at most Config.Bytes.
 	lists [shares]list.List
 	bytes [shares]int64
-	put   entry.ObjectID // the last that Put was given
-	ahead int            // loads that go on without anybody waiting; at most Config.ReadAhead
+	// lent are the sizes of the items that are lent, loose of those of them that are not in the cache any more. Invariant: loose <= lent, and
+	// lent is at most what hot items leave.
+	lent, loose int64
+	put         entry.ObjectID // the last that Put was given
+	ahead       int            // loads that go on without anybody waiting; at most Config.ReadAhead
 }
 
 // load is a read from the bucket under way.
@@ -269,7 +274,10 @@ func (c *Cache) keepLocked(it *item) {
 	}
 	c.items[it.key] = c.lists[it.share].PushFront(it)
 	c.bytes[it.share] += it.size
-	it.unread = it.size
+	if it.lent > 0 && !it.kept {
+		c.loose -= it.size
+	}
+	it.kept, it.unread = true, it.size
 	it.touch()
 	for c.bytes[hot] > c.cfg.HotBytes {
 		c.dropLocked(c.lists[hot].Back())
@@ -278,7 +286,7 @@ func (c *Cache) keepLocked(it *item) {
 		c.dropLocked(c.lists[borrowed].Back())
 	}
 	for _, s := range []share{cold, borrowed} {
-		for c.bytes[s] > 0 && c.bytes[hot]+c.bytes[cold]+c.bytes[borrowed] > c.cfg.Bytes {
+		for c.bytes[s] > 0 && c.bytes[hot]+c.bytes[cold]+c.bytes[borrowed]+c.loose > c.cfg.Bytes {
 			c.dropLocked(c.leastLocked(s))
 		}
 	}
@@ -345,7 +353,7 @@ func (c *Cache) roomLocked(deep bool) bool {
 			runs += c.cfg.RunBytes
 		}
 	}
-	room := (c.cfg.Bytes - c.bytes[hot] - c.bytes[borrowed]) / 4 * 3
+	room := (c.cfg.Bytes - c.bytes[hot] - c.bytes[borrowed] - c.loose) / 4 * 3
 	if deep {
 		return runs+c.cfg.RunBytes <= room/2
 	}
@@ -357,6 +365,10 @@ func (c *Cache) dropLocked(e *list.Element) {
 	delete(c.items, it.key)
 	c.lists[it.share].Remove(e)
 	c.bytes[it.share] -= it.size
+	it.kept = false
+	if it.lent > 0 {
+		c.loose += it.size
+	}
 }
 
 // lookLocked returns an item that is kept.

@@ -44,5 +44,8 @@ func (c *Cache) Strain(ctx context.Context) {
 // Produce says that a producer is active.
 func (c *Cache) Produce() { c.pace.busy() }
 
+// LendAll lends what would be copied since it is small, too.
+func (o *Out) LendAll() { o.Lend, o.small = true, true }
+
 // Watched says whether there is a producer or a tail reader whom replays could slow down.
 func (c *Cache) Watched() bool { return c.pace.disturbs(time.Now()) }

@@ -260,11 +260,18 @@ func readAll(t testing.TB, r *fetch.Reader, topic entry.UUID, partition int32, o
 	t.Helper()
 	var out []record
 	for {
-		dst, res, err := r.Read(context.Background(), topic, partition, offset, most, nil, true)
+		var lent fetch.Out
+		lent.LendAll()
+		res, err := r.ReadTo(context.Background(), topic, partition, offset, most, &lent, true)
 		if err != nil {
 			t.Fatalf("read at %d: %v", offset, err)
 		}
-		for _, rec := range decode(t, dst) {
+		raw := bytes.Join(lent.Parts(nil), nil)
+		if lent.Len() != len(raw) {
+			t.Fatalf("read at %d: %d bytes, %d said", offset, len(raw), lent.Len())
+		}
+		lent.Release()
+		for _, rec := range decode(t, raw) {
 			if rec.offset >= offset {
 				out = append(out, rec)
 			}

@@ -80,25 +80,34 @@ func (c *Cache) wholeRead(o object, why reason) reading {
 // chunk returns the raw bytes of a chunk of the object whose table is given. They are shared: do not change them.
 // Errors: ErrCorrupt; else as of table.
 func (c *Cache) chunk(ctx context.Context, o object, table *item, chunk segment.Chunk) ([]byte, error) {
+	it, from, to, err := c.chunkIn(ctx, o, table, chunk)
+	if err != nil {
+		return nil, err
+	}
+	return it.bytes[from:to:to], nil
+}
+
+// chunkIn returns an item with the raw bytes of a chunk, and where in it they are.
+func (c *Cache) chunkIn(ctx context.Context, o object, table *item, chunk segment.Chunk) (it *item, from, to int, err error) {
 	holder := table
 	if !table.holds(chunk) {
-		var err error
 		if holder, err = c.holder(ctx, o, table.footer, chunk.Position); err != nil {
-			return nil, err
+			return nil, 0, 0, err
 		}
 		if !holder.holds(chunk) {
-			return nil, fmt.Errorf("%w: no chunk at position %d of %s", ErrCorrupt, chunk.Position, o.id.Key())
+			return nil, 0, 0, fmt.Errorf("%w: no chunk at position %d of %s", ErrCorrupt, chunk.Position, o.id.Key())
 		}
 	}
 	for _, position := range holder.damaged {
 		if position == chunk.Position {
-			return nil, fmt.Errorf("%w: chunk at position %d of %s", ErrCorrupt, position, o.id.Key())
+			return nil, 0, 0, fmt.Errorf("%w: chunk at position %d of %s", ErrCorrupt, position, o.id.Key())
 		}
 	}
 	if chunk.Codec == segment.CodecNone {
-		return holder.stored(chunk), nil
+		from = int(chunk.Position - holder.start)
+		return holder, from, from + int(chunk.StoredSize), nil
 	}
-	it, err := c.get(ctx, itemKey{id: o.id, kind: kindChunk, position: chunk.Position}, o.cold, func(context.Context, *load) (*item, error) {
+	it, err = c.get(ctx, itemKey{id: o.id, kind: kindChunk, position: chunk.Position}, o.cold, func(context.Context, *load) (*item, error) {
 		raw, err := segment.ReadChunk(holder.stored(chunk), chunk, nil)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %s: %w", ErrCorrupt, o.id.Key(), err)
@@ -106,9 +115,9 @@ func (c *Cache) chunk(ctx context.Context, o object, table *item, chunk segment.
 		return &item{bytes: raw, size: int64(len(raw)), share: holder.share}, nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, 0, 0, err
 	}
-	return it.bytes, nil
+	return it, 0, len(it.bytes), nil
 }
 
 // holder returns an item with the bytes of the chunk at a position: the object where it is small, else a run. Runs are cut by

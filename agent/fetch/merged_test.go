@@ -430,6 +430,43 @@ func TestMergedBatchesCarryTheirLeaderEpoch(t *testing.T) {
 	if err != nil || !bytes.Equal(before, after) {
 		t.Fatalf("%d bytes before, %d after, %v", len(before), len(after), err)
 	}
+	var lent fetch.Out
+	lent.LendAll()
+	_, err = r.ReadTo(context.Background(), topic, 0, 0, 1<<20, &lent, true)
+	if err != nil || !bytes.Equal(before, bytes.Join(lent.Parts(nil), nil)) || lent.Lent() != len(before) {
+		t.Fatalf("%d of %d bytes lent, %v", lent.Lent(), len(before), err)
+	}
+	lent.Release()
+}
+
+// The leader epoch of a batch that says another than the log does is the log's, and such a batch is not lent.
+func TestABatchOfAnotherLeaderEpochIsNotLent(t *testing.T) {
+	x, bucket := newIndex(t), newStore()
+	topic := x.topic("t")
+	r, _ := open(t, fetch.Config{}, x, bucket)
+	for range 3 {
+		x.add(bucket, segment.Options{}, of(t, batch.BuildOptions{}, topic, 0, now, "a", "b"))
+	}
+	op, _ := x.rewrite(bucket, segment.Options{}, topic, func(raw []byte) []byte {
+		if header(t, raw).BaseOffset == 2 {
+			batch.StampBase(raw, 2, 7)
+		}
+		return raw
+	}, span{0, 0, 6})
+	x.commit(op)
+	var out fetch.Out
+	out.LendAll()
+	if _, err := r.ReadTo(t.Context(), topic, 0, 0, 1<<20, &out, true); err != nil {
+		t.Fatal(err)
+	}
+	raw := bytes.Join(out.Parts(nil), nil)
+	if got := decode(t, raw); len(got) != 6 { // decode wants leader epoch 0
+		t.Errorf("%d records", len(got))
+	}
+	if parts := out.Parts(nil); len(parts) != 3 || out.Lent() != len(raw)-len(parts[1]) {
+		t.Errorf("%d parts, %d of %d bytes lent", len(parts), out.Lent(), len(raw))
+	}
+	out.Release()
 }
 
 // Log append time is in merged batches; clients see the same bytes, and searches find the same records.

@@ -27,6 +27,8 @@ type placed struct {
 	base   int64 // of the batch that Next came to
 	end    int64 // one past its last offset; before the first Next where the first batch starts
 	inside bool  // it was not the first
+	item   *item // that holds the bytes; nil where they are in no cache
+	to     int   // where the batch ends in item.bytes; before the first Next where the first one starts
 	err    error
 }
 
@@ -41,6 +43,7 @@ func (p *placed) Next() bool {
 		return false
 	}
 	p.header = p.split.Header()
+	p.to += len(p.split.Raw())
 	first := p.end
 	if p.base = first; p.row.Object.Merged() {
 		p.base = p.header.BaseOffset

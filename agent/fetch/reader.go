@@ -123,48 +123,59 @@ type Result struct {
 func (r *Reader) Read(
 	ctx context.Context, topic entry.UUID, partition int32, offset int64, maxBytes int, dst []byte, atLeastOne bool,
 ) ([]byte, Result, error) {
-	w := walk{offset: offset, limit: maxBytes, start: len(dst), dst: dst, whole: atLeastOne, patient: atLeastOne && ctx.Value(impatience{}) == nil}
+	out := Out{Own: dst}
+	res, err := r.ReadTo(ctx, topic, partition, offset, maxBytes, &out, atLeastOne)
+	return out.Own, res, err
+}
+
+// ReadTo is Read for who sends what it read without looking at it: where out allows, batches that are stored just as they are served are lent
+// from the cache. That is those of merged objects.
+func (r *Reader) ReadTo(
+	ctx context.Context, topic entry.UUID, partition int32, offset int64, maxBytes int, out *Out, atLeastOne bool,
+) (Result, error) {
+	w := walk{offset: offset, limit: maxBytes, start: out.Len(), out: out, cache: r.cache, whole: atLeastOne, patient: atLeastOne && ctx.Value(impatience{}) == nil}
+	lent := out.Lent()
 	w.steps = r.recent.follows(topic, partition, offset)
 	p := r.plans.Get().(*plan)
 	defer r.plans.Put(p)
 	var res Result
 	for gone := (missing)(nil); ; {
 		if err := r.plan(ctx, topic, partition, w.offset, p); err != nil {
-			if len(w.dst) > w.start {
+			if w.size() > 0 {
 				break
 			}
-			return dst, Result{}, err
+			return Result{}, err
 		}
 		res = p.Result
 		w.cold = r.replay(p, w.offset) && !r.cache.written(p.rows[0].Object)
 		if w.cold && !r.admit(ctx, &w) {
-			res.Later = len(w.dst) == w.start
+			res.Later = w.size() == 0
 			break
 		}
 		err := r.readRows(ctx, topic, partition, p, &w)
 		if errors.Is(err, errLater) {
-			res.Later = len(w.dst) == w.start
+			res.Later = w.size() == 0
 			break
 		}
 		if err == nil && p.more && !w.full {
 			continue
 		}
-		if len(w.dst) == w.start && gone.first(err) {
+		if w.size() == 0 && gone.first(err) {
 			if err := r.barrier(ctx); err != nil {
-				return dst, Result{}, err
+				return Result{}, err
 			}
 			continue
 		}
-		if err != nil && len(w.dst) == w.start {
+		if err != nil && w.size() == 0 {
 			r.note(topic, partition, err)
-			return dst, Result{}, err
+			return Result{}, err
 		}
 		break
 	}
 	res.NextOffset, res.Records = w.offset, w.records
 	switch {
 	case w.cold:
-		r.cache.pace.charge(serves, int64(len(w.dst)-w.start))
+		r.cache.pace.charge(serves, int64(w.size()))
 	case w.batches > 0 && r.ends.follows(topic, partition, offset) > 0: // who waited for this, and not a replay that comes to its end
 		r.cache.pace.busy()
 	}
@@ -175,9 +186,10 @@ func (r *Reader) Read(
 		w.steps++
 	}
 	r.recent.leave(topic, partition, w.offset, w.steps)
-	r.metrics.servedBytes.Add(float64(len(w.dst) - w.start))
+	r.metrics.servedBytes.Add(float64(w.size()))
 	r.metrics.servedBatches.Add(float64(w.batches))
-	return w.dst, res, nil
+	r.metrics.lentBytes.Add(float64(out.Lent() - lent))
+	return res, nil
 }
 
 type impatience struct{}
@@ -194,7 +206,7 @@ const coldWait = 100 * time.Millisecond
 // admit waits until a replay may go on, where the answer has nothing else to give.
 func (r *Reader) admit(ctx context.Context, w *walk) bool {
 	r.cache.probe()
-	if !w.patient || len(w.dst) > w.start {
+	if !w.patient || w.size() > 0 {
 		return !r.cache.pace.ahead()
 	}
 	ctx, cancel := context.WithTimeout(ctx, coldWait)
@@ -349,7 +361,7 @@ func (r *Reader) pending(ctx context.Context, in place, row *state.Row) ([]byte,
 type walk struct {
 	offset int64 // of the next record wanted; moves behind each batch that is passed
 	limit  int   // bytes beyond start
-	start  int   // len(dst) before
+	start  int   // out.Len() before
 	whole  bool  // the first batch is taken whatever its size
 	// steps is how many reads of the partition ended where the next one started, up to this one; 0: it starts where none ended.
 	steps int
@@ -357,44 +369,73 @@ type walk struct {
 	// patient: the answer has nothing else to give, so that a replay may wait.
 	patient bool
 	// cold: a replay reads.
-	cold bool
-	dst  []byte
+	cold  bool
+	out   *Out
+	cache *Cache
 
 	epochs  []state.EpochStart // of the partition
 	row     *state.Row
 	full    bool
 	batches int
 	records int64
+	// asIs are the bytes of the item in hand that were taken as they are and are not in out yet: neighbouring batches go there together.
+	asIs struct{ from, to int }
+}
+
+// settle puts into out what was taken of an item as it is.
+func (w *walk) settle(it *item) {
+	if w.asIs.to > w.asIs.from {
+		from, to := w.asIs.from, w.asIs.to
+		w.asIs.from, w.asIs.to = 0, 0
+		w.out.add(w.cache, it, from, to)
+	}
 }
 
 // objectOf returns the row's object as the walk asks for it. A replay that would hold others up answers what it has before it gets more.
 func (r *Reader) objectOf(row *state.Row, w *walk) object {
 	o := objectOf(row)
 	o.cold = w.cold
-	o.now = w.cold && (!w.patient || len(w.dst) > w.start && r.cache.pace.disturbs(time.Now()))
+	o.now = w.cold && (!w.patient || w.size() > 0 && r.cache.pace.disturbs(time.Now()))
 	return o
 }
 
+// size is how many bytes were taken.
+func (w *walk) size() int { return w.out.Len() - w.start + w.asIs.to - w.asIs.from }
+
 // take appends what is wanted of a row's batches. last says that the row ends with them.
 func (w *walk) take(in placed, last bool) error {
+	defer w.settle(in.item)
 	for in.Next() {
 		if in.end <= w.offset {
 			continue
 		}
-		at := len(w.dst)
-		if at-w.start+len(in.Raw()) > w.limit && (at > w.start || !w.whole) {
+		raw, size := in.Raw(), w.size()
+		if size+len(raw) > w.limit && (size > 0 || !w.whole) {
 			w.full = true
 			return nil
 		}
-		w.dst = append(w.dst, in.Raw()...)
-		batch.StampBase(w.dst[at:], in.base, state.EpochAt(w.epochs, in.base))
-		if w.row.LogAppendTime {
-			batch.StampLogAppendTime(w.dst[at:], w.row.MaxTimestamp)
+		epoch := state.EpochAt(w.epochs, in.base)
+		switch start := in.to - len(raw); {
+		case w.out.Lend && in.item != nil && w.row.Object.Merged() && in.header.LeaderEpoch == epoch && !w.row.LogAppendTime:
+			if w.asIs.to != start { // the first
+				w.settle(in.item)
+				w.asIs.from = start
+			}
+			w.asIs.to = in.to
+		default:
+			w.settle(in.item)
+			w.out.grow(len(raw))
+			at := len(w.out.Own)
+			w.out.Own = append(w.out.Own, raw...)
+			batch.StampBase(w.out.Own[at:], in.base, epoch)
+			if w.row.LogAppendTime {
+				batch.StampLogAppendTime(w.out.Own[at:], w.row.MaxTimestamp)
+			}
 		}
 		w.offset = in.end
 		w.batches++
 		w.records += int64(in.header.RecordCount)
-		if len(w.dst)-w.start+batch.HeaderSize > w.limit { // no batch fits any more: open nothing else
+		if w.size()+batch.HeaderSize > w.limit { // no batch fits any more: open nothing else
 			w.full = true
 			return nil
 		}
@@ -413,13 +454,13 @@ func (w *walk) take(in placed, last bool) error {
 // its position is there: without one it would wait for ever.
 func (w *walk) fill(highWatermark int64) {
 	for w.offset < highWatermark {
-		at := len(w.dst)
-		if at-w.start+batch.HeaderSize > w.limit && (at > w.start || !w.whole) {
+		if size := w.size(); size+batch.HeaderSize > w.limit && (size > 0 || !w.whole) {
 			w.full = true
 			return
 		}
 		span := min(highWatermark-w.offset, math.MaxInt32)
-		w.dst = batch.AppendEmpty(w.dst, batch.Header{
+		w.out.grow(batch.HeaderSize)
+		w.out.Own = batch.AppendEmpty(w.out.Own, batch.Header{
 			BaseOffset: w.offset, LastOffsetDelta: int32(span - 1), LeaderEpoch: state.EpochAt(w.epochs, w.offset),
 			BaseTimestamp: batch.NoTimestamp, MaxTimestamp: batch.NoTimestamp, ProducerID: -1, ProducerEpoch: -1, BaseSequence: -1,
 		})

@@ -16,7 +16,7 @@ import (
 // Fetch (1), versions 4 to 18: record batches, sessions from 7 on, topic ids from 13 on.
 //
 // A long poll looks at the state and sleeps until an applied entry changes one of its partitions; only when there is
-// something to read are records read, straight into the answer. There are no transactions: the last stable offset is the
+// something to read are records read, straight into the answer, or lent by the cache and sent from there. There are no transactions: the last stable offset is the
 // high watermark, the list of aborted ones is empty, and both isolation levels read the same.
 //
 // A replay may be told to come later (fetch.Result.Later): then the answer goes without it, and where it has nothing else, the long poll goes on.
@@ -43,6 +43,7 @@ type fetching struct {
 	limit, most int
 	charge      int64
 	visitor     *visitor // who it is charged to
+	out         fetch.Out
 	// late: a replay was told to come later; those behind it in the answer do not wait as long again.
 	late bool
 
@@ -267,9 +268,17 @@ func (f *fetching) answer(ctx context.Context, r *request, final bool) (reply, i
 	included := f.included()
 	reads, cancel := context.WithTimeout(ctx, s.cfg.FetchReadTimeout)
 	defer cancel()
-	dst := f.appendEnvelope(s.startAnswer(r, f.limit+64*len(included)), codeNone, func(dst []byte) []byte {
+	rest := 64 * len(included)
+	f.out = fetch.Out{Lend: true, Room: func(own []byte, n int) []byte {
+		// Most of what is not lent is copied: then room is made for all there may be at once.
+		grown := append(s.pool.get(len(own)+max(n, f.limit-f.out.Len())+rest), own...)
+		s.pool.put(own)
+		return grown
+	}}
+	dst := f.appendEnvelope(s.startAnswer(r, min(f.limit, lentAnswer)+rest), codeNone, func(dst []byte) []byte {
 		return f.appendTopics(reads, dst, included)
 	})
+	f.out.Own = dst
 	size := 0
 	for _, i := range included {
 		p := &f.plan.parts[i]
@@ -278,14 +287,15 @@ func (f *fetching) answer(ctx context.Context, r *request, final bool) (reply, i
 	}
 	if ctx.Err() != nil || !final && size < min(int(f.req.MinBytes), f.most) {
 		s.pool.put(dst)
+		f.out.Release()
 		s.answers.give(f.visitor, f.charge)
 		if ctx.Err() != nil {
 			return reply{}, 0, context.Cause(ctx)
 		}
 		return reply{}, size, nil
 	}
-	// What is held is the buffer, not what is in it.
-	switch held := s.answers.clip(int64(cap(dst))); {
+	// What is held is the buffer, not what is in it, and what is lent.
+	switch held := s.answers.clip(int64(cap(dst) + f.out.Lent())); {
 	case size == 0:
 		s.answers.give(f.visitor, f.charge)
 		f.charge = 0
@@ -305,8 +315,11 @@ func (f *fetching) answer(ctx context.Context, r *request, final bool) (reply, i
 		}
 	}
 	s.sessions.commit(&f.plan, included)
-	return reply{built: dst, charge: f.charge}, size, nil
+	return reply{built: dst, lent: &f.out, charge: f.charge}, size, nil
 }
+
+// lentAnswer is how much room an answer has for records of its own before it needs any: it may have them lent.
+const lentAnswer = 32 << 10
 
 // startAnswer returns a pooled buffer with the response's header and room for size bytes more.
 func (s *Server) startAnswer(r *request, size int) []byte {
@@ -390,8 +403,12 @@ func (f *fetching) appendPartition(ctx context.Context, dst []byte, p *planPart,
 	fixedAt := len(dst)
 	dst = f.appendStanding(dst, p)
 	lengthAt := len(dst)
-	dst = f.appendRoomForLength(dst)
-	recordsAt := len(dst)
+	guess := 0
+	if p.ready {
+		guess = max(0, min(int(min(p.behind, int64(p.maxBytes))), f.most-before))
+	}
+	dst = f.appendRoomForLength(dst, guess)
+	recordsAt, lentBefore := len(dst), f.out.Lent()
 	switch {
 	case !p.ready:
 	case ctx.Err() != nil:
@@ -401,11 +418,11 @@ func (f *fetching) appendPartition(ctx context.Context, dst []byte, p *planPart,
 		p.cut = true
 	default:
 		dst = f.read(ctx, dst, p, before)
-		p.served = p.now.code != codeNone || len(dst) > recordsAt || p.late
+		p.served = p.now.code != codeNone || len(dst) > recordsAt || f.out.Lent() > lentBefore || p.late
 		f.appendStanding(dst[:fixedAt], p) // in place
 	}
-	p.bytes = len(dst) - recordsAt
-	dst = f.fillLength(dst, lengthAt, recordsAt)
+	p.bytes = len(dst) - recordsAt + f.out.Lent() - lentBefore
+	dst = f.fillLength(dst, lengthAt, recordsAt, p.bytes)
 	if p.now.diverging {
 		return appendDiverging(dst, p.now.divergedEpoch, p.now.divergedEnd)
 	}
@@ -417,31 +434,32 @@ func (f *fetching) read(ctx context.Context, dst []byte, p *planPart, before int
 	if f.late {
 		ctx = fetch.Impatient(ctx)
 	}
-	for offset, start := p.offset, len(dst); ; {
-		size := len(dst) - start
+	f.out.Own = dst
+	for offset, start := p.offset, f.out.Len(); ; {
+		size, own := f.out.Len()-start, len(f.out.Own)
 		room, rest := f.limit-before-size, int(p.maxBytes)-size
-		out, res, err := f.s.log.Read(ctx, p.now.topic, p.partition, offset, max(0, min(room, rest)), dst, before+size == 0)
+		res, err := f.s.log.ReadTo(ctx, p.now.topic, p.partition, offset, max(0, min(room, rest)), &f.out, before+size == 0)
 		switch {
 		case err != nil && size > 0: // the next fetch begins with it, and tells
 			p.cut = true
-			return dst
+			return f.out.Own[:own]
 		case err != nil:
 			code := f.s.codeOf(err, codeOffsetNotAvailable)
 			if f.req.Version >= 13 && code == codeUnknownTopicOrPartition {
 				code = codeUnknownTopicID
 			}
 			p.fail(code)
-			return dst
+			return f.out.Own[:own]
 		}
 		if res.Later { // it goes behind the others next time
 			f.late, p.late, p.cut = true, true, before+size > 0
-			return dst
+			return f.out.Own
 		}
-		dst, offset = out, res.NextOffset
+		offset = res.NextOffset
 		p.records += res.Records
 		p.now.highWatermark, p.now.lastStable, p.now.logStart = res.HighWatermark, res.LastStable, res.LogStart
 		if p.cut = offset < res.HighWatermark; !p.cut || rest <= room || !f.grow() {
-			return dst
+			return f.out.Own
 		}
 	}
 }
@@ -486,32 +504,31 @@ func (f *fetching) appendStanding(dst []byte, p *planPart) []byte {
 	return dst
 }
 
-// recordsLengthBytes is the size of a compact length of 16 KiB to 2 MiB, the usual: then nothing has to be moved.
-const recordsLengthBytes = 3
-
-func (f *fetching) appendRoomForLength(dst []byte) []byte {
+// appendRoomForLength leaves room for the length of records of so many bytes, which is a guess.
+func (f *fetching) appendRoomForLength(dst []byte, guess int) []byte {
 	if f.flexible() {
-		return append(dst, 0, 0, 0)
+		return kbin.AppendUvarint(dst, uint32(guess+1))
 	}
 	return append(dst, 0, 0, 0, 0)
 }
 
 // fillLength writes the size of the records that start at recordsAt. A compact length that is shorter or longer than its
-// room moves them.
-func (f *fetching) fillLength(dst []byte, lengthAt, recordsAt int) []byte {
-	n := len(dst) - recordsAt
+// room moves them, as far as they are not lent.
+func (f *fetching) fillLength(dst []byte, lengthAt, recordsAt, size int) []byte {
 	if !f.flexible() {
-		binary.BigEndian.PutUint32(dst[lengthAt:], uint32(n))
+		binary.BigEndian.PutUint32(dst[lengthAt:], uint32(size))
 		return dst
 	}
 	var length [5]byte
-	b := kbin.AppendUvarint(length[:0], uint32(n+1))
-	for range len(b) - recordsLengthBytes {
+	b := kbin.AppendUvarint(length[:0], uint32(size+1))
+	own, by := len(dst)-recordsAt, lengthAt+len(b)-recordsAt
+	for range by {
 		dst = append(dst, 0)
 	}
-	if len(b) != recordsLengthBytes {
-		copy(dst[lengthAt+len(b):], dst[recordsAt:recordsAt+n])
+	if by != 0 {
+		copy(dst[recordsAt+by:], dst[recordsAt:recordsAt+own])
+		f.out.Move(recordsAt, by)
 	}
 	copy(dst[lengthAt:], b)
-	return dst[:lengthAt+len(b)+n]
+	return dst[:recordsAt+by+own]
 }

@@ -32,13 +32,13 @@ func (i *instant) Stage(_ context.Context, parts []*ingest.Part, done func()) er
 	return nil
 }
 
-func (i *instant) Read(
-	_ context.Context, _ entry.UUID, _ int32, _ int64, most int, dst []byte, _ bool,
-) ([]byte, fetch.Result, error) {
+func (i *instant) ReadTo(
+	_ context.Context, _ entry.UUID, _ int32, _ int64, most int, out *fetch.Out, _ bool,
+) (fetch.Result, error) {
 	for n := 0; n+len(i.raw) <= most; n += len(i.raw) {
-		dst = append(dst, i.raw...)
+		out.Own = append(out.Own, i.raw...)
 	}
-	return dst, fetch.Result{HighWatermark: 1 << 40, LastStable: 1 << 40}, nil
+	return fetch.Result{HighWatermark: 1 << 40, LastStable: 1 << 40}, nil
 }
 
 // Offer takes a commit of one offset.

@@ -46,8 +46,8 @@ type Producer interface {
 
 // Log is what the protocol needs of fetch.Reader.
 type Log interface {
-	// Read appends whole batches from offset on to dst.
-	Read(ctx context.Context, topic entry.UUID, partition int32, offset int64, maxBytes int, dst []byte, atLeastOne bool) ([]byte, fetch.Result, error)
+	// ReadTo appends whole batches from offset on to out.
+	ReadTo(ctx context.Context, topic entry.UUID, partition int32, offset int64, maxBytes int, out *fetch.Out, atLeastOne bool) (fetch.Result, error)
 	// OffsetForTimestamp returns the first offset whose record is of ts (ms) or later; -1 where there is none.
 	OffsetForTimestamp(ctx context.Context, topic entry.UUID, partition int32, ts int64) (offset, timestamp int64, err error)
 	// MaxTimestamp returns the offset of the record with the largest timestamp; -1 where there is none.

@@ -370,6 +370,7 @@ const (
 func (c *conn) write() {
 	out := c.s.pool.get(0)
 	defer func() { c.s.pool.put(out) }()
+	var parts [][]byte
 	flush := func() {
 		if len(out) > 0 {
 			c.send(out)
@@ -407,7 +408,14 @@ func (c *conn) write() {
 			c.fail(fmt.Errorf("%s: %w", kmsg.NameForKey(a.request.key), err))
 		case a.built != nil:
 			flush()
-			c.send(finish(a.built, 0))
+			if a.lent == nil || a.lent.Lent() == 0 {
+				c.send(finish(a.built, 0))
+				break
+			}
+			binary.BigEndian.PutUint32(a.built, uint32(a.lent.Len()-4))
+			parts = a.lent.Parts(parts[:0])
+			c.sendParts(parts)
+			clear(parts) // the cache's
 		case a.raw != nil:
 			flush()
 			var size [4]byte
@@ -459,6 +467,10 @@ func (a *answer) failure() error {
 
 // drop gives back what the answer holds.
 func (a *answer) drop(c *conn) {
+	if a.lent != nil {
+		a.lent.Release()
+		a.lent = nil
+	}
 	if a.built != nil {
 		c.s.pool.put(a.built)
 		a.built = nil
@@ -473,20 +485,57 @@ func (c *conn) send(b []byte) {
 	defer c.writeSince.Store(0)
 	for len(b) > 0 && c.ctx.Err() == nil {
 		n := min(len(b), writeStep)
-		now := time.Now()
-		c.writeSince.Store(now.UnixNano())
-		err := c.nc.SetWriteDeadline(now.Add(c.s.cfg.StallTimeout))
-		if err == nil {
-			_, err = c.nc.Write(b[:n])
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			err = fmt.Errorf("%w: %d bytes of an answer not taken", errSlow, len(b))
-		}
-		if err != nil {
-			c.fail(err)
+		if !c.sendStep(len(b), func() error { _, err := c.nc.Write(b[:n]); return err }) {
 			return
 		}
-		c.progress.Store(now.UnixNano())
 		b = b[n:]
 	}
+}
+
+// sendParts writes parts one behind the other, or fails the connection. The slices in parts are changed.
+func (c *conn) sendParts(parts [][]byte) {
+	defer c.writeSince.Store(0)
+	left := 0
+	for _, p := range parts {
+		left += len(p)
+	}
+	var to io.Writer = c.nc
+	if p, ok := c.nc.(*proxied); ok { // several buffers go out with one call only where this is the socket itself
+		to = p.Conn
+	}
+	var step net.Buffers
+	for left > 0 && c.ctx.Err() == nil {
+		n := 0
+		for step = step[:0]; n < writeStep && len(parts) > 0; {
+			p := parts[0][:min(len(parts[0]), writeStep-n)]
+			if parts[0] = parts[0][len(p):]; len(parts[0]) == 0 {
+				parts = parts[1:]
+			}
+			n += len(p)
+			step = append(step, p)
+		}
+		if !c.sendStep(left, func() error { out := step; _, err := out.WriteTo(to); return err }) {
+			return
+		}
+		left -= n
+	}
+}
+
+// sendStep has write write at most writeStep of the left bytes of an answer. False: it failed the connection.
+func (c *conn) sendStep(left int, write func() error) bool {
+	now := time.Now()
+	c.writeSince.Store(now.UnixNano())
+	err := c.nc.SetWriteDeadline(now.Add(c.s.cfg.StallTimeout))
+	if err == nil {
+		err = write()
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("%w: %d bytes of an answer not taken", errSlow, left)
+	}
+	if err != nil {
+		c.fail(err)
+		return false
+	}
+	c.progress.Store(now.UnixNano())
+	return true
 }

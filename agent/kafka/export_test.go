@@ -319,7 +319,11 @@ func (s *Server) HandleFrame(frame []byte) (body []byte, charged int64, err erro
 	}
 	if a.built != nil {
 		s.answers.give(nil, a.charge)
-		return a.built, charged, nil
+		if a.lent == nil {
+			return a.built, charged, nil
+		}
+		defer a.lent.Release()
+		return bytes.Join(a.lent.Parts(nil), nil), charged, nil
 	}
 	return a.body(nil), charged, nil
 }

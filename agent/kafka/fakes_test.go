@@ -360,9 +360,9 @@ func (a *agent) append(p *ingest.Part) {
 	}
 }
 
-func (a *agent) Read(
-	ctx context.Context, topic entry.UUID, partition int32, offset int64, maxBytes int, dst []byte, atLeastOne bool,
-) ([]byte, fetch.Result, error) {
+func (a *agent) ReadTo(
+	ctx context.Context, topic entry.UUID, partition int32, offset int64, maxBytes int, out *fetch.Out, atLeastOne bool,
+) (fetch.Result, error) {
 	a.ctlMu.Lock()
 	a.reads++
 	err, stuck := a.readErr, a.stuck[partition]
@@ -373,7 +373,8 @@ func (a *agent) Read(
 		err = fmt.Errorf("%w: %w", fetch.ErrUnavailable, context.Cause(ctx))
 	}
 	if err != nil {
-		return append(dst, "garbage"...), fetch.Result{}, err
+		out.Own = append(out.Own, "garbage"...)
+		return fetch.Result{}, err
 	}
 	var res fetch.Result
 	a.View(func(st *state.State) {
@@ -382,22 +383,22 @@ func (a *agent) Read(
 	})
 	if later {
 		res.NextOffset, res.Later = offset, true
-		return dst, res, nil
+		return res, nil
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	start := len(dst)
+	start := len(out.Own)
 	for _, b := range a.batches[state.PartitionRef{Topic: topic, Partition: partition}] {
 		if b.end <= offset || b.base >= res.HighWatermark {
 			continue
 		}
-		if len(dst)-start+len(b.raw) > maxBytes && (len(dst) > start || !atLeastOne) {
+		if len(out.Own)-start+len(b.raw) > maxBytes && (len(out.Own) > start || !atLeastOne) {
 			res.NextOffset = b.base
 			break
 		}
-		dst = append(dst, b.raw...)
+		out.Own = append(out.Own, b.raw...)
 	}
-	return dst, res, nil
+	return res, nil
 }
 
 var errNoTimestamps = fmt.Errorf("%w: no timestamps here", fetch.ErrUnavailable)

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/firnlog/firn/agent/fetch"
 )
 
 // request is one request on the executor.
@@ -141,6 +143,8 @@ type reply struct {
 	// left for the header, ending up at the pool again. charge is given back to the fetch budget then.
 	built  []byte
 	charge int64
+	// lent, where not nil, is what belongs between the bytes of built, which are its own. It is released when the answer has gone out.
+	lent *fetch.Out
 	// raw is a whole answer, without its size, that another agent gave.
 	raw []byte
 	// ready, where not nil, is closed when the rest may be looked at.

@@ -52,8 +52,9 @@ func TestBucketProbe(t *testing.T) {
 		says   []string
 	}{
 		{"fit", nil, exitOK, []string{"is fit for firn", "conditional put"}},
-		{"forbidden", answer(403, "AccessDenied"), exitCheck, []string{"is NOT fit", "put", "denied", "s3:PutObject"}},
-		{"no such bucket", answer(404, "NoSuchBucket"), exitCheck, []string{"is NOT fit", "denied", "NoSuchBucket"}},
+		{"forbidden", answer(403, "AccessDenied"), exitCheck, []string{"is NOT fit", "put", "denied", "Give these credentials s3:PutObject"}},
+		{"no such bucket", answer(404, "NoSuchBucket"), exitCheck, []string{"is NOT fit", "denied", "NoSuchBucket", "Look at the name of the bucket"}},
+		{"another secret", answer(403, "SignatureDoesNotMatch"), exitCheck, []string{"is NOT fit", "denied", "SignatureDoesNotMatch", "the credentials"}},
 		{"asking for less load", answer(503, "SlowDown"), exitCheck, []string{"is NOT fit", "unavailable", "SlowDown"}},
 	} {
 		for _, driver := range []string{"s3", "minio"} {
@@ -68,6 +69,9 @@ func TestBucketProbe(t *testing.T) {
 					if !strings.Contains(r.out, part) {
 						t.Errorf("it does not say %q:\n%s", part, r.out)
 					}
+				}
+				if strings.Contains(r.out+r.errOut, "behind") || strings.Contains(r.out, "..") {
+					t.Errorf("something is left behind that was never put, or a sentence ends twice:\n%s%s", r.out, r.errOut)
 				}
 				r = execute(t.Context(), "", "", "bucket", "probe", "--bucket", url, "-o", "json")
 				var report probe.Report

@@ -71,7 +71,7 @@ func TestUsageErrors(t *testing.T) {
 		want string // in the message
 	}{
 		{"topik", "did you mean topic?"},
-		{"topic creat", `"creat" is not a command of firn topic`},
+		{"topic creat", `"creat" is not a command of firn topic, did you mean create?; see firn topic --help`},
 		{"--nonsense", "--nonsense"},
 		{"version extra", `"extra"`},
 		{"version -o yaml", "text, json"},

@@ -146,6 +146,9 @@ func plainly(err error) error {
 func arguments(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
+			if cmd.HasSubCommands() { // how it goes they say
+				return usage(cmd, err)
+			}
 			return usage(cmd, fmt.Errorf("%w; it goes as %s", err, strings.TrimSuffix(cmd.UseLine(), " [flags]")))
 		}
 		return nil

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/firnlog/firn/objstore"
+	"github.com/firnlog/firn/objstore/s3compat"
 )
 
 // prefix is where probes keep their objects; nothing else lies there.
@@ -82,7 +83,12 @@ type probing struct {
 }
 
 func (p *probing) run() {
-	if !p.step(put, true, p.put(p.a, p.body, objstore.PutOptions{}), "Give these credentials s3:PutObject on the prefix.") {
+	mend := "Give these credentials s3:PutObject on the prefix."
+	err := p.put(p.a, p.body, objstore.PutOptions{})
+	if errors.Is(err, objstore.ErrDenied) && !errors.Is(err, s3compat.ErrForbidden) { // no such bucket, or the keys are none of the store's
+		mend = "Look at the name of the bucket, its region and the credentials, as the store says; where they are right, give them s3:PutObject on the prefix."
+	}
+	if !p.step(put, true, err, mend) {
 		for _, name := range []string{get, getRange, overwrite, list, listAfterPut, head, conditionalPut, deleteOne, deleteMany, absence} {
 			required := slices.Contains([]string{get, getRange, overwrite, list, absence}, name)
 			p.add(Check{Name: name, Required: required, Verdict: NotMade})
@@ -235,6 +241,7 @@ func (p *probing) step(name string, required bool, err error, mend string) bool 
 	check := Check{Name: name, Required: required, Verdict: OK}
 	if err != nil {
 		check.Verdict, check.Detail = p.judge(err)
+		check.Detail = strings.TrimSuffix(check.Detail, ".") // the store's words may be a sentence
 		check.Mend = mend
 		if check.Verdict == Down {
 			check.Mend = "Look at the endpoint, the network, TLS and the credentials' source; the store may also be asking for less load."
@@ -262,8 +269,11 @@ func (p *probing) judge(err error) (Verdict, string) {
 
 // cleanUp deletes what may still be there, though the probe's own time be over.
 func (p *probing) cleanUp(ctx context.Context, timeout time.Duration) {
-	if len(p.left) == 0 || p.report.Verdict(put) == Down {
-		return // a store that did not take the first put within the timeout will not take a delete now
+	switch p.report.Verdict(put) {
+	case Down: // a store that did not take the first put within the timeout will not take a delete now
+		return
+	case Denied, Missing: // it has refused the first put: nothing is there
+		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

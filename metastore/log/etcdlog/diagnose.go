@@ -73,7 +73,7 @@ func (o Options) look(ctx context.Context, endpoint string) error {
 		if tls.Client(again, &tls.Config{InsecureSkipVerify: true, ServerName: host, NextProtos: []string{"h2"}}).HandshakeContext(ctx) == nil {
 			return because(log.ErrRefused, "it speaks TLS; write https://%s, and name its authority with --etcd-ca-file where the system does not know it", address)
 		}
-		return nil
+		return because(log.ErrUnavailable, "it hangs up on a client of etcd; is it etcd's client address (port 2379, if nothing else was said there), and has a load balancer there an etcd behind it?")
 	}
 	config := o.TLS.Clone()
 	if config == nil {

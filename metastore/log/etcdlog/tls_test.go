@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -353,15 +354,34 @@ func TestUnreachableIsNotRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone.Close()
-	for _, endpoint := range []string{"http://" + mute.Addr().String(), "https://" + mute.Addr().String(), gone.Addr().String()} {
+	other, err := net.Listen("tcp", "127.0.0.1:0") // a server of another protocol
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	defer other.Close()
+	serving.Go(func() {
+		for {
+			conn, err := other.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Read(make([]byte, 16))
+			conn.Close()
+		}
+	})
+	for _, endpoint := range []string{"http://" + mute.Addr().String(), "https://" + mute.Addr().String(), gone.Addr().String(), other.Addr().String()} {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		_, err := etcdlog.Open(ctx, etcdlog.Options{Endpoints: []string{endpoint}, DialTimeout: 300 * time.Millisecond})
 		cancel()
 		if !errors.Is(err, log.ErrUnavailable) {
 			t.Errorf("%s: %v", endpoint, err)
 		}
-		if endpoint == gone.Addr().String() && !strings.Contains(err.Error(), "is etcd running there?") {
-			t.Errorf("%s: %v", endpoint, err)
+		for at, says := range map[net.Listener]string{gone: "is etcd running there?", other: "is it etcd's client address"} {
+			if endpoint == at.Addr().String() && !strings.Contains(err.Error(), says) {
+				t.Errorf("%s: %v", endpoint, err)
+			}
 		}
 	}
 }

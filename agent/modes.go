@@ -57,6 +57,6 @@ func (m *modes) cause(own AdvertiseMode) string {
 	if n := len(names) - modesNamed; n > 0 {
 		names, more = names[:modesNamed], fmt.Sprintf(" and %d more", n)
 	}
-	return fmt.Sprintf("this agent runs with --advertise-mode %s, and %s%s otherwise: clients are told of different brokers, depending on whom they ask; start all agents in one mode",
+	return fmt.Sprintf("this agent runs with --advertise-mode %s, and %s%s in the other: clients are told of different brokers, depending on whom they ask; start all agents in one mode",
 		own, strings.Join(names, ", "), more)
 }

@@ -135,8 +135,8 @@ func TestAgentsOfDifferentAdvertiseModes(t *testing.T) {
 		other agent.AdvertiseMode
 		says  string
 	}{
-		{direct, agent.AdvertiseProxy, `advertise_mode: this agent runs with --advertise-mode direct, and "proxy" otherwise`},
-		{proxy, agent.AdvertiseDirect, `advertise_mode: this agent runs with --advertise-mode proxy, and "direct" otherwise`},
+		{direct, agent.AdvertiseProxy, `advertise_mode: this agent runs with --advertise-mode direct, and "proxy" in the other`},
+		{proxy, agent.AdvertiseDirect, `advertise_mode: this agent runs with --advertise-mode proxy, and "direct" in the other`},
 	} {
 		await(t, "both tell", func() bool { return strings.Contains(x.who.Health().Degraded, x.says) })
 		if h := x.who.Health(); !h.Ready {

@@ -124,7 +124,7 @@ func (s *State) appendBlock(a *appending, block *entry.Block, r *Results) {
 // addRow ends a stretch of accepted batches.
 func (s *State) addRow(a *appending, p *Partition, open *row, r *Results) {
 	if a.acquired {
-		s.objects.slots[a.slot].refs++
+		s.objects.at(a.slot).refs++
 	} else {
 		s.acquireAppended(a, r)
 	}
@@ -139,7 +139,7 @@ func (s *State) addRow(a *appending, p *Partition, open *row, r *Results) {
 
 // acquireAppended makes the object of an Append live, and pending where this op brings it in a WAL.
 func (s *State) acquireAppended(a *appending, r *Results) {
-	_, known := s.objects.byID[a.op.Object]
+	known := s.Named(a.op.Object)
 	a.acquired, a.slot = true, s.acquire(a.op.Object, int64(a.op.ObjectSize))
 	a.pending = s.objects.pending[a.slot]
 	switch {

@@ -35,6 +35,7 @@ type producing struct {
 	next       int
 	sequences  []int32
 	merged     []int64 // up to where window went, by partition
+	spreads    uint64  // objects that spread named
 }
 
 func newProducing(t testing.TB, partitions int, idempotent bool) *producing {
@@ -153,10 +154,23 @@ func (p *producing) window(first, end int) *entry.Rewrite {
 	return op
 }
 
+// spread has an op make so many rows to an object, each object by one of five uploaders.
+func (p *producing) spread(op *entry.Rewrite, perObject int) {
+	op.Objects = op.Objects[:0]
+	for i := range op.Parts {
+		if i%perObject == 0 {
+			p.spreads++
+			o := entry.ObjectID{Incarnation: id(byte(p.spreads % 5)), Seq: p.spreads, CollectionEpoch: p.s.CollectionEpoch(), Topic: topicID(1)}
+			op.Objects = append(op.Objects, entry.RewrittenObject{ID: o, Size: 256 << 20})
+		}
+		op.Parts[i].Replacement[0].Object = uint32(len(op.Objects) - 1)
+	}
+}
+
 // BenchmarkRewrite applies, decoding included, what merging a window of level-0 objects proposes: in each partition many rows become one.
 func BenchmarkRewrite(b *testing.B) {
-	for _, c := range []struct{ partitions, rows int }{{1000, 64}, {1000, 8}, {1, 2048}} {
-		b.Run(fmt.Sprintf("partitions=%d/rows=%d", c.partitions, c.rows), func(b *testing.B) {
+	for _, c := range []struct{ partitions, rows, perObject int }{{1000, 64, 1000}, {1000, 8, 1000}, {1, 2048, 1}, {1000, 8, 1}} {
+		b.Run(fmt.Sprintf("partitions=%d/rows=%d/per-object=%d", c.partitions, c.rows, c.perObject), func(b *testing.B) {
 			p := newProducing(b, c.partitions, false)
 			var value []byte
 			b.ReportAllocs()
@@ -167,6 +181,7 @@ func BenchmarkRewrite(b *testing.B) {
 					p.apply(p.commit())
 				}
 				op := p.window(0, c.partitions)
+				p.spread(op, c.perObject)
 				value = (&entry.Entry{Format: 1, FeatureLevel: 3, Incarnation: id(1), Seq: p.e.Seq, ClockMs: p.e.ClockMs, Ops: []entry.Op{op}}).AppendTo(value[:0])
 				b.StartTimer()
 				p.apply(value)
@@ -196,6 +211,28 @@ func BenchmarkRowsDigest(b *testing.B) {
 		state.RowsDigest(rows)
 	}
 	b.ReportMetric(float64(64*b.N)/b.Elapsed().Seconds(), "rows/s")
+}
+
+// BenchmarkObjectByID looks up objects by name among half a million, and such as there are none of.
+func BenchmarkObjectByID(b *testing.B) {
+	s := mergedRows(b, 1000, 500_000, 1)
+	ids := slices.Collect(s.Objects())
+	for _, c := range []struct {
+		name  string
+		epoch uint64 // on top of theirs
+	}{{"live", 0}, {"unknown", 1000}} {
+		b.Run(c.name, func(b *testing.B) {
+			at := 0
+			for b.Loop() {
+				id := ids[at]
+				id.CollectionEpoch += c.epoch
+				if _, live := s.ObjectByID(id); live != (c.epoch == 0) {
+					b.Fatal(id)
+				}
+				at = (at + 77_777) % len(ids)
+			}
+		})
+	}
 }
 
 // TestApplyDoesNotAllocate: nothing is allocated per batch; a page for every fifty rows and an object now and then are
@@ -241,22 +278,14 @@ func rowsOf(t testing.TB, partitions, rows int) *state.State {
 // mergedRows is a state with this many merged rows, so many to an object.
 func mergedRows(t testing.TB, partitions, rows, perObject int) *state.State {
 	p := newProducing(t, partitions, false)
-	seq, each := uint64(0), min(partitions, 10_000) // partitions of an op
+	each := min(partitions, 10_000) // partitions of an op
 	for range rows / partitions {
 		for first := 0; first < partitions; first += each {
 			for range each / blocksPerCommit {
 				p.apply(p.commit())
 			}
 			op := p.window(first, first+each)
-			op.Objects = op.Objects[:0]
-			for i := range op.Parts {
-				if i%perObject == 0 {
-					seq++
-					o := entry.ObjectID{Incarnation: id(byte(seq % 5)), Seq: seq, CollectionEpoch: p.s.CollectionEpoch(), Topic: topicID(1)}
-					op.Objects = append(op.Objects, entry.RewrittenObject{ID: o, Size: 256 << 20})
-				}
-				op.Parts[i].Replacement[0].Object = uint32(len(op.Objects) - 1)
-			}
+			p.spread(op, perObject)
 			e := entry.Entry{Format: 1, FeatureLevel: 3, Incarnation: id(1), Seq: p.e.Seq, ClockMs: p.e.ClockMs, Ops: []entry.Op{op}}
 			p.apply(e.AppendTo(nil))
 			if r := &p.r.Ops[0]; r.Code != state.OK || slices.ContainsFunc(r.Parts, func(c state.Code) bool { return c != state.OK }) {
@@ -434,7 +463,7 @@ var memoryCases = []struct {
 	{"merged-row", 200_000, 20, func(t testing.TB, n int) func() *state.State { // 1000 to an object
 		return func() *state.State { return mergedRows(t, 1000, n, 1000) }
 	}},
-	{"merged-object", 50_000, 200, func(t testing.TB, n int) func() *state.State { // its row included
+	{"merged-object", 200_000, 72, func(t testing.TB, n int) func() *state.State { // its row included
 		return func() *state.State { return mergedRows(t, 1000, n, 1) }
 	}},
 	{"producer", 100_000, 130, func(t testing.TB, n int) func() *state.State {

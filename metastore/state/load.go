@@ -170,8 +170,8 @@ func (l *loader) load() {
 		s.topics.sortReaders()
 	}
 	l.part = "end"
-	for slot := range s.objects.slots {
-		l.require(s.objects.slots[slot].refs > 0)
+	for slot := range uint32(s.objects.made) {
+		l.require(s.objects.at(slot).refs > 0)
 	}
 	l.require(len(l.b) == 0)
 }
@@ -243,33 +243,30 @@ func (l *loader) objects() {
 		least = 20
 	}
 	n := l.count(math.MaxInt32, least)
-	x.slots = make([]object, 0, n)
-	x.byID = make(map[entry.ObjectID]uint32, n)
-	var before [16]byte
+	x.reserve(n)
+	var last entry.ObjectID
 	born := uint64(0)
 	for i := range n {
-		o := object{id: l.object(before), size: int64(l.positive(uint64(entry.MaxPosition)))}
-		before = o.id.Incarnation
+		id, size := l.object(last.Incarnation), int64(l.positive(uint64(entry.MaxPosition)))
 		if l.version > withoutMerged {
 			born += uint64(l.int())
-			o.born = born
 			l.require(born <= l.s.n)
 		}
-		l.require(i == 0 || x.slots[i-1].id.Compare(o.id) < 0)
+		l.require(i == 0 || last.Compare(id) < 0)
+		last = id
 		if l.uint(1) == 1 {
-			l.require(!o.id.Merged())
+			l.require(!id.Merged())
 			x.pending[uint32(i)] = &pendingObject{holder: l.id()}
 		}
 		if l.bad {
 			return
 		}
-		x.slots = append(x.slots, o)
-		x.byID[o.id] = uint32(i)
+		x.add(&id, size, born)
 	}
-	var last entry.ObjectID
+	last = entry.ObjectID{}
 	for range l.count(MaxRetired, least) {
 		id := l.object(last.Incarnation)
-		_, live := x.byID[id]
+		_, live := x.find(&id)
 		l.require(!live && last.Compare(id) < 0)
 		last = id
 		x.retired[id] = retired{size: int64(l.positive(uint64(entry.MaxPosition))), n: l.uint(l.s.n), epoch: l.uint(l.s.collectionEpoch)}
@@ -335,17 +332,17 @@ func (l *loader) partition(p *Partition) {
 		var r row
 		var ok bool
 		if l.b, ok = coder.read(l.b, &r); !ok || r.end <= p.logStart || r.end > p.next ||
-			r.cleaned && l.version <= withoutMerged || int(r.object) >= len(x.slots) ||
+			r.cleaned && l.version <= withoutMerged || int(r.object) >= x.made ||
 			p.size > math.MaxInt64-r.size {
 			l.bad = true
 			return
 		}
-		if id := &x.slots[r.object].id; id.Merged() { // whole blocks of batches of this topic that know their time
+		if id := x.id(x.at(r.object)); id.Merged() { // whole blocks of batches of this topic that know their time
 			l.require(id.Topic == p.topic.ID && r.position == 0 && !r.logAppendTime)
 		}
 		p.rows.push(&r)
 		p.size += r.size
-		x.slots[r.object].refs++
+		x.at(r.object).refs++
 		if len(x.pending) > 0 {
 			if pending := x.pending[r.object]; pending != nil {
 				pending.parts = append(pending.parts, p.Ref())

@@ -15,8 +15,9 @@ func (s *State) MemoryBytes() int64 {
 	}
 	total += int64(len(s.agents.departed)) * (24 + 16 + mapOverhead)
 	x := &s.objects
-	total += int64(cap(x.slots))*int64(unsafe.Sizeof(object{})) + int64(cap(x.free))*4
-	total += int64(len(x.byID)) * (int64(unsafe.Sizeof(entry.ObjectID{})) + 4 + mapOverhead)
+	total += int64(len(x.chunks))*int64(unsafe.Sizeof([chunkSlots]object{})) + int64(cap(x.buckets))*4
+	total += int64(len(x.uploaders.values)) * (2*int64(unsafe.Sizeof(uploader{})) + 8 + mapOverhead)
+	total += int64(len(x.topics.values)) * (2*int64(unsafe.Sizeof(entry.UUID{})) + 8 + mapOverhead)
 	total += int64(len(x.retired)) * (int64(unsafe.Sizeof(entry.ObjectID{})) + 24 + mapOverhead)
 	for _, pending := range x.pending {
 		total += int64(unsafe.Sizeof(*pending)) + int64(cap(pending.parts))*int64(unsafe.Sizeof(PartitionRef{})) + mapOverhead

@@ -8,23 +8,11 @@ import (
 	"github.com/firnlog/firn/metastore/entry"
 )
 
-// objects is the table of objects that rows name, by slot. Slots are an agent's own business: they reach no result and
-// no snapshot.
+// objects are the objects that rows name, and those that they named until lately.
 type objects struct {
-	slots   []object
-	free    []uint32 // slots without an object
-	byID    map[entry.ObjectID]uint32
-	pending map[uint32]*pendingObject
+	objectTable
+	pending map[uint32]*pendingObject // by slot
 	retired map[entry.ObjectID]retired
-}
-
-// object is live while rows name it. Invariant: refs > 0 but for free slots.
-type object struct {
-	id   entry.ObjectID
-	size int64
-	// born is the n of the entry that first named it; 0 where that was below rewriteLevel, when snapshots did not tell.
-	born uint64
-	refs uint32
 }
 
 // Object is an object that rows name.
@@ -58,14 +46,12 @@ type RetiredObject struct {
 }
 
 func newObjects() objects {
-	return objects{
-		byID: make(map[entry.ObjectID]uint32), pending: make(map[uint32]*pendingObject), retired: make(map[entry.ObjectID]retired),
-	}
+	return objects{objectTable: newObjectTable(), pending: make(map[uint32]*pendingObject), retired: make(map[entry.ObjectID]retired)}
 }
 
 // admit says whether rows may name the object: it is live with this size, or young enough not to have been collected.
 func (s *State) admit(id entry.ObjectID, size int64) Code {
-	if slot, live := s.objects.byID[id]; live && s.objects.slots[slot].size != size || id.CollectionEpoch > s.collectionEpoch {
+	if slot, live := s.objects.find(&id); live && s.objects.at(slot).size != size || id.CollectionEpoch > s.collectionEpoch {
 		return InvalidObject
 	}
 	return OK
@@ -77,37 +63,29 @@ func (s *State) fresh(id entry.ObjectID) bool { return id.CollectionEpoch >= s.c
 // acquire adds a reference to the object, making it live where it was not.
 func (s *State) acquire(id entry.ObjectID, size int64) uint32 {
 	x := &s.objects
-	slot, live := x.byID[id]
+	slot, live := x.find(&id)
 	if !live {
 		delete(x.retired, id)
-		if last := len(x.free) - 1; last >= 0 {
-			slot, x.free = x.free[last], x.free[:last]
-		} else {
-			slot = uint32(len(x.slots))
-			x.slots = append(x.slots, object{})
-		}
-		x.slots[slot] = object{id: id, size: size}
+		born := uint64(0)
 		if s.featureLevel >= rewriteLevel {
-			x.slots[slot].born = s.n
+			born = s.n
 		}
-		x.byID[id] = slot
+		slot = x.add(&id, size, born)
 	}
-	x.slots[slot].refs++
+	x.at(slot).refs++
 	return slot
 }
 
 // release drops a reference; the last one retires the object.
 func (s *State) release(slot uint32) {
 	x := &s.objects
-	o := &x.slots[slot]
+	o := x.at(slot)
 	if o.refs--; o.refs > 0 {
 		return
 	}
-	x.retired[o.id] = retired{size: o.size, n: s.n, epoch: s.collectionEpoch}
-	delete(x.byID, o.id)
+	x.retired[x.id(o)] = retired{size: o.size, n: s.n, epoch: s.collectionEpoch}
 	delete(x.pending, slot)
-	*o = object{}
-	x.free = append(x.free, slot)
+	x.remove(slot)
 	if len(x.retired) > MaxRetired {
 		for _, old := range s.Retired()[:MaxRetired/2] {
 			delete(x.retired, old.Object)
@@ -170,18 +148,18 @@ func (s *State) RetiredCount() int { return len(s.objects.retired) }
 
 // Named reports whether rows name the object: the collector asks before it deletes anything.
 func (s *State) Named(id entry.ObjectID) bool {
-	_, live := s.objects.byID[id]
+	_, live := s.objects.find(&id)
 	return live
 }
 
 // ObjectCount is the number of objects that rows name, and how many of them are still in a WAL.
-func (s *State) ObjectCount() (live, pending int) { return len(s.objects.byID), len(s.objects.pending) }
+func (s *State) ObjectCount() (live, pending int) { return s.objects.live, len(s.objects.pending) }
 
 // Objects yields the objects that rows name, in no order that means anything.
 func (s *State) Objects() iter.Seq[entry.ObjectID] {
 	return func(yield func(entry.ObjectID) bool) {
-		for slot := range s.objects.slots {
-			if s.objects.slots[slot].refs > 0 && !yield(s.objects.slots[slot].id) {
+		for _, o := range s.objects.all() {
+			if !yield(s.objects.id(o)) {
 				return
 			}
 		}
@@ -191,8 +169,8 @@ func (s *State) Objects() iter.Seq[entry.ObjectID] {
 // ObjectTable yields the objects that rows name with what is known of them, in no order that means anything.
 func (s *State) ObjectTable() iter.Seq[Object] {
 	return func(yield func(Object) bool) {
-		for slot := range s.objects.slots {
-			if s.objects.slots[slot].refs > 0 && !yield(s.object(uint32(slot))) {
+		for slot := range s.objects.all() {
+			if !yield(s.object(slot)) {
 				return
 			}
 		}
@@ -203,18 +181,18 @@ func (s *State) ObjectTable() iter.Seq[Object] {
 // more is false at the table's end. Who reads on under another lock may miss or repeat what was named or retired in between, and
 // nothing else: an object keeps its place while rows name it.
 func (s *State) ObjectsFrom(place, most int, dst []Object) (objects []Object, next int, more bool) {
-	end := min(place+most, len(s.objects.slots))
+	end := min(place+most, s.objects.made)
 	for slot := place; slot < end; slot++ {
-		if s.objects.slots[slot].refs > 0 {
+		if s.objects.at(uint32(slot)).refs > 0 {
 			dst = append(dst, s.object(uint32(slot)))
 		}
 	}
-	return dst, end, end < len(s.objects.slots)
+	return dst, end, end < s.objects.made
 }
 
 // ObjectByID reports an object that rows name.
 func (s *State) ObjectByID(id entry.ObjectID) (Object, bool) {
-	slot, live := s.objects.byID[id]
+	slot, live := s.objects.find(&id)
 	if !live {
 		return Object{}, false
 	}
@@ -222,6 +200,6 @@ func (s *State) ObjectByID(id entry.ObjectID) (Object, bool) {
 }
 
 func (s *State) object(slot uint32) Object {
-	o := &s.objects.slots[slot]
-	return Object{ID: o.id, Size: o.size, Born: o.born, Pending: s.objects.pending[slot] != nil}
+	o := s.objects.at(slot)
+	return Object{ID: s.objects.id(o), Size: o.size, Born: o.born, Pending: s.objects.pending[slot] != nil}
 }

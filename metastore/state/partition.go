@@ -122,9 +122,9 @@ func (p *Partition) MaxTimestampRow() (Row, bool) {
 
 func (p *Partition) resolve(r *row) Row {
 	x := &p.topic.state.objects
-	o := &x.slots[r.object]
+	o := x.at(r.object)
 	res := Row{
-		Object: o.id, ObjectSize: o.size, Block: r.block, Base: r.base, End: r.end,
+		Object: x.id(o), ObjectSize: o.size, Block: r.block, Base: r.base, End: r.end,
 		MaxTimestamp: r.maxTimestamp, LogAppendTime: r.logAppendTime, Position: r.position, Size: r.size, Cleaned: r.cleaned,
 	}
 	if pending := x.pending[r.object]; pending != nil {

@@ -80,8 +80,8 @@ func (s *State) holds(p *Partition, op *entry.Relocate) bool {
 }
 
 func (s *State) same(r *row, e *entry.Row) bool {
-	o := &s.objects.slots[r.object]
-	return o.id == e.Object && o.size == int64(e.ObjectSize) && r.block == e.Block && r.base == e.BaseOffset &&
+	o := s.objects.at(r.object)
+	return s.objects.id(o) == e.Object && o.size == int64(e.ObjectSize) && r.block == e.Block && r.base == e.BaseOffset &&
 		r.end == e.EndOffset && r.maxTimestamp == e.MaxTimestamp && r.logAppendTime == e.LogAppendTime &&
 		r.position == int64(e.Position) && r.size == int64(e.Size) && r.cleaned == e.Cleaned
 }
@@ -143,14 +143,14 @@ func (s *State) appendReplacement(rows []row, p *Partition, op *entry.Relocate) 
 }
 
 func (s *State) relocateBind(op *entry.Relocate, r *Results) Code {
-	slot, live := s.objects.byID[op.Bind]
+	slot, live := s.objects.find(&op.Bind)
 	if !live {
 		return UnknownObject
 	}
 	if s.objects.pending[slot] == nil {
 		return Duplicate // another holder was first, with the same bytes under the same key
 	}
-	s.objects.slots[slot].size = int64(op.ObjectSize)
+	s.objects.at(slot).size = int64(op.ObjectSize)
 	s.bind(slot, r)
 	return OK
 }

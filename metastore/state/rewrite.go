@@ -33,9 +33,9 @@ func (s *State) rewrite(op *entry.Rewrite, r *Results) (Code, []Code) {
 	// What is live stays so until the op is through: one part may take the last row of an object that the next one names.
 	var held []uint32
 	for i := range op.Objects {
-		if slot, live := s.objects.byID[op.Objects[i].ID]; live {
+		if slot, live := s.objects.find(&op.Objects[i].ID); live {
 			w.slots[i], w.known[i] = slot, true
-			s.objects.slots[slot].refs++
+			s.objects.at(slot).refs++
 			held = append(held, slot)
 		}
 	}
@@ -100,8 +100,9 @@ func (s *State) rewritePart(w *rewriting, p *Partition, part *entry.RewrittenPar
 		covered = c.row.end
 		size -= uint64(c.row.size)
 		old = append(old, c.row.object)
-		o := &s.objects.slots[c.row.object]
-		digest.add(&o.id, o.size, &c.row)
+		o := s.objects.at(c.row.object)
+		id := s.objects.id(o)
+		digest.add(&id, o.size, &c.row)
 	}
 	s.rows, s.old = rows[:0], old[:0]
 	if len(old) != int(part.Rows) || digest.sum() != part.Digest {
@@ -142,7 +143,7 @@ func (s *State) rewritePart(w *rewriting, p *Partition, part *entry.RewrittenPar
 // rewritten gives a row a reference to an object of the op.
 func (s *State) rewritten(w *rewriting, index uint32) uint32 {
 	if w.known[index] {
-		s.objects.slots[w.slots[index]].refs++
+		s.objects.at(w.slots[index]).refs++
 	} else {
 		o := &w.op.Objects[index]
 		w.slots[index], w.known[index] = s.acquire(o.ID, int64(o.Size)), true

@@ -174,25 +174,25 @@ func (w *writer) configs(configs []entry.Config) {
 
 // objects writes the live and the retired objects and returns the number by which rows name each slot.
 func (w *writer) objects(x *objects) []uint32 {
-	live := make([]uint32, 0, len(x.byID))
-	for slot := range x.slots {
-		if x.slots[slot].refs > 0 {
-			live = append(live, uint32(slot))
-		}
+	live := make([]uint32, 0, x.live)
+	for slot := range x.all() {
+		live = append(live, slot)
 	}
-	slices.SortFunc(live, func(a, b uint32) int { return x.slots[a].id.Compare(x.slots[b].id) })
-	numbers := make([]uint32, len(x.slots))
+	slices.SortFunc(live, func(a, b uint32) int { return x.compare(x.at(a), x.at(b)) })
+	numbers := make([]uint32, x.made)
 	w.uint(uint64(len(live)))
 	var before [16]byte
 	born := uint64(0)
 	for number, slot := range live {
 		numbers[slot] = uint32(number)
-		w.object(x.slots[slot].id, before)
-		before = x.slots[slot].id.Incarnation
-		w.uint(uint64(x.slots[slot].size))
+		o := x.at(slot)
+		id := x.id(o)
+		w.object(id, before)
+		before = id.Incarnation
+		w.uint(uint64(o.size))
 		if w.version > withoutMerged { // one uploader's objects, which are neighbours here, are born one after the other
-			w.b = binary.AppendVarint(w.b, int64(x.slots[slot].born-born))
-			born = x.slots[slot].born
+			w.b = binary.AppendVarint(w.b, int64(o.born-born))
+			born = o.born
 		}
 		if pending := x.pending[slot]; pending != nil {
 			w.uint(1)

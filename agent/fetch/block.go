@@ -167,7 +167,7 @@ type trail struct {
 // stepsMost is what the low bits of a mark hold, which are not of the hash.
 const stepsMost = 15
 
-// leave notes that a read ended at next, the so-manieth in a row.
+// leave notes that a read ended at next, the steps-th in a row.
 func (t *trails) leave(topic entry.UUID, partition int32, next int64, steps int) {
 	h := maphash.Comparable(t.seed, trail{topic, partition, next})
 	t.marks[h>>4%uint64(len(t.marks))].Store(h&^stepsMost | uint64(min(max(steps, 1), stepsMost)))

@@ -1,10 +1,13 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -149,8 +152,14 @@ type bucketMetrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	bytes    *prometheus.CounterVec
+	puts     *prometheus.CounterVec
+	classes  sync.Map     // of storage classes that have a series, about classSeriesMost at most,
+	count    atomic.Int32 // which are so many
 	health   *bucketHealth
 }
+
+// classSeriesMost bounds the storage classes that puts are counted by: no store has as many, and topics may be given any.
+const classSeriesMost = 32
 
 func newBucketMetrics(r prometheus.Registerer, health *bucketHealth) *bucketMetrics {
 	m := &bucketMetrics{
@@ -165,13 +174,32 @@ func newBucketMetrics(r prometheus.Registerer, health *bucketHealth) *bucketMetr
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "firn_objectstore_bytes_total", Help: "Bytes written to and read from the bucket.",
 		}, []string{"op"}),
+		puts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "firn_objectstore_puts_total", Help: "Puts into the bucket by the storage class that they asked for, STANDARD where they asked for none.",
+		}, []string{"storage_class"}),
 	}
+	m.puts.WithLabelValues(standardClass)
 	for _, op := range metered.Ops() {
 		m.requests.WithLabelValues(string(op), string(metered.OutcomeOK))
 		m.seconds.WithLabelValues(string(op))
 	}
-	r.MustRegister(m.requests, m.seconds, m.bytes)
+	r.MustRegister(m.requests, m.seconds, m.bytes, m.puts)
 	return m
+}
+
+const standardClass = "STANDARD"
+
+// PutIn implements metered.ClassObserver.
+func (m *bucketMetrics) PutIn(class string) {
+	class = cmp.Or(class, standardClass)
+	if _, known := m.classes.Load(class); !known {
+		if m.count.Load() >= classSeriesMost {
+			class = "(other)"
+		} else if _, known = m.classes.LoadOrStore(class, true); !known {
+			m.count.Add(1)
+		}
+	}
+	m.puts.WithLabelValues(class).Inc()
 }
 
 // Observe implements metered.Observer.

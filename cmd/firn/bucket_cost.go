@@ -10,7 +10,6 @@ import (
 	"math"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -49,6 +48,7 @@ type costView struct {
 // requestCost is one kind of requests.
 type requestCost struct {
 	Kind  string  `json:"kind"`
+	Class string  `json:"storage_class,omitempty"` // of the objects; "" where requests have none
 	Count float64 `json:"count"`
 	Cost  float64 `json:"cost"`
 	Month float64 `json:"month"` // at the rate seen so far
@@ -133,9 +133,10 @@ for each topic what a GiB written, stored for a month and read costs. Give every
 file with what its /metrics said, as of when it was written last: requests are summed over them. Nothing is asked of the bucket, but
 with --versions-of: then what a bucket with versions keeps of deleted objects is listed and priced, a request for each thousand.
 
-Requests are shared over topics by bytes, since an object holds records of many. All are priced alike, as those of class STANDARD are:
-the counters do not say which class they concern, and other classes take more for a request. What is not in the figures: requests
-by others, moves between classes by the bucket's rules, and requests that a driver repeats inside a call.
+Requests are shared over topics by bytes, since an object holds records of many, and priced by the storage class of the objects that they
+concern, as far as counters say: a put by the class that it asked for, a get by the classes that the topic's objects lie in, each as if it
+were read as often as the others; the output says what it assumes. What is not in the figures: requests by others, moves between classes by the
+bucket's rules, and requests that a driver repeats inside a call.
 
 The prices are a table built in, see --print-prices; give yours with --prices.`,
 		Example: "  firn bucket cost --metrics a1.example.net:8080,a2.example.net:8080\n  firn bucket cost --print-prices > prices.yaml\n  firn bucket cost --metrics a1.txt --prices prices.yaml -o json",
@@ -273,20 +274,28 @@ func parseScrape(source string, r io.Reader) (scrape, error) {
 
 // each calls fn for every series of a family, with the value of one of its labels.
 func (s *scrape) each(family, label string, fn func(label string, v float64)) {
+	s.pairs(family, label, "", func(value, _ string, v float64) { fn(value, v) })
+}
+
+// pairs calls fn for every series of a family, with the values of two of its labels.
+func (s *scrape) pairs(family, first, second string, fn func(first, second string, v float64)) {
 	f := s.families[family]
 	if f == nil {
 		return
 	}
 	for _, m := range f.Metric {
-		value := ""
+		var a, b string
 		for _, l := range m.Label {
-			if l.GetName() == label {
-				value = l.GetValue()
+			switch l.GetName() {
+			case first:
+				a = l.GetValue()
+			case second:
+				b = l.GetValue()
 			}
 		}
 		v := m.GetCounter().GetValue() + m.GetGauge().GetValue() + m.GetUntyped().GetValue()
 		if !math.IsNaN(v) && v > 0 {
-			fn(value, v)
+			fn(a, b, v)
 		}
 	}
 }
@@ -307,121 +316,11 @@ func costOf(scrapes []scrape, pay *prices.Table, old *oldVersions, now time.Time
 	if len(scrapes) == 0 {
 		return nil, fmt.Errorf("%w: --metrics names no agent", client.ErrUsage)
 	}
-	v := &costView{Prices: pay, Agents: len(scrapes), Requests: []requestCost{}, Stored: []storedCost{}, Topics: []topicCost{}}
-	count, month := make(map[string]float64), make(map[string]float64)
-	written, read, held := make(map[string]float64), make(map[string]float64), make(map[string]float64)
-	stored := make(map[string]float64)
+	u := newCounted()
 	for i := range scrapes {
-		s := &scrapes[i]
-		until, hours := s.at, 0.0
-		if until.IsZero() {
-			until = now
-		}
-		s.each("process_start_time_seconds", "", func(_ string, start float64) { hours = until.Sub(time.Unix(int64(start), 0)).Hours() })
-		if hours <= 0 {
-			v.Notes = append(v.Notes, s.source+" does not say when it started (process_start_time_seconds): its requests are in no month")
-		}
-		v.Hours = max(v.Hours, hours)
-		s.each("firn_objectstore_requests_total", "op", func(op string, n float64) {
-			count[kindOf(op)] += n
-			if hours > 0 {
-				month[kindOf(op)] += n / hours * hoursPerMonth
-			}
-		})
-		s.each("firn_topic_produced_bytes_total", "topic", func(topic string, n float64) { written[topic] += n })
-		s.each("firn_topic_fetched_bytes_total", "topic", func(topic string, n float64) { read[topic] += n })
-		s.each("firn_topic_log_bytes", "topic", func(topic string, n float64) { held[topic] = max(held[topic], n) }) // every agent tells of all
-		s.each("firn_bucket_stored_bytes", "storage_class", func(class string, n float64) { stored[class] = max(stored[class], n) })
+		u.add(&scrapes[i], now)
 	}
-	requests := func(kinds ...string) (cost float64) {
-		for _, kind := range kinds {
-			cost += count[kind] / 1000 * pay.Requests[kind]
-		}
-		return cost
-	}
-	for _, kind := range prices.Kinds() {
-		r := requestCost{Kind: kind, Count: count[kind], Cost: requests(kind), Month: month[kind] / 1000 * pay.Requests[kind]}
-		v.Requests = append(v.Requests, r)
-		v.Month += r.Month
-	}
-	logical := sum(held)
-	if len(stored) == 0 && logical > 0 {
-		stored[prices.Standard] = logical
-		v.Notes = append(v.Notes, "no agent tells what lies in the bucket (firn_bucket_stored_bytes): bytes of records stand in for it, all of class STANDARD")
-	}
-	storage, readBack := 0.0, 0.0
-	priceOf := func(class string) prices.Class {
-		price, known := pay.Classes[class]
-		if !known {
-			price = pay.Classes[prices.Standard]
-			v.Notes = append(v.Notes, fmt.Sprintf("class %s is not in the price table, and counted as STANDARD", class))
-		}
-		return price
-	}
-	if old == nil {
-		v.Notes = append(v.Notes, "old versions that the bucket may keep are not counted: name it with --versions-of")
-	} else {
-		for class, n := range old.bytes {
-			c := storedCost{Class: class, Old: true, Bytes: n, Month: n / gib * priceOf(class).Month}
-			v.Stored = append(v.Stored, c)
-			storage += c.Month
-		}
-		if old.note != "" {
-			v.Notes = append(v.Notes, old.note)
-		}
-	}
-	for class, n := range stored {
-		price := priceOf(class)
-		if class != prices.Standard && n > 0 {
-			v.Notes = append(v.Notes, fmt.Sprintf("requests for objects of class %s are priced as those of STANDARD; they cost more in most stores", class))
-		}
-		c := storedCost{Class: class, Bytes: n, Month: n / gib * price.Month}
-		v.Stored = append(v.Stored, c)
-		storage += c.Month
-		readBack += n * price.Read
-	}
-	slices.SortFunc(v.Stored, func(a, b storedCost) int {
-		if a.Old != b.Old { // old versions last
-			return cmp.Compare(fmt.Sprint(a.Old), fmt.Sprint(b.Old))
-		}
-		return cmp.Compare(a.Class, b.Class)
-	})
-	slices.Sort(v.Notes)
-	v.Notes = slices.Compact(v.Notes)
-	v.Month += storage
-	// A byte read costs its share of gets, what leaves the bucket, and what its class takes for reading, on average.
-	perRead := pay.Transfer
-	if all := sum(stored); all > 0 {
-		perRead += readBack / all
-	}
-	perWritten := per(requests("put", "list", "delete"), sum(written))
-	perGet := per(requests("get"), sum(read))
-	perStored := per(storage, logical)
-	names := make(map[string]bool)
-	for _, m := range []map[string]float64{written, read, held} {
-		for name := range m {
-			names[name] = true
-		}
-	}
-	for name := range names {
-		t := topicCost{Topic: name, StoredBytes: held[name], WrittenBytes: written[name], ReadBytes: read[name]}
-		if held[name] > 0 {
-			t.PerGiBMonth = perStored
-			t.StoredMonth = *perStored * held[name] / gib
-		}
-		if written[name] > 0 {
-			t.PerGiBWritten = perWritten
-		}
-		if read[name] > 0 {
-			cost := *perGet + perRead
-			t.PerGiBRead = &cost
-		}
-		v.Topics = append(v.Topics, t)
-	}
-	slices.SortFunc(v.Topics, func(a, b topicCost) int {
-		return cmp.Or(cmp.Compare(b.StoredMonth, a.StoredMonth), cmp.Compare(a.Topic, b.Topic))
-	})
-	return v, nil
+	return u.price(pay, old), nil
 }
 
 // per is cost for a GiB, nil where there are no bytes.
@@ -446,7 +345,11 @@ func printCost(out io.Writer, v *costView) error {
 		v.Prices.Source, v.Prices.Currency, v.Prices.Date, moneyText(v.Month), v.Prices.Currency, hoursText(v.Hours), v.Agents)
 	_, _ = fmt.Fprintln(w, "REQUESTS\tCOUNT\tCOST\tA MONTH\t")
 	for _, r := range v.Requests {
-		_, _ = fmt.Fprintf(w, "%s\t%.0f\t%s\t%s\t\n", r.Kind, r.Count, moneyText(r.Cost), moneyText(r.Month))
+		name := r.Kind
+		if r.Class != "" && r.Class != prices.Standard {
+			name += ", " + r.Class
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%.0f\t%s\t%s\t\n", name, r.Count, moneyText(r.Cost), moneyText(r.Month))
 	}
 	_, _ = fmt.Fprintln(w, "\t\t\t\t\nSTORED\tSIZE\t\tA MONTH\t")
 	for _, c := range v.Stored {

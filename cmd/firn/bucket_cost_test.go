@@ -143,12 +143,12 @@ func TestBucketCost(t *testing.T) {
 	near("stored", v.Stored[1].Month, 0.23)
 	near("stored colder", v.Stored[2].Month, 0.125)
 	orders := v.Topics[0]
-	if orders.Topic != "orders" || v.Agents != 2 || len(v.Topics) != 2 || len(v.Notes) != 4 || !strings.Contains(v.Notes[0], "FROSTY is not in") || !strings.Contains(v.Notes[1], "--versions-of") ||
-		!strings.Contains(v.Notes[3], "STANDARD_IA are priced as those of STANDARD") {
+	if orders.Topic != "orders" || v.Agents != 2 || len(v.Topics) != 2 || len(v.Notes) != 4 || !strings.Contains(v.Notes[0], "FROSTY is not in") || !strings.Contains(v.Notes[3], "--versions-of") ||
+		!strings.Contains(v.Notes[1], "which class puts asked for") || !strings.Contains(v.Notes[2], "which topics' objects lie in which") {
 		t.Fatalf("%+v", v)
 	}
 	near("a GiB written", *orders.PerGiBWritten, 4*0.005/4)
-	near("a GiB read", *orders.PerGiBRead, 2*0.0004/8+0.01/2)
+	near("a GiB read", *orders.PerGiBRead, (0.5*0.0004+0.5*0.001)*2/8+0.01/2)
 	near("a GiB stored", *orders.PerGiBMonth, (0.23+0.125)/40)
 	near("the topic", orders.StoredMonth, (0.23+0.125)*30/40)
 	if idle := v.Topics[1]; idle.PerGiBRead != nil || idle.PerGiBWritten != nil || idle.PerGiBMonth == nil {
@@ -217,6 +217,94 @@ func TestBucketCost(t *testing.T) {
 			t.Errorf("%s: exit code %d, want %d with %q: %s", args, r.code, want.code, want.says, r.errOut)
 		}
 	}
+}
+
+// Requests are priced by the class of the objects that they concern, per topic, as far as counters tell; and the rest as of STANDARD.
+func TestBucketCostByClass(t *testing.T) {
+	text := fmt.Sprintf(`# TYPE process_start_time_seconds gauge
+process_start_time_seconds %d
+# TYPE firn_objectstore_requests_total counter
+firn_objectstore_requests_total{op="put",outcome="ok"} 4000
+firn_objectstore_requests_total{op="get_range",outcome="ok"} 10000
+firn_objectstore_requests_total{op="list",outcome="ok"} 1000
+# TYPE firn_objectstore_puts_total counter
+firn_objectstore_puts_total{storage_class="STANDARD"} 3000
+firn_objectstore_puts_total{storage_class="GLACIER_IR"} 1000
+# TYPE firn_topic_produced_bytes_total counter
+firn_topic_produced_bytes_total{topic="hot"} %[2]d
+firn_topic_produced_bytes_total{topic="cold"} %[2]d
+# TYPE firn_topic_fetched_bytes_total counter
+firn_topic_fetched_bytes_total{topic="hot"} %[3]d
+firn_topic_fetched_bytes_total{topic="moved"} %[2]d
+# TYPE firn_topic_log_bytes gauge
+firn_topic_log_bytes{topic="hot"} %[2]d
+firn_topic_log_bytes{topic="cold"} %[2]d
+firn_topic_log_bytes{topic="moved"} %[3]d
+# TYPE firn_bucket_stored_bytes gauge
+firn_bucket_stored_bytes{storage_class="STANDARD"} %[3]d
+firn_bucket_stored_bytes{storage_class="GLACIER_IR"} %[2]d
+firn_bucket_stored_bytes{storage_class="STANDARD_IA"} %[2]d
+# TYPE firn_bucket_topic_stored_bytes gauge
+firn_bucket_topic_stored_bytes{topic="cold",storage_class="GLACIER_IR"} %[2]d
+firn_bucket_topic_stored_bytes{topic="moved",storage_class="STANDARD"} %[2]d
+firn_bucket_topic_stored_bytes{topic="moved",storage_class="STANDARD_IA"} %[2]d
+`, time.Now().Add(-10*time.Hour).Unix(), 10*gib, 2*10*gib)
+	s, err := parseScrape("a", strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := costOf([]scrape{s}, prices.Default(), nil, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	near := func(what string, got, want float64) {
+		t.Helper()
+		if got < want*0.999 || got > want*1.001 {
+			t.Errorf("%s: %v, want %v", what, got, want)
+		}
+	}
+	requests := make(map[string]requestCost)
+	for _, r := range v.Requests {
+		requests[r.Kind+" "+r.Class] = r
+	}
+	// Of 10 000 gets two thirds are of the topic hot, and half of the others of objects that were moved.
+	for name, want := range map[string][2]float64{
+		"put STANDARD": {3000, 3 * 0.005}, "put GLACIER_IR": {1000, 0.02}, "list ": {1000, 0.005},
+		"get STANDARD": {10000 * 5 / 6.0, 10 * 5 / 6.0 * 0.0004}, "get STANDARD_IA": {10000 / 6.0, 10 / 6.0 * 0.001},
+	} {
+		near(name, requests[name].Count, want[0])
+		near(name+", cost", requests[name].Cost, want[1])
+		near(name+", a month", requests[name].Month, want[1]*73)
+	}
+	if len(requests) != 6 {
+		t.Errorf("%+v", v.Requests)
+	}
+	topics := make(map[string]topicCost)
+	for _, topic := range v.Topics {
+		topics[topic.Topic] = topic
+	}
+	hot, cold, moved := topics["hot"], topics["cold"], topics["moved"]
+	near("hot, a GiB written", *hot.PerGiBWritten, (3*0.005/2+0.005/2)/10)
+	near("cold, a GiB written", *cold.PerGiBWritten, (3*0.005/2+0.005/2+0.02)/10)
+	near("hot, a GiB read", *hot.PerGiBRead, 10*2/3.0*0.0004/20)
+	near("moved, a GiB read", *moved.PerGiBRead, 10/3.0*(0.0004+0.001)/2/10+0.01/2)
+	near("hot, stored", hot.StoredMonth, 10*0.023)
+	near("cold, stored", cold.StoredMonth, 10*0.004)
+	near("moved, stored", moved.StoredMonth, 10*(0.023+0.0125))
+	near("all, stored", hot.StoredMonth+cold.StoredMonth+moved.StoredMonth, 20*0.023+10*0.004+10*0.0125)
+	var out strings.Builder
+	if err := printCost(&out, v); err != nil {
+		t.Fatal(err)
+	}
+	for _, says := range []string{"put, GLACIER_IR", "get, STANDARD_IA", "note: gets are shared over topics by bytes read", "note: puts of a storage class are shared"} {
+		if !strings.Contains(out.String(), says) {
+			t.Errorf("it does not say %q:\n%s", says, &out)
+		}
+	}
+
+	// What is shared adds up to what was paid, however topics and classes lie.
+	written := *hot.PerGiBWritten*10 + *cold.PerGiBWritten*10
+	near("all, written", written, requests["put STANDARD"].Cost+requests["put GLACIER_IR"].Cost+requests["list "].Cost)
 }
 
 func TestRetentionOnTheCommandLine(t *testing.T) {

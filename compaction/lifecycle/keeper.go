@@ -229,23 +229,29 @@ func (k *Keeper) Step(ctx context.Context) (worked bool, err error) {
 }
 
 // stored sums live objects by storage class.
-func (k *Keeper) stored(topics []Topic, ledger *Ledger, logTime int64) map[string]int64 {
+func (k *Keeper) stored(topics []Topic, ledger *Ledger, logTime int64) *stored {
 	byID := make(map[entry.UUID]*Topic, len(topics))
 	for i := range topics {
 		byID[topics[i].ID] = &topics[i]
 	}
-	byClass := make(map[string]int64)
+	sum := &stored{byClass: make(map[string]int64), byTopic: make(map[string]map[string]int64)}
 	for o := range objects(k.deps.Meta) {
-		class := ""
+		class := standard
 		if t := byID[o.ID.Topic]; o.ID.Merged() && t != nil {
-			class = t.Settings.StorageClass
+			class = cmp.Or(t.Settings.StorageClass, standard)
 			if c := classOf(t.Label()); c.MoveTo != "" && k.unmoved[c.MoveTo] == nil && ledger != nil && ledger.age(o.Born, logTime) >= c.MoveDays {
 				class = c.MoveTo
 			}
+			classes := sum.byTopic[t.Name]
+			if classes == nil {
+				classes = make(map[string]int64)
+				sum.byTopic[t.Name] = classes
+			}
+			classes[class] += o.Size
 		}
-		byClass[cmp.Or(class, standard)] += o.Size
+		sum.byClass[class] += o.Size
 	}
-	return byClass
+	return sum
 }
 
 // standard is the class of what is put without one.

@@ -355,8 +355,11 @@ func TestStoredBytesByClass(t *testing.T) {
 		var list []string
 		for _, f := range families {
 			for _, m := range f.Metric {
-				if f.GetName() == "firn_bucket_stored_bytes" {
+				switch f.GetName() {
+				case "firn_bucket_stored_bytes":
 					list = append(list, fmt.Sprintf("%s=%v", m.Label[0].GetValue(), m.Gauge.GetValue()))
+				case "firn_bucket_topic_stored_bytes":
+					list = append(list, fmt.Sprintf("%s/%s=%v", m.Label[1].GetValue(), m.Label[0].GetValue(), m.Gauge.GetValue()))
 				}
 			}
 		}
@@ -368,11 +371,11 @@ func TestStoredBytesByClass(t *testing.T) {
 		h.ok(&entry.Tick{})
 	}
 	h.must()
-	if got := stored(); got != "GLACIER_IR=100 STANDARD=200" {
+	if got := stored(); got != "GLACIER_IR=100 STANDARD=200 cool/GLACIER_IR=100" {
 		t.Errorf("young: %s", got)
 	}
 	h.now = h.now.Add(2 * day)
-	if h.must(); stored() != "GLACIER_IR=100 STANDARD=100 STANDARD_IA=100" {
+	if h.must(); stored() != "GLACIER_IR=100 STANDARD=100 STANDARD_IA=100 cool/GLACIER_IR=100 cold/STANDARD_IA=100" {
 		t.Errorf("old: %s", stored())
 	}
 }

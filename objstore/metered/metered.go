@@ -91,6 +91,11 @@ type ErrorObserver interface {
 	Failed(op Op, err error)
 }
 
+// ClassObserver is an Observer that also wants the storage class that each put asked for, "" for none.
+type ClassObserver interface {
+	PutIn(class string)
+}
+
 // Bucket reports the calls of another bucket.
 type Bucket struct {
 	inner    objstore.Bucket
@@ -122,14 +127,22 @@ func (b *Bucket) observe(op Op, start time.Time, err error, bytes int) {
 func (b *Bucket) Put(ctx context.Context, key string, body []byte, opts objstore.PutOptions) error {
 	start := time.Now()
 	err := b.inner.Put(ctx, key, body, opts)
+	b.putIn(opts.StorageClass)
 	b.observe(OpPut, start, err, len(body))
 	return err
+}
+
+func (b *Bucket) putIn(class string) {
+	if o, ok := b.observer.(ClassObserver); ok {
+		o.PutIn(class)
+	}
 }
 
 // PutFrom implements objstore.Bucket; it is a put like any other.
 func (b *Bucket) PutFrom(ctx context.Context, key string, body io.ReaderAt, size int64, opts objstore.PutOptions) error {
 	start := time.Now()
 	err := b.inner.PutFrom(ctx, key, body, size, opts)
+	b.putIn(opts.StorageClass)
 	b.observe(OpPut, start, err, int(size))
 	return err
 }

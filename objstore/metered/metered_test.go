@@ -99,3 +99,28 @@ func TestEveryOutcomeIsListed(t *testing.T) {
 		t.Errorf("outcome of two classes is %q, want denied", got)
 	}
 }
+
+// classes is an observer that notes which classes puts asked for.
+type classes struct {
+	recorder
+	put []string
+}
+
+func (c *classes) PutIn(class string) { c.put = append(c.put, class) }
+
+func TestPutsTellTheirStorageClass(t *testing.T) {
+	seen := new(classes)
+	b := metered.New(mem.New(), seen)
+	for i, class := range []string{"", "COLD"} {
+		opts := objstore.PutOptions{StorageClass: class}
+		if err := b.Put(t.Context(), fmt.Sprint("k", i), nil, opts); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.PutFrom(t.Context(), fmt.Sprint("from", i), bytes.NewReader(nil), 0, opts); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := []string{"", "", "COLD", "COLD"}; !slices.Equal(seen.put, want) || len(seen.reports) != 4 {
+		t.Errorf("%q, %q", seen.put, seen.reports)
+	}
+}

@@ -40,10 +40,23 @@ type Table struct {
 type Class struct {
 	Month float64 `json:"month_per_gib" yaml:"month_per_gib"`
 	Read  float64 `json:"read_per_gib" yaml:"read_per_gib"`
+	// Requests of objects of the class, for 1000, by kind of ClassKinds; those that are not there cost what the table's do.
+	Requests map[string]float64 `json:"requests,omitempty" yaml:"requests"`
 }
 
 // Kinds are the kinds of requests that have a price.
 func Kinds() []string { return []string{"put", "get", "list", "delete"} }
+
+// ClassKinds are those that concern an object, and so a storage class.
+func ClassKinds() []string { return []string{"put", "get"} }
+
+// Request is what 1000 requests of a kind cost for objects of a class.
+func (t *Table) Request(kind, class string) float64 {
+	if price, own := t.Classes[class].Requests[kind]; own {
+		return price
+	}
+	return t.Requests[kind]
+}
 
 // Default is the table built in.
 func Default() *Table {
@@ -101,6 +114,13 @@ func Parse(b []byte) (*Table, error) {
 	for _, name := range slices.Sorted(maps.Keys(t.Classes)) {
 		price("classes: "+name+": month_per_gib", t.Classes[name].Month)
 		price("classes: "+name+": read_per_gib", t.Classes[name].Read)
+		requests := t.Classes[name].Requests
+		for _, kind := range slices.Sorted(maps.Keys(requests)) {
+			if !slices.Contains(ClassKinds(), kind) {
+				bad("classes: %s: requests: %s is none of %v, which alone concern a class", name, kind, ClassKinds())
+			}
+			price("classes: "+name+": requests: "+kind, requests[kind])
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err

@@ -15,6 +15,12 @@ func TestTheTableBuiltInIsOne(t *testing.T) {
 	if _, err := prices.Parse(prices.Text()); err != nil {
 		t.Error(err)
 	}
+	d := prices.Default()
+	for class, want := range map[string]float64{prices.Standard: 0.0004, "STANDARD_IA": 0.001, "INTELLIGENT_TIERING": 0.0004, "NONE_SUCH": 0.0004} {
+		if got := d.Request("get", class); got != want {
+			t.Errorf("1000 gets in class %s: %v, want %v", class, got, want)
+		}
+	}
 }
 
 func TestATableThatCannotBeUsedSaysWhy(t *testing.T) {
@@ -31,6 +37,9 @@ func TestATableThatCannotBeUsedSaysWhy(t *testing.T) {
 		"STANDARD: =>SLOW: ":                         "STANDARD is missing",
 		"month_per_gib: 0.023=>month: 0.023":         "month",
 		"read_per_gib: 0.03=>read_per_gib: .inf":     "no price",
+		"put: 0.02=>put: -2":                         "classes: GLACIER_IR: requests: put: -2 is no price",
+		"put: 0.02=>list: 2":                         "classes: GLACIER_IR: requests: list is none of [put get]",
+		"put: 0.02=>put: dear":                       "cannot unmarshal",
 		"transfer_per_gib: 0=>transfer_per_gib: big": "cannot unmarshal",
 	} {
 		b := text

@@ -89,10 +89,12 @@ type Agent struct {
 	kafka  *kafka.Server
 	admin  *http.Server
 	// duties is nil where the agent has none. dutyFaults tell what is wrong with them.
-	duties     *compaction.Runner
-	dutiesMax  time.Duration // how long a drain waits for them
-	dutiesOver atomic.Bool   // a drain has waited for them
-	dutyFaults []func() string
+	duties    *compaction.Runner
+	dutiesMax time.Duration // how long a drain waits for them
+	// membersTime is how long a drain goes on serving after groups were handed over.
+	membersTime time.Duration
+	dutiesOver  atomic.Bool // a drain has waited for them
+	dutyFaults  []func() string
 	// rules know the bucket's own; nil where the agent has no duties.
 	rules *lifecycle.Keeper
 	// internal and peers are nil where this agent has nothing to do with others.
@@ -124,7 +126,7 @@ func Start(ctx context.Context, cfg Config, parts Components) (_ *Agent, err err
 	if parts.Logger == nil {
 		parts.Logger = slog.New(slog.DiscardHandler)
 	}
-	a := &Agent{cfg: cfg, parts: parts, failed: make(chan struct{}), process: newProcess(), started: time.Now(), dutiesMax: dutiesMax}
+	a := &Agent{cfg: cfg, parts: parts, failed: make(chan struct{}), process: newProcess(), started: time.Now(), dutiesMax: dutiesMax, membersTime: membersTime}
 	a.behind.patience = cfg.behindPatience()
 	if parts.Rand != nil { // the metastore goes on with it
 		var seed [32]byte

@@ -11,6 +11,7 @@ import (
 //	notice      /readyz is false; everything else goes on for Config.DrainNotice, so that load balancers send nobody new
 //	duties      what goes on in the background ends where it is; other agents do it. What does not end is left behind
 //	hand over   the slots of groups go to other agents; their members look for the coordinator again and find it
+//	members     where clients know the agents: for a moment members are answered, so that they learn of it in one step
 //	answer      no new connections; what was read is answered, long polls at once; each connection is closed after its last answer
 //	commit      what was staged and nobody waits for any more is uploaded and ordered
 //	leave       peers are told, and need not wait for the registration to lapse
@@ -38,7 +39,11 @@ func (a *Agent) Drain(ctx context.Context) error {
 	}
 	step("notice", a.notice)
 	step("duties", a.endDuties)
+	had := a.groups.Members()
 	step("hand over", a.handOver)
+	if had > 0 && a.groups.Members() == 0 && a.cfg.AdvertiseMode == AdvertiseDirect {
+		step("members", a.tellMembers)
+	}
 	step("answer", a.kafka.Drain)
 	step("commit", a.ingest.Drain)
 	step("leave", func(ctx context.Context) error { a.stop(ctx); return nil })
@@ -55,6 +60,12 @@ func (a *Agent) notice(ctx context.Context) error {
 	if end, ok := ctx.Deadline(); ok {
 		d = min(d, time.Until(end)/2)
 	}
+	a.goOn(ctx, d)
+	return nil
+}
+
+// goOn serves for a while longer.
+func (a *Agent) goOn(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -62,7 +73,6 @@ func (a *Agent) notice(ctx context.Context) error {
 	case <-a.failed: // nobody is served anyway
 	case <-ctx.Done():
 	}
-	return nil
 }
 
 // dutiesMax bounds how long a drain waits for background duties. They heed their context at every chunk and request; one that hangs
@@ -98,5 +108,19 @@ func (a *Agent) handOver(ctx context.Context) error {
 	if err := a.groups.HandOver(ctx); err != nil {
 		a.parts.Logger.Warn("consumer groups stay without a coordinator until this agent has left", "error", err)
 	}
+	return nil
+}
+
+// membersTime is how long an agent that has handed its groups over goes on as before. A member that asks it meanwhile is told to look for the
+// coordinator, and finds it with its next request, here or elsewhere. One whose connection was closed instead would first try this agent again, in
+// vain, and then wait for longer: clients pause between attempts, franz-go for 250 ms, then 500. It covers a request, the first pause, and one more request.
+const membersTime = 500 * time.Millisecond
+
+func (a *Agent) tellMembers(ctx context.Context) error {
+	d := a.membersTime
+	if end, ok := ctx.Deadline(); ok {
+		d = min(d, time.Until(end)/2)
+	}
+	a.goOn(ctx, d)
 	return nil
 }

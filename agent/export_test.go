@@ -53,6 +53,9 @@ func (a *Agent) Met() int { return int(a.met.Load()) }
 // View looks at the agent's state.
 func (a *Agent) View(fn func(*state.State)) { a.meta.View(fn) }
 
+// SetMembersTime is how long a drain goes on serving after groups were handed over.
+func (a *Agent) SetMembersTime(d time.Duration) { a.membersTime = d }
+
 // SetDutiesMax bounds how long a drain waits for background duties.
 func (a *Agent) SetDutiesMax(d time.Duration) { a.dutiesMax = d }
 

@@ -280,6 +280,22 @@ func (c *Coordinator) strand() {
 	c.discardAll(step.NotAvailable)
 }
 
+// Members is how many members the groups have that this agent coordinates, by what it has applied.
+func (c *Coordinator) Members() (n int) {
+	me := c.meta.Incarnation()
+	for i := range state.Slots {
+		c.meta.View(func(st *state.State) {
+			if st.Slot(i).Owner != me {
+				return
+			}
+			for g := range st.GroupsOf(i) {
+				n += g.MemberCount()
+			}
+		})
+	}
+	return n
+}
+
 // HandOver gives every slot to another agent, and returns when none is left, or when nobody is there to take them. Requests
 // that wait are answered so that clients look for the coordinator again; nothing may wait afterwards. It is for an agent that
 // is about to leave: there is no way back.

@@ -396,6 +396,30 @@ func TestMetricsStayBounded(t *testing.T) {
 	}
 }
 
+// The index is told as the state has it: rows of all partitions, the most of one, and the objects they name.
+func TestMetricsOfTheIndex(t *testing.T) {
+	n := start(t)
+	c := n.kafkaClient()
+	n.produce(c, "long", "1", "2", "3") // each answered before the next, so each a row
+	n.produce(c, "short", "v")
+	await(t, "metrics of the index are those of the state", func() bool { // it may be merged between two looks
+		want := make(map[string]float64)
+		n.Metastore().View(func(st *state.State) {
+			long, short := st.TopicByName("long").Partition(0).RowCount(), st.TopicByName("short").Partition(0).RowCount()
+			objects, _ := st.ObjectCount()
+			want["firn_index_rows"], want["firn_index_partition_rows_max"] = float64(long+short), float64(max(long, short))
+			want["firn_index_objects"] = float64(objects)
+		})
+		families := n.scrape()
+		for name, rows := range want {
+			if v, ok := value(families, name); !ok || v != rows || rows == 0 {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 func TestDetailNoneMakesNoSeriesOfTopics(t *testing.T) {
 	n := start(t, func(s *setup) { s.cfg.MetricsDetail = agent.DetailNone })
 	n.produce(n.kafkaClient(), "t", "v")
@@ -407,6 +431,9 @@ func TestDetailNoneMakesNoSeriesOfTopics(t *testing.T) {
 	}
 	if v, _ := value(families, "firn_topics"); v != 1 {
 		t.Errorf("firn_topics is %v", v)
+	}
+	if v, _ := value(families, "firn_index_rows"); v != 1 {
+		t.Errorf("firn_index_rows is %v", v)
 	}
 }
 

@@ -64,6 +64,7 @@ type topicMetrics struct {
 	start, end, partBytes                          *prometheus.Desc
 	topics, allPartitions, foldedTopics            *prometheus.Desc
 	foldedPartitions                               *prometheus.Desc
+	indexRows, indexRowsMax, indexObjects          *prometheus.Desc
 	kafkaBrokers, kafkaPartitions                  *prometheus.Desc
 	kafkaCurrent, kafkaOldest                      *prometheus.Desc
 }
@@ -80,6 +81,14 @@ type topicRow struct {
 
 type partRow struct{ start, end, bytes int64 }
 
+// clusterRow is what one collection sees beside topics.
+type clusterRow struct {
+	lowest           int32 // id of a live agent; -1: none
+	live, partitions int
+	rows, mostRows   int // of the index: of all partitions, and of the one that has most
+	objects          int // that rows name
+}
+
 // newTopicMetrics makes and registers them. Requires: nothing is collected before view works.
 func newTopicMetrics(r prometheus.Registerer, detail Detail, seriesMax int, view func(func(*state.State)), nodeID func() int32) *topicMetrics {
 	m := &topicMetrics{detail: detail, view: view, nodeID: nodeID, topicsMax: max(seriesMax/seriesPerTopic, 1)}
@@ -89,6 +98,9 @@ func newTopicMetrics(r prometheus.Registerer, detail Detail, seriesMax int, view
 	}
 	m.topics = m.desc("firn_topics", "Topics of the cluster.")
 	m.allPartitions = m.desc("firn_partitions", "Partitions of the cluster.")
+	m.indexRows = m.desc("firn_index_rows", "Rows of the index, of all partitions: every agent holds them in memory. Merging makes them fewer.")
+	m.indexRowsMax = m.desc("firn_index_partition_rows_max", "Rows of the partition that has most of them.")
+	m.indexObjects = m.desc("firn_index_objects", "Objects that rows of the index name, merged or not.")
 	m.foldedTopics = m.desc("firn_metrics_folded_topics", "Topics without series of their own, for want of room: they are counted as "+otherTopics+".")
 	m.foldedPartitions = m.desc("firn_metrics_folded_partitions", "Partitions without series of their own, for want of room; 0 where no partition has any.")
 	m.kafkaBrokers = m.desc("kafka_brokers", "Live agents, as kafka_exporter names them; of the live agent with the lowest id only.")
@@ -147,17 +159,19 @@ func (m *topicMetrics) of(topic entry.UUID) *traffic {
 	return t.(*traffic)
 }
 
-// look reads the state into m.rows, a bounded number of partitions at a time. A topic that is created or deleted meanwhile may
-// be missing. live is the lowest id of a live agent, and how many there are.
-func (m *topicMetrics) look() (lowest int32, live, partitions int) {
+// look reads the state, that of topics into m.rows, a bounded number of partitions at a time. A topic that is created or deleted
+// meanwhile may be missing.
+func (m *topicMetrics) look() clusterRow {
 	m.rows = m.rows[:0]
+	all := clusterRow{lowest: -1}
 	m.view(func(st *state.State) {
-		partitions = st.PartitionCount()
+		all.partitions = st.PartitionCount()
+		all.objects, _ = st.ObjectCount()
 		agents := st.Agents()
-		live, lowest = len(agents), -1
+		all.live = len(agents)
 		for i := range agents {
-			if lowest < 0 || agents[i].NodeID < lowest {
-				lowest = agents[i].NodeID
+			if all.lowest < 0 || agents[i].NodeID < all.lowest {
+				all.lowest = agents[i].NodeID
 			}
 		}
 		for t := range st.Topics() {
@@ -168,7 +182,7 @@ func (m *topicMetrics) look() (lowest int32, live, partitions int) {
 			m.rows = append(m.rows, row)
 		}
 	})
-	for i := 0; i < len(m.rows) && m.detail != DetailNone; {
+	for i := 0; i < len(m.rows); {
 		m.view(func(st *state.State) {
 			for seen := 0; i < len(m.rows) && seen < partitionsPerView; i++ {
 				row := &m.rows[i]
@@ -178,13 +192,17 @@ func (m *topicMetrics) look() (lowest int32, live, partitions int) {
 				}
 				for j := range t.Partitions() {
 					p := t.Partition(j)
-					row.parts = append(row.parts, partRow{p.LogStart(), p.Next(), p.Size()})
+					all.rows += p.RowCount()
+					all.mostRows = max(all.mostRows, p.RowCount())
+					if m.detail != DetailNone {
+						row.parts = append(row.parts, partRow{p.LogStart(), p.Next(), p.Size()})
+					}
 				}
-				seen += 1 + len(row.parts)
+				seen += 1 + t.Partitions()
 			}
 		})
 	}
-	return lowest, live, partitions
+	return all
 }
 
 // forget frees the slots of topics that are gone. have is what had slots before the state was looked at: a topic has its slot
@@ -207,14 +225,17 @@ func (m *topicMetrics) collectTopics(ch chan<- prometheus.Metric) {
 	defer m.collecting.Unlock()
 	var have []entry.UUID
 	m.slots.Range(func(id, _ any) bool { have = append(have, id.(entry.UUID)); return true })
-	lowest, live, partitions := m.look()
+	all := m.look()
 	m.forget(have)
-	first := lowest >= 0 && lowest == m.nodeID()
+	first := all.lowest >= 0 && all.lowest == m.nodeID()
 
 	ch <- gaugeOf(m.topics, float64(len(m.rows)))
-	ch <- gaugeOf(m.allPartitions, float64(partitions))
+	ch <- gaugeOf(m.allPartitions, float64(all.partitions))
+	ch <- gaugeOf(m.indexRows, float64(all.rows))
+	ch <- gaugeOf(m.indexRowsMax, float64(all.mostRows))
+	ch <- gaugeOf(m.indexObjects, float64(all.objects))
 	if first {
-		ch <- gaugeOf(m.kafkaBrokers, float64(live))
+		ch <- gaugeOf(m.kafkaBrokers, float64(all.live))
 	}
 	var folded topicRow
 	foldedTopics, foldedPartitions, named := 0, 0, 0
@@ -252,7 +273,7 @@ func (m *topicMetrics) collectTopics(ch chan<- prometheus.Metric) {
 		}
 	}
 	if m.detail == DetailPartition {
-		foldedPartitions = partitions - named
+		foldedPartitions = all.partitions - named
 	}
 	if m.detail != DetailNone && (foldedTopics > 0 || m.other.produced.Load()+m.other.fetched.Load() > 0) {
 		m.tell(ch, otherTopics, &m.other, folded.parts)

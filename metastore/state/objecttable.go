@@ -11,8 +11,8 @@ import (
 
 // objectTable finds live objects by slot and by name. Every agent holds one for each 256 MiB of cold data, so an object takes 48 bytes
 // of it, where a slice of whole ids and a map from them took 157: a slot names uploader and topic, of which there are few, by number,
-// and is itself the element of the hash table that finds it. Nothing grows by more than a little at a time, so no entry waits for
-// a table to be copied.
+// and is itself the element of the hash table that finds it. Slots are never moved and buckets split one by one, so no entry waits
+// for all objects to be hashed anew.
 //
 // Slots are an agent's own business: they reach no result and no snapshot.
 type objectTable struct {

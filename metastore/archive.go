@@ -1,11 +1,13 @@
 package metastore
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math/bits"
 	"slices"
 
 	"github.com/klauspost/compress/zstd"
@@ -49,7 +51,11 @@ func archiveKey(epoch, first, last uint64, writer log.Incarnation) string {
 
 // encode renders the range: a fixed header, the previous key, and the compressed entries, all under one checksum.
 func (a *archiveRange) encode() []byte {
-	var raw []byte
+	size := 0
+	for i := range a.entries {
+		size += entryHeaderMax + len(a.entries[i].Value)
+	}
+	raw := make([]byte, 0, size)
 	for _, e := range a.entries {
 		raw = append(raw, e.Key.Incarnation[:]...)
 		raw = binary.AppendUvarint(raw, e.Key.Seq)
@@ -67,12 +73,25 @@ func (a *archiveRange) encode() []byte {
 	b = binary.BigEndian.AppendUint16(b, uint16(len(a.previous)))
 	b = append(b, a.previous...)
 	b = binary.BigEndian.AppendUint64(b, uint64(len(raw)))
-	w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest))
+	w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest),
+		zstd.WithWindowSize(archiveWindow(len(raw))), zstd.WithLowerEncoderMem(true))
 	if err != nil {
-		panic(fmt.Sprintf("zstd encoder with constant options: %v", err))
+		panic(fmt.Sprintf("zstd encoder with a window for %d bytes: %v", len(raw), err))
 	}
 	b = w.EncodeAll(raw, b)
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+// archiveWindow is the window that size bytes are compressed with: the encoder takes memory for all of it, twice unless it is told to
+// take less, and there is a new one every few seconds.
+func archiveWindow(size int) int {
+	return min(max(1<<bits.Len(uint(size)), zstd.MinWindowSize), 4<<20)
+}
+
+// same reports whether two ranges say the same.
+func (a *archiveRange) same(b *archiveRange) bool {
+	return a.identity.ID == b.identity.ID && a.identity.Epoch == b.identity.Epoch && a.previous == b.previous && a.before == b.before && a.after == b.after &&
+		slices.EqualFunc(a.entries, b.entries, func(x, y log.Entry) bool { return x.N == y.N && x.Key == y.Key && bytes.Equal(x.Value, y.Value) })
 }
 
 // archiveHeaderSize is the fixed part: magic, version, log id, epoch, first n, count, two hashes, length of previous key.
@@ -160,8 +179,11 @@ func parseArchiveBody(body []byte, bad func(position int, what string, args ...a
 	return a, nil
 }
 
-// entryHeaderMin is the least that an entry takes: incarnation, seq, size.
-const entryHeaderMin = 16 + 1 + 1
+// entryHeaderMin is the least that an entry takes: incarnation, seq, size. entryHeaderMax is the most but for its value.
+const (
+	entryHeaderMin = 16 + 1 + 1
+	entryHeaderMax = 16 + 10 + 10
+)
 
 // DamageError says where an archive object stops being one. It matches ErrCorrupt.
 type DamageError struct {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"hash/crc32"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -65,6 +66,55 @@ func TestArchiveGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	sameRange(t, sampleRange(), got)
+}
+
+// What is compared after a range was read back is all of it.
+func TestArchiveRangesDiffer(t *testing.T) {
+	if a := sampleRange(); !a.same(sampleRange()) {
+		t.Error("a range is not the same as itself")
+	}
+	for name, change := range map[string]func(*archiveRange){
+		"log": func(a *archiveRange) { a.identity.ID[3]++ }, "epoch": func(a *archiveRange) { a.identity.Epoch++ },
+		"previous": func(a *archiveRange) { a.previous += "y" }, "before": func(a *archiveRange) { a.before[0]++ }, "after": func(a *archiveRange) { a.after[31]++ },
+		"n": func(a *archiveRange) { a.entries[4].N++ }, "seq": func(a *archiveRange) { a.entries[4].Key.Seq++ }, "value": func(a *archiveRange) { a.entries[4].Value[0]++ },
+		"fewer": func(a *archiveRange) { a.entries = a.entries[:4] },
+	} {
+		a := sampleRange()
+		change(a)
+		if a.same(sampleRange()) || sampleRange().same(a) {
+			t.Errorf("another %s goes unnoticed", name)
+		}
+	}
+}
+
+// A range of any size comes back as it was; sealing one takes memory for what is in it, and not for the largest window there is.
+func TestArchiveSizes(t *testing.T) {
+	for _, size := range []int{0, 100, 1000, 128 << 10, 300 << 10, 1 << 20, 4<<20 + 1, 9 << 20} {
+		a := sampleRange()
+		random := rand.New(rand.NewPCG(uint64(size), 1))
+		for left := size; left > 0; { // ids and varints: half of it compresses
+			value := bytes.Repeat([]byte("a topic's id, 16"), 64)
+			for i := 0; i < len(value); i += 32 {
+				binary.BigEndian.PutUint64(value[i:], random.Uint64())
+			}
+			value = value[:min(left, len(value))]
+			a.entries = append(a.entries, log.Entry{N: a.last() + 1, Key: log.Key{Incarnation: [16]byte{1}, Seq: a.last()}, Value: value})
+			left -= len(value)
+		}
+		var body []byte
+		took := allocated(func() { body = a.encode() })
+		back, err := parseArchive("k", body)
+		if err != nil {
+			t.Fatalf("%d bytes: %v", size, err)
+		}
+		if !back.same(a) {
+			t.Errorf("%d bytes came back as others", size)
+		}
+		if limit := uint64(4*size + 3<<20); took > limit {
+			t.Errorf("sealing %d bytes took %d, %d at most", size, took, limit)
+		}
+		t.Logf("%d bytes: %d sealed, %d allocated", size, len(body), took)
+	}
 }
 
 func TestArchiveDamageIsNamed(t *testing.T) {

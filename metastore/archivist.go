@@ -301,7 +301,7 @@ func (a *archivist) archive(ctx context.Context, entries []log.Entry) error {
 	if err != nil {
 		return fmt.Errorf("read back: %w", err)
 	}
-	if !bytes.Equal(back.encode(), body) {
+	if !back.same(sealed) {
 		return fmt.Errorf("%w: archive object %s is not what was written", ErrCorrupt, key)
 	}
 	if a.head, err = a.swap(ctx, archiveCell, a.head, []byte(key)); err != nil {

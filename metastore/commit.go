@@ -39,32 +39,14 @@ const (
 	// take them along.
 	crowdPace = 10 * time.Millisecond
 	crowd     = 8
-	// Where the log is slow and others propose too, an entry of such ops is under way for at most one part in paceShare of the time,
-	// unless they would wait for longer than paceMax.
-	paceShare = 4
-	paceMax   = 100 * time.Millisecond
-	// othersFor is for how long after an op of others more of them are expected.
-	othersFor = time.Second
 )
 
-// pacing is what decides how long ops of Offer wait for company.
-type pacing struct {
-	offered int           // ops of Offer in the last entry
-	others  bool          // others were in it
-	took    time.Duration // what the last entry took
-	since   time.Duration // how long ago the last op of others was taken
-}
-
-// pace is the least time from the last entry to one of nothing but ops of Offer.
-func (p pacing) pace() time.Duration {
-	pace := entryPace
-	if p.others || p.offered >= crowd {
-		pace = crowdPace
+// pace is the least time from an entry with so many ops of Offer and of others to one of nothing but ops of Offer.
+func pace(offered, others int) time.Duration {
+	if others > 0 || offered >= crowd {
+		return crowdPace
 	}
-	if p.since < othersFor {
-		pace = max(pace, min(paceShare*p.took, paceMax))
-	}
-	return pace
+	return entryPace
 }
 
 // proposal is an op on its way into an entry.
@@ -87,9 +69,7 @@ type queue struct {
 	bytes  int // of list
 	urgent int // in list: they are not patient
 	closed error
-	taken  time.Time // when the last entry's were
-	other  time.Time // when one that is not patient was taken last
-	last   pacing    // of the last entry; since is not kept
+	due    time.Time // until when patient ones wait, for the sake of the last entry
 	armed  bool      // a timer will wake the loop
 	wake   chan struct{}
 }
@@ -123,10 +103,7 @@ func (q *queue) waitsLocked() bool {
 	if q.urgent > 0 || q.bytes >= q.limit {
 		return false
 	}
-	now := time.Now()
-	last := q.last
-	last.since = now.Sub(q.other)
-	wait := q.taken.Add(last.pace()).Sub(now)
+	wait := time.Until(q.due)
 	if wait > 0 && !q.armed {
 		q.armed = true
 		time.AfterFunc(wait, q.ring)
@@ -172,24 +149,13 @@ func (q *queue) take() []proposal {
 	clear(q.list[:n])
 	q.list = q.list[n:]
 	others -= q.urgent
-	q.taken = time.Now()
-	q.last.offered, q.last.others = n-others, others > 0
-	if others > 0 {
-		q.other = q.taken
-	}
+	q.due = time.Now().Add(pace(n-others, others))
 	if len(q.list) == 0 {
 		q.list = nil
 	} else {
 		q.wakeLocked()
 	}
 	return taken
-}
-
-// through notes what an entry took.
-func (q *queue) through(took time.Duration) {
-	q.mu.Lock()
-	q.last.took = took
-	q.mu.Unlock()
 }
 
 // putBack puts proposals at the front again, in order.
@@ -576,11 +542,7 @@ func (c *Client) commit(s *session, seq uint64, ps []proposal) error {
 	}
 	s.track(seq, ps)
 	start := time.Now()
-	defer func() {
-		took := time.Since(start)
-		c.queue.through(took)
-		c.cfg.Metrics.commitSeconds.Observe(took.Seconds())
-	}()
+	defer func() { c.cfg.Metrics.commitSeconds.Observe(time.Since(start).Seconds()) }()
 	c.cfg.Metrics.entryBytes.Observe(float64(len(value)))
 
 	key := log.Key{Incarnation: s.incarnation, Seq: seq}

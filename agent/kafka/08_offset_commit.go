@@ -1,7 +1,6 @@
 package kafka
 
 import (
-	"context"
 	"strings"
 	"time"
 
@@ -17,8 +16,8 @@ import (
 // exist is found out here, after a barrier; who may commit is for the group's coordinator to say, and in the end for the
 // state machine. Offsets and epochs below zero, which Kafka stores, are OFFSET_OUT_OF_RANGE: nobody could read on from there.
 
-func (s *Server) offsetCommit(ctx context.Context, r *request, req *kmsg.OffsetCommitRequest) *kmsg.OffsetCommitResponse {
-	ctx, cancel := s.detached(ctx)
+func (s *Server) offsetCommit(r *request, req *kmsg.OffsetCommitRequest) *kmsg.OffsetCommitResponse {
+	ctx, cancel := s.detached()
 	defer cancel()
 	commit := group.Commit{Group: req.Group, Member: req.MemberID, Generation: req.Generation, Version: req.Version}
 	if req.InstanceID != nil {

@@ -1,7 +1,6 @@
 package kafka
 
 import (
-	"context"
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -9,8 +8,8 @@ import (
 
 // DeleteGroups (42), versions 0 to 2: groups without members, with all that they committed. Each is one op.
 
-func (s *Server) deleteGroups(ctx context.Context, req *kmsg.DeleteGroupsRequest) *kmsg.DeleteGroupsResponse {
-	ctx, cancel := s.detached(ctx)
+func (s *Server) deleteGroups(req *kmsg.DeleteGroupsRequest) *kmsg.DeleteGroupsResponse {
+	ctx, cancel := s.detached()
 	defer cancel()
 	lagging := s.barrier(ctx)
 	res := kmsg.NewPtrDeleteGroupsResponse()

@@ -1,8 +1,6 @@
 package kafka
 
 import (
-	"context"
-
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/agent/group/step"
@@ -13,8 +11,8 @@ import (
 // GROUP_SUBSCRIBED_TO_TOPIC; where members do not say what they read, any member is in the way (NON_EMPTY_GROUP). A partition of
 // which nothing is committed is as the client wants it.
 
-func (s *Server) offsetDelete(ctx context.Context, req *kmsg.OffsetDeleteRequest) *kmsg.OffsetDeleteResponse {
-	ctx, cancel := s.detached(ctx)
+func (s *Server) offsetDelete(req *kmsg.OffsetDeleteRequest) *kmsg.OffsetDeleteResponse {
+	ctx, cancel := s.detached()
 	defer cancel()
 	res := kmsg.NewPtrOffsetDeleteResponse()
 	res.Version = req.Version

@@ -2,7 +2,6 @@ package kafka
 
 import (
 	"context"
-	"errors"
 
 	"github.com/firnlog/firn/agent/group"
 	"github.com/firnlog/firn/agent/group/step"
@@ -31,16 +30,10 @@ type Offsets interface {
 // groupCode is a group's code as the protocol has it: the numbers are the same.
 func groupCode(c step.Code) errorCode { return errorCode(c) }
 
-// detached is ctx without its connection: what was asked for is done although the client has hung up, as in Kafka, but not
-// although the server has closed.
-func (s *Server) detached(ctx context.Context) (context.Context, context.CancelFunc) {
-	on, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.BarrierTimeout)
-	stop := context.AfterFunc(ctx, func() {
-		if errors.Is(context.Cause(ctx), ErrClosed) {
-			cancel()
-		}
-	})
-	return on, func() { stop(); cancel() }
+// detached is a context for what is done although the client that asked for it has hung up, as in Kafka, but not although the server has
+// closed.
+func (s *Server) detached() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(s.serving, s.cfg.BarrierTimeout)
 }
 
 // topicRef is a topic that a request names by its name or its id.

@@ -45,6 +45,9 @@ type Server struct {
 	settings   settingsCache
 	unwatched  sync.Once     // closes closed
 	closed     chan struct{} // ends watchStalls
+	// serving ends when the server closes; what is done for clients that have hung up runs under it.
+	serving context.Context
+	stop    context.CancelCauseFunc
 	// drained is closed when draining starts: long polls end.
 	drained chan struct{}
 	came    atomic.Uint64 // connections so far
@@ -95,6 +98,7 @@ func New(cfg Config, meta Metastore, producer Producer, log Log, groups Groups) 
 		conns:      make(map[*conn]struct{}),
 		guests:     make(map[*conn]struct{}),
 	}
+	s.serving, s.stop = context.WithCancelCause(context.Background())
 	s.largeLine.relieve = s.hurryLarge
 	for _, l := range cfg.Balancer {
 		s.balancers[l.Name] = &node{id: balancerID, listener: l.Name, host: l.Host, port: int32(l.Port)}
@@ -339,6 +343,7 @@ func (s *Server) Close() {
 		c.cancel(ErrClosed)
 	}
 	s.mu.Unlock()
+	s.stop(ErrClosed)
 	s.wg.Wait()
 	s.unwatch()
 }

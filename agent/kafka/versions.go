@@ -111,15 +111,15 @@ func (s *Server) serve(ctx context.Context, r *request, msg kmsg.Request) (reply
 	case *kmsg.MetadataRequest:
 		return say(s.metadata(ctx, r.audience(), req)), nil
 	case *kmsg.OffsetCommitRequest:
-		return say(s.offsetCommit(ctx, r, req)), nil
+		return say(s.offsetCommit(r, req)), nil
 	case *kmsg.OffsetFetchRequest:
 		return say(s.offsetFetch(ctx, req)), nil
 	case *kmsg.DescribeGroupsRequest:
 		return say(s.describeGroups(ctx, req)), nil
 	case *kmsg.DeleteGroupsRequest:
-		return say(s.deleteGroups(ctx, req)), nil
+		return say(s.deleteGroups(req)), nil
 	case *kmsg.OffsetDeleteRequest:
-		return say(s.offsetDelete(ctx, req)), nil
+		return say(s.offsetDelete(req)), nil
 	case *kmsg.FindCoordinatorRequest:
 		return say(s.findCoordinator(r.audience(), req)), nil
 	case *kmsg.JoinGroupRequest:

@@ -154,6 +154,7 @@ type item struct {
 	share  share
 	busy   time.Time // guarded by Cache.mu: until when readers are taken to be in the midst of it
 	unread int64     // guarded by Cache.mu: bytes that no reader has passed
+	early  bool      // guarded by Cache.mu: it was read ahead, and nobody has come for it yet
 	kept   bool      // guarded by Cache.mu: it is in the cache
 	lent   int       // guarded by Cache.mu: how many answers under way have parts of it; see Out
 	// damaged are the positions of chunks in bytes whose checksum does not hold. An item that has any is never kept.
@@ -340,11 +341,12 @@ func (c *Cache) leastLocked(s share) *list.Element {
 }
 
 // roomLocked reports whether one more run fits beside those that readers are in the midst of, those under way, and as much again of other
-// things as a third of them. deep asks for twice as much: else one reader's fourth run would take the room of another's first.
+// things as a third of them. deep asks for twice as much, also beside whole objects that were read ahead and are not in use yet: else one
+// reader's fourth run would take the room of another's first.
 func (c *Cache) roomLocked(deep bool) bool {
 	now, runs := time.Now(), int64(0)
 	for e := c.lists[cold].Front(); e != nil; e = e.Next() {
-		if it := e.Value.(*item); it.key.kind == kindRun && now.Before(it.busy) {
+		if it := e.Value.(*item); (it.key.kind == kindRun || deep && it.early && it.key.kind == kindObject) && now.Before(it.busy) {
 			runs += it.size
 		}
 	}
@@ -378,6 +380,7 @@ func (c *Cache) lookLocked(key itemKey) *item {
 		return nil
 	}
 	it := e.Value.(*item)
+	it.early = false
 	if it.share != hot {
 		c.lists[it.share].MoveToFront(e)
 		it.touch()
@@ -554,7 +557,7 @@ func (c *Cache) startLocked(key itemKey, read reading) *load {
 			delete(c.loads, key)
 		}
 		if err == nil && len(it.damaged) == 0 && (it.key == itemKey{} || it.key == key) { // else it is kept as what it is
-			it.key = key
+			it.key, it.early = key, l.ahead && l.waiters == 1
 			c.keepLocked(it)
 		}
 		if l.ahead {

@@ -389,6 +389,41 @@ func TestReadAhead(t *testing.T) {
 	})
 }
 
+// Readers far from each other, more of them than can all be read far ahead of, get each object once: what is read ahead of one does not push out
+// what was read ahead of another.
+func TestReadAheadOfManyReaders(t *testing.T) {
+	for _, merged := range []bool{false, true} {
+		t.Run(fmt.Sprint("merged=", merged), func(t *testing.T) {
+			faketime.Test(t, func(t *testing.T) {
+				x, bucket := newIndex(t), newStore()
+				topic := x.topic("t")
+				const readers, each, size = 6, 40, 20_000
+				fill(t, x, bucket, topic, readers*each+20, size)
+				cfg := fetch.Config{Bytes: 16 * (size + 500), RunBytes: size + 500, WholeBytes: 2 * size, ReadAhead: 16, ColdReads: 16}
+				if merged {
+					op, _ := x.rewrite(bucket, segment.Options{ChunkBytes: 1}, topic, nil, span{0, 0, readers*each + 20})
+					x.commit(op)
+				}
+				r, _ := open(t, cfg, x, bucket)
+				before := bucket.count()
+				bucket.before = func(context.Context, string) error { time.Sleep(time.Millisecond); return nil }
+				for i := range int64(each) {
+					for k := range int64(readers) {
+						if _, _, err := r.Read(t.Context(), topic, 0, k*each+i, 1, nil, true); err != nil {
+							t.Fatal(err)
+						}
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+				n := bucket.count() - before
+				if n > readers*(each+5) {
+					t.Errorf("%d GETs, %d readers of %d objects or runs each", n, readers, each)
+				}
+			})
+		})
+	}
+}
+
 // A large object is read in runs that all its readers share.
 func TestLargeObjectsAreReadInRuns(t *testing.T) {
 	x, bucket := newIndex(t), newStore()

@@ -32,6 +32,10 @@ func TestGC(t *testing.T) {
 	must(t, "one\n", "produce", "kept", "--brokers", addr)
 	must(t, "two\n", "produce", "short", "--brokers", addr)
 
+	if code, _, errs := once(t, "", "gc", "plan", "--dev", dir); code != exitFailure || !strings.Contains(errs, "end it, or leave it running and name its etcd with --etcd") {
+		t.Errorf("--dev of one that runs: exit code %d: %s", code, errs)
+	}
+
 	// What a topic does not promise to keep goes, and then the object that held it.
 	objects := func() (keys []string) {
 		t.Helper()

@@ -327,6 +327,9 @@ func (s *serving) openMetastore(ctx context.Context, logger *slog.Logger, starte
 	opts := s.options(logger)
 	if len(s.etcd) == 0 {
 		server, err := etcdembed.Start(ctx, etcdembed.Options{Dir: filepath.Join(s.dataDir, "etcd"), Logger: logger})
+		if errors.Is(err, etcdembed.ErrLocked) {
+			return nil, fmt.Errorf("%w: another firn is at work there; end it, or leave it running and name its etcd with --etcd, as it was printed at its start, and its bucket with --bucket", err)
+		}
 		if err != nil {
 			return nil, err
 		}

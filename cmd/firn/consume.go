@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/firnlog/firn/cmd/firn/client"
@@ -160,6 +162,7 @@ func (c *consumeCommand) run(ctx context.Context, topics []string) error {
 		isolation = kgo.ReadCommitted()
 	}
 	cl, err := c.remote.connect(ctx,
+		kgo.KeepRetryableFetchErrors(),
 		kgo.KeepControlRecords(), // not printed, but the last offset of a partition may be one
 		kgo.FetchMaxWait(500*time.Millisecond),
 		kgo.FetchMinBytes(1),
@@ -240,6 +243,7 @@ func (c *consumeCommand) consume(ctx context.Context, cl *kgo.Client, spans map[
 	out := bufio.NewWriter(c.env.Stdout)
 	defer func() { err = errors.Join(err, out.Flush()) }()
 	tails := newTails(cl, c.isolation == "committed")
+	vain := inVain{w: c.env.Stderr}
 	printed := 0
 	for {
 		fetches := tails.poll(ctx, spans)
@@ -250,7 +254,7 @@ func (c *consumeCommand) consume(ctx context.Context, cl *kgo.Client, spans map[
 			return nil
 		}
 		for _, e := range fetches.Errors() {
-			if errors.Is(e.Err, context.DeadlineExceeded) { // of poll
+			if errors.Is(e.Err, context.DeadlineExceeded) || vain.read(e) { // of poll
 				continue
 			}
 			return fmt.Errorf("read topic %q partition %d: %w", e.Topic, e.Partition, e.Err)
@@ -287,6 +291,26 @@ func (c *consumeCommand) consume(ctx context.Context, cl *kgo.Client, spans map[
 			return fmt.Errorf("standard output: %w", err)
 		}
 	}
+}
+
+// inVain tells once of each partition whose records the agents cannot get from the bucket: clients try again for ever, as they do while
+// leaders move, and nothing else would say why nothing comes.
+type inVain struct {
+	w    io.Writer
+	told map[place]bool
+}
+
+// read reports whether an error is one after which the client tries again.
+func (v *inVain) read(e kgo.FetchError) bool {
+	at := place{e.Topic, e.Partition}
+	if errors.Is(e.Err, kerr.KafkaStorageError) && !v.told[at] {
+		if v.told == nil {
+			v.told = make(map[place]bool)
+		}
+		v.told[at] = true
+		_, _ = fmt.Fprintf(v.w, "firn: topic %q partition %d cannot be read from where it is kept, and is tried again until it can: %v\n", e.Topic, e.Partition, e.Err)
+	}
+	return kerr.IsRetriable(e.Err)
 }
 
 // printer writes one record.

@@ -54,6 +54,7 @@ func (c *consumeCommand) runGroup(ctx context.Context, topics []string) (err err
 		isolation = kgo.ReadCommitted()
 	}
 	cl, err := c.remote.connect(ctx,
+		kgo.KeepRetryableFetchErrors(),
 		kgo.ConsumerGroup(c.group),
 		kgo.ConsumeTopics(topics...),
 		kgo.FetchMaxWait(500*time.Millisecond),
@@ -75,6 +76,7 @@ func (c *consumeCommand) runGroup(ctx context.Context, topics []string) (err err
 		return err
 	}
 	out := bufio.NewWriter(c.env.Stdout)
+	vain := inVain{w: c.env.Stderr}
 	for printed := 0; ; {
 		fetches := cl.PollFetches(ctx)
 		if ctx.Err() != nil {
@@ -84,6 +86,9 @@ func (c *consumeCommand) runGroup(ctx context.Context, topics []string) (err err
 			return nil
 		}
 		for _, e := range fetches.Errors() {
+			if vain.read(e) {
+				continue
+			}
 			return fmt.Errorf("read topic %q partition %d in group %q: %w", e.Topic, e.Partition, c.group, e.Err)
 		}
 		var marks []*kgo.Record

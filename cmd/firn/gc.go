@@ -75,13 +75,16 @@ type asked struct {
 func (a *asked) Lines() []string {
 	lines := []string{fmt.Sprintf("answered      by agent %s", a.Answer.Agent)}
 	if s := a.Answer.Sweep; s != nil {
-		what := "that will be deleted"
-		if s.Breaker != "" {
-			what = "none of them deleted without your word, see below"
+		what := ", that will be deleted"
+		switch {
+		case s.Orphans == 0:
+			what = ""
+		case s.Breaker != "":
+			what = ", none of them deleted without your word, see below"
 		}
 		lines = append(lines,
 			fmt.Sprintf("listed        %d objects, %d of them named", s.Listed, s.Named),
-			fmt.Sprintf("orphans       %d, %s", s.Orphans, what),
+			fmt.Sprintf("orphans       %d%s", s.Orphans, what),
 			fmt.Sprintf("held back     %d too young, %d that go as the log says or when it is archived, %d kept by a lock", s.Young, s.Waiting, s.Retained))
 		if s.Unknown > 0 {
 			lines = append(lines, fmt.Sprintf("unknown       %d that the bucket said nothing of when asked: they are kept", s.Unknown))

@@ -297,6 +297,8 @@ func (c *conn) queueLarge(ch *charges) error {
 		c.s.largeLine.enter()
 		defer c.s.largeLine.leave()
 		defer c.lookOut()()
+		since := time.Now()
+		defer func() { c.s.largeWait.Add(time.Since(since).Seconds()) }()
 		select { // served in order of arrival
 		case c.s.large <- struct{}{}:
 		case <-c.ctx.Done():

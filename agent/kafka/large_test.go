@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -234,7 +235,8 @@ func TestASlowLargeRequestMakesWay(t *testing.T) {
 			faketime.Test(t, func(t *testing.T) {
 				a := newCluster(t).join("a")
 				a.topic("t", 22)
-				s := server(t, a, largeTune, func(c *kafka.Config) { c.FrameTimeout = 30 * time.Second })
+				reg := prometheus.NewRegistry()
+				s := server(t, a, largeTune, func(c *kafka.Config) { c.FrameTimeout, c.Metrics = 30*time.Second, kafka.NewMetrics(reg) })
 				req, frame := largeProduce(t)
 				other := visit(t, s, "10.0.0.1")
 				other.produce("t", 0, string(make([]byte, 1_000_000)))
@@ -263,9 +265,29 @@ func TestASlowLargeRequestMakesWay(t *testing.T) {
 					t.Errorf("the next large request was answered after %v", took)
 				}
 				slow.closed()
+				if waited := largeWait(t, reg); waited < time.Second || waited > tc.within {
+					t.Errorf("the metric says that it waited for %v", waited)
+				}
 			})
 		})
 	}
+}
+
+// largeWait is how long large requests waited for their turn, by the metric.
+func largeWait(t *testing.T, reg *prometheus.Registry) (waited time.Duration) {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "firn_kafka_budget_wait_seconds_total" && m.GetLabel()[0].GetValue() == "large" {
+				waited += time.Duration(m.GetCounter().GetValue() * float64(time.Second))
+			}
+		}
+	}
+	return waited
 }
 
 // Who waits until its large request is read holds nothing and wants no memory: nobody is hurried for it who sends no large request.

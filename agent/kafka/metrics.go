@@ -64,7 +64,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		workBytes:     gauge("work_bytes", "Bytes of what is made of requests until they are answered, records apart."),
 		workLimit:     gauge("work_limit_bytes", "Bound of firn_kafka_work_bytes."),
 		budgetWait: prometheus.NewCounterVec(counter("budget_wait_seconds_total",
-			"Time that requests waited for one of the budgets of memory: clients are throttled."), []string{"budget"}),
+			"Time that requests waited for one of the budgets of memory, or, large, for others beyond 16 MiB to be read: clients are throttled."), []string{"budget"}),
 		refused: prometheus.NewCounterVec(counter("connections_refused_total",
 			"Connections closed at once: too many in all, too many of one address, or the agent is draining."), []string{"reason"}),
 		displaced: prometheus.NewCounter(counter("connections_displaced_total", "Connections that never asked for anything, closed to make room for others.")),

@@ -34,6 +34,7 @@ type Server struct {
 	overdraft  chan struct{} // has room for one: the stranger that goes beyond its budget, see conn.grow
 	large      chan struct{} // has room for one: the request beyond largeRequest that is being read
 	largeLine  pressure      // by those who wait for that
+	largeWait  gauge         // seconds that they did
 	queued     *budget       // other requests
 	work       *budget       // what is made of requests until they are answered, records apart
 	answers    *budget       // records of Fetch answers until they are written
@@ -99,7 +100,7 @@ func New(cfg Config, meta Metastore, producer Producer, log Log, groups Groups) 
 		guests:     make(map[*conn]struct{}),
 	}
 	s.serving, s.stop = context.WithCancelCause(context.Background())
-	s.largeLine.relieve = s.hurryLarge
+	s.largeLine.relieve, s.largeWait = s.hurryLarge, cfg.Metrics.budgetWait.WithLabelValues("large")
 	for _, l := range cfg.Balancer {
 		s.balancers[l.Name] = &node{id: balancerID, listener: l.Name, host: l.Host, port: int32(l.Port)}
 	}

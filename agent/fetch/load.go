@@ -319,7 +319,7 @@ func (c *Cache) turn(ctx context.Context, l *load, o object, bytes int64) (done 
 	}()
 	c.probe()
 	var spare chan struct{}
-	if !c.pace.disturbs(start) {
+	if c.pace.alone(start) {
 		spare = c.spare
 	}
 	var held chan struct{}

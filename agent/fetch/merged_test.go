@@ -663,11 +663,12 @@ func TestALongReplayIsReadFurtherAhead(t *testing.T) {
 		name  string
 		bytes int64 // of the cache; a run is 10 kB
 		busy  bool
+		quiet time.Duration // since a producer left
 		far   bool
 	}{
-		{"alone", 1 << 20, false, true},
-		{"beside a producer", 1 << 20, true, false},
-		{"little memory", 60_000, false, false},
+		{"alone", 1 << 20, false, 5 * time.Second, true},
+		{"beside a producer", 1 << 20, true, 0, false},
+		{"little memory", 60_000, false, time.Hour, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			faketime.Test(t, func(t *testing.T) {
@@ -695,6 +696,8 @@ func TestALongReplayIsReadFurtherAhead(t *testing.T) {
 					mu.Unlock()
 					return nil
 				}
+				cache.Produce()
+				time.Sleep(c.quiet)
 				before, start := bucket.count(), time.Now()
 				for offset := int64(0); offset < objects*batches; {
 					if c.busy {

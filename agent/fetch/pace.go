@@ -56,6 +56,9 @@ const (
 	paceMost  = 8 << 30
 	// activeFor is how long producers and tail readers count as active, replays as working.
 	activeFor = time.Second
+	// aloneAfter is how long nobody was active before replays count as alone: on a machine that is too busy to upload anything for a second, producers
+	// are only late.
+	aloneAfter = 5 * time.Second
 	// paceLook bounds a sleep: the rate may have changed.
 	paceLook = 20 * time.Millisecond
 )
@@ -65,6 +68,11 @@ func (p *pace) busy() { p.active.Store(time.Now().UnixNano()) }
 
 // disturbs reports whether there is anybody whom replays could slow down.
 func (p *pace) disturbs(now time.Time) bool { return now.UnixNano()-p.active.Load() < int64(activeFor) }
+
+// alone reports whether there has not been anybody for a while.
+func (p *pace) alone(now time.Time) bool {
+	return now.UnixNano()-p.active.Load() >= int64(aloneAfter)
+}
 
 // settleLocked pays debt for the time that has passed, and returns for how long there is some.
 func (p *pace) settleLocked(now time.Time, w work) time.Duration {

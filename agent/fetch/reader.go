@@ -282,7 +282,7 @@ func (r *Reader) depth(w *walk) int {
 	switch {
 	case w.steps == 0:
 		return 0
-	case !w.cold || r.cache.pace.disturbs(time.Now()):
+	case !w.cold || !r.cache.pace.alone(time.Now()):
 		return 1
 	}
 	return min(1+w.steps/aheadAfter, aheadMost)

@@ -659,7 +659,7 @@ func TestReplaysWaitForTheirTurn(t *testing.T) {
 		most  int // GETs at a time
 		took  time.Duration
 	}{
-		{"beside a producer", 0, true, 2, 5 * time.Second},
+		{"beside a producer that is now and then late by seconds", 0, true, 2, 5 * time.Second},
 		{"alone", 128 << 20, false, 4, 3 * time.Second},
 		{"alone, with much memory", 4 << 30, false, 8, 2 * time.Second},
 		{"alone, with little", 8 << 20, false, 2, 5 * time.Second},
@@ -682,7 +682,7 @@ func replaysInTurn(t *testing.T, bytes int64, busy bool, want int, within time.D
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				cache.Produce()
-				time.Sleep(100 * time.Millisecond)
+				time.Sleep(3 * time.Second)
 			}
 		})
 	}

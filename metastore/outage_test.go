@@ -327,6 +327,38 @@ func TestOffersAreAnsweredLast(t *testing.T) {
 	})
 }
 
+// They are answered last, and applied in their turn: what a group commits before it changes is judged by what it was.
+func TestOffersAreAppliedInOrder(t *testing.T) {
+	bubble(t, 80, func(t *testing.T, c *cluster) {
+		a := c.open("a")
+		if _, err := a.Propose(t.Context(), createTopic("first")); err != nil { // so that offers wait
+			t.Fatal(err)
+		}
+		before := a.Applied()
+		answered := make(chan string, 3)
+		done := func(who string, want state.Code) func(state.OpResult, error) {
+			return func(r state.OpResult, err error) {
+				if err != nil || r.Code != want {
+					t.Errorf("%s: %v, %v, want %v", who, r.Code, err, want)
+				}
+				answered <- who
+			}
+		}
+		a.Offer(createTopic("same"), done("offered", state.OK))
+		a.Submit(createTopic("same"), done("submitted", state.TopicExists))
+		a.Offer(createTopic("same"), done("offered after it", state.TopicExists))
+		for _, want := range []string{"submitted", "offered", "offered after it"} {
+			if got := <-answered; got != want {
+				t.Errorf("%s was answered, want %s", got, want)
+			}
+		}
+		if n := a.Applied() - before; n != 1 {
+			t.Errorf("%d entries, want 1: the test proves nothing", n)
+		}
+		c.close(a)
+	})
+}
+
 // Many commits a second make a hundred entries, which is what producers beside them may have to wait for.
 func TestManyOffersMakeAHundredEntriesASecond(t *testing.T) {
 	bubble(t, 77, func(t *testing.T, c *cluster) {

@@ -252,6 +252,20 @@ func TestRulesAndLocksOnMinIO(t *testing.T) {
 			if err == nil || !strings.Contains(string(deletion), "under an object lock (governance, 1 days)") {
 				t.Errorf("the topic is deleted: %v: %s", err, deletion)
 			}
+
+			// A class to move to that the store's rules do not know keeps no other rule away, and no other topic is given it.
+			moving := []string{"--config", "firn.bucket.lifecycle=mirror", "--config", "retention.ms=-1", "--config", "firn.storage.transition.days=30",
+				"--config", "firn.storage.transition.class=NO-SUCH-TIER"}
+			b.topic(append([]string{"topic", "create", "moved"}, moving...)...)
+			b.topic("config", "set", "topic", "orders", "retention.ms=2505600000")
+			b.awaitRules("class-d30 old-versions-data old-versions-topics theirs")
+			if out, code := b.firn("apply", "--yes", "-o", "json"); code != 3 || !strings.Contains(out, `"left_out"`) {
+				t.Errorf("apply: exit code %d: %s", code, out)
+			}
+			again := append([]string{"topic", "create", "moved-too", "--brokers", b.stack.Brokers()}, moving...)
+			if out, err := exec.CommandContext(t.Context(), firnBin, again...).CombinedOutput(); err == nil || !strings.Contains(string(out), "do not know storage class NO-SUCH-TIER") {
+				t.Errorf("a topic is given the class: %v: %s", err, out)
+			}
 		})
 	}
 }

@@ -304,6 +304,9 @@ type numbered struct {
 // incarnation and seq; their batches come in that order, but none before an earlier one of the same producer in the
 // same partition: a producer that went from one agent to another has batches in segments of both, and Apply takes sequences
 // only in order, after the first of a producer that it does not know any.
+//
+// A batch that was sent again is there twice, and one copy is enough for those behind it: the other may be in a segment of much later,
+// of after a restore, and behind that Apply would take no more of the segments of before. It comes in its segment's turn.
 func arrange(segments []lostSegment) []numbered {
 	var all []numbered
 	lines := make(map[lineKey][]int)
@@ -317,26 +320,36 @@ func arrange(segments []lostSegment) []numbered {
 			all = append(all, numbered{i, x})
 		}
 	}
+	again := make([]bool, len(all)) // it is not the first copy
 	for _, line := range lines {
 		wrapped := wraps(all, line)
 		slices.SortFunc(line, func(a, b int) int {
 			x, y := all[a].producer, all[b].producer
 			return cmp.Or(cmp.Compare(x.Epoch, y.Epoch), cmp.Compare(wrapped(x), wrapped(y)), cmp.Compare(a, b))
 		})
+		for i := 1; i < len(line); i++ {
+			x, y := all[line[i-1]].producer, all[line[i]].producer
+			again[line[i]] = x.Epoch == y.Epoch && x.BaseSequence == y.BaseSequence
+		}
 	}
 	out := make([]numbered, 0, len(all))
-	met := make([]bool, len(all))
+	met, passed := make([]bool, len(all)), make([]bool, len(all)) // passed: its line has gone on without it
 	for i, x := range all {
-		if x.producer.ID < 0 {
+		if x.producer.ID < 0 || passed[i] {
 			out = append(out, x)
 			continue
 		}
 		met[i] = true
-		key := lineKey{x.topic, x.partition, x.producer.ID}
-		for len(lines[key]) > 0 && met[lines[key][0]] {
-			out = append(out, all[lines[key][0]])
-			lines[key] = lines[key][1:]
+		line := lines[lineKey{x.topic, x.partition, x.producer.ID}]
+		for len(line) > 0 && (met[line[0]] || again[line[0]]) {
+			if first := line[0]; met[first] {
+				out = append(out, all[first])
+			} else {
+				passed[first] = true
+			}
+			line = line[1:]
 		}
+		lines[lineKey{x.topic, x.partition, x.producer.ID}] = line
 	}
 	return out
 }

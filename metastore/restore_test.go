@@ -323,6 +323,51 @@ func TestRestoreFromTheBucketAlone(t *testing.T) {
 	}
 }
 
+// etcd is lost a second time before anything was archived. In between a producer sent a batch again that the first restore had appended: its
+// copy, in a segment of much later, holds up none of those behind it, which were acknowledged and are there once.
+func TestRestoringTwiceWithABatchThatWasSentAgain(t *testing.T) {
+	bubble(t, 78, func(t *testing.T, c *cluster) {
+		defer func() { _ = c.store.Close() }()
+		a := c.open("a", quiet)
+		op := topic("t")
+		if r := c.propose(a, op); r.Code != state.OK {
+			t.Fatal(r.Code)
+		}
+		pid := c.propose(a, &entry.ReserveProducerIDs{Count: 1}).FirstProducerID
+		tool := c.store.Open("tool")
+		if _, err := metastore.TakeSnapshot(t.Context(), tool, c.bucket); err != nil {
+			t.Fatal(err)
+		}
+		_ = tool.Close()
+		u := &uploader{c: c, cl: a}
+		for i := range int32(4) {
+			if n := u.commit(u.upload(9, sentPiece(op.ID, 0, 5, pid, i*5))...); n != 1 {
+				t.Fatalf("batch %d: %d accepted", i, n)
+			}
+		}
+		last := a
+		for round := range 2 {
+			c.loseEtcd(last)
+			r, err := c.restore(metastore.RestoreOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Records.Appended != 20 || r.Batches.Duplicate != int64(round) || r.Batches.Refused != 0 {
+				t.Errorf("round %d:\n%s", round, strings.Join(r.Lines(), "\n"))
+			}
+			last = c.open("a", quiet)
+			u = &uploader{c: c, cl: last}
+			if n := u.commit(u.upload(9, sentPiece(op.ID, 0, 5, pid, 5))...); n != 0 {
+				t.Fatalf("round %d: a batch that was sent again is accepted", round)
+			}
+		}
+		if _, next, _ := rowsOf(last, "t", 0); next != 20 {
+			t.Errorf("the log ends at %d", next)
+		}
+		c.close(last)
+	})
+}
+
 // Groups and their offsets come back from snapshot and archive. Their slots have no live owner then, and are claimed anew.
 func TestRestoreBringsGroupsBack(t *testing.T) {
 	bubble(t, 76, func(t *testing.T, c *cluster) {

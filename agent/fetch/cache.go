@@ -205,7 +205,7 @@ type Cache struct {
 	lists [shares]list.List
 	bytes [shares]int64
 	// lent are the sizes of the items that are lent, loose of those of them that are not in the cache any more. Invariant: loose <= lent, and
-	// lent is at most what hot items leave.
+	// lent is at most lendable.
 	lent, loose int64
 	put         entry.ObjectID // the last that Put was given
 	ahead       int            // loads that go on without anybody waiting; at most Config.ReadAhead
@@ -286,14 +286,7 @@ func (c *Cache) keepLocked(it *item) {
 	for c.bytes[borrowed] > c.cfg.BorrowedBytes {
 		c.dropLocked(c.lists[borrowed].Back())
 	}
-	for _, s := range []share{cold, borrowed} {
-		for c.bytes[s] > 0 && c.bytes[hot]+c.bytes[cold]+c.bytes[borrowed]+c.loose > c.cfg.Bytes {
-			c.dropLocked(c.leastLocked(s))
-		}
-	}
-	for s := range shares {
-		c.cfg.Metrics.keptBytes[s].Set(float64(c.bytes[s]))
-	}
+	c.fitLocked()
 }
 
 const (
@@ -329,25 +322,49 @@ func (c *Cache) passed(key itemKey, bytes int64) {
 	}
 }
 
-// leastLocked is the item of a list that was not read for the longest time, of those nobody is in the midst of where there are any.
-func (c *Cache) leastLocked(s share) *list.Element {
-	now := time.Now()
-	for e := c.lists[s].Back(); e != nil; e = e.Prev() {
-		if now.After(e.Value.(*item).busy) {
-			return e
+// fitLocked keeps to Config.Bytes.
+func (c *Cache) fitLocked() {
+	for _, s := range []share{cold, borrowed} {
+		for c.bytes[hot]+c.bytes[cold]+c.bytes[borrowed]+c.loose > c.cfg.Bytes {
+			e := c.leastLocked(s)
+			if e == nil {
+				break
+			}
+			c.dropLocked(e)
 		}
 	}
-	return c.lists[s].Back()
+	for s := range shares {
+		c.cfg.Metrics.keptBytes[s].Set(float64(c.bytes[s]))
+	}
+}
+
+// leastLocked is the item of a list that was not read for the longest time, of those nobody is in the midst of where there are any; nil
+// where all are lent: to drop what is lent frees nothing, and who comes for it would get it anew.
+func (c *Cache) leastLocked(s share) (least *list.Element) {
+	now := time.Now()
+	for e := c.lists[s].Back(); e != nil; e = e.Prev() {
+		switch it := e.Value.(*item); {
+		case it.lent > 0:
+		case now.After(it.busy):
+			return e
+		case least == nil:
+			least = e
+		}
+	}
+	return least
 }
 
 // roomLocked reports whether one more run fits beside those that readers are in the midst of, those under way, and as much again of other
 // things as a third of them. deep asks for twice as much, also beside whole objects that were read ahead and are not in use yet: else one
 // reader's fourth run would take the room of another's first.
 func (c *Cache) roomLocked(deep bool) bool {
-	now, runs := time.Now(), int64(0)
+	now, runs, stays := time.Now(), int64(0), c.loose
 	for e := c.lists[cold].Front(); e != nil; e = e.Next() {
-		if it := e.Value.(*item); (it.key.kind == kindRun || deep && it.early && it.key.kind == kindObject) && now.Before(it.busy) {
+		switch it := e.Value.(*item); {
+		case (it.key.kind == kindRun || deep && it.early && it.key.kind == kindObject) && now.Before(it.busy):
 			runs += it.size
+		case it.lent > 0:
+			stays += it.size
 		}
 	}
 	for key := range c.loads {
@@ -355,7 +372,7 @@ func (c *Cache) roomLocked(deep bool) bool {
 			runs += c.cfg.RunBytes
 		}
 	}
-	room := (c.cfg.Bytes - c.bytes[hot] - c.bytes[borrowed] - c.loose) / 4 * 3
+	room := (c.cfg.Bytes - c.bytes[hot] - c.bytes[borrowed] - stays) / 4 * 3
 	if deep {
 		return runs+c.cfg.RunBytes <= room/2
 	}

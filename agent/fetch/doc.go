@@ -25,8 +25,9 @@
 //
 // What a flush wrote is copied once, from the cache into the caller's buffer, and base offset, leader epoch and, for rows that say so, the log
 // append time are filled in there. Cached bytes never change. Batches of merged objects are stored just as they are served, and go out from the cache:
-// they are lent (Out), until the answer has gone out, and count in the cache's bound until then, even where they were evicted. So a client that is
-// slow to take 1 MiB of each of twelve runs does not hold twelve runs that nobody counts. More than hot items leave is not lent but copied.
+// they are lent (Out), until the answer has gone out, and count in the cache's bound until then. So a client that is slow to take 1 MiB of each of
+// twelve runs does not hold twelve runs that nobody counts. What is lent is not evicted, which would free nothing, and more than three quarters of what
+// hot items leave is not lent but copied: some room stays for readers whose runs nobody holds.
 //
 // # The cache
 //

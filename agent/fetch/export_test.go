@@ -49,3 +49,10 @@ func (o *Out) LendAll() { o.Lend, o.small = true, true }
 
 // Watched says whether there is a producer or a tail reader whom replays could slow down.
 func (c *Cache) Watched() bool { return c.pace.disturbs(time.Now()) }
+
+// Memory is what the cache keeps, how much of what it lent is not in there, and how much may be lent.
+func (c *Cache) Memory() (kept, loose, lendable int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.bytes[hot] + c.bytes[cold] + c.bytes[borrowed], c.loose, c.lendable()
+}

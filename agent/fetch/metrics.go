@@ -116,7 +116,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		servedBytes:   counter("served_bytes_total", "Bytes of record batches given to readers."),
 		servedBatches: counter("served_batches_total", "Record batches given to readers."),
 		lentBytes:     counter("lent_bytes_total", "Bytes of record batches given to readers that were not copied: answers go out from the cache."),
-		lentHeld:      gauge("lent_bytes", "Size of what answers under way have parts of. It counts in the cache's bound, also where it was evicted."),
+		lentHeld:      gauge("lent_bytes", "Size of what answers under way have parts of. It counts in the bound of the cache."),
 		misses:        counter("cache_misses_total", "Reads that had to wait for the bucket."),
 		limitBytes:    limit,
 		getBytes:      counter("get_bytes_total", "Bytes read from the bucket."),

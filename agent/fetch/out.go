@@ -96,18 +96,22 @@ func (o *Out) add(c *Cache, it *item, from, to int) {
 	o.lent += to - from
 }
 
-// lend lets a reader have an item beyond its time in the cache. It counts in Config.Bytes until it is given back, also where it was evicted;
-// so that slow clients cannot take the whole cache that way, so much is lent as hot items leave in any case.
+// lendable is how much may be lent: three quarters of what hot items leave in any case. A client may take minutes over an answer, and what is lent
+// is kept for it all the while; the rest is for others, who would get a run anew for each batch of it.
+func (c *Cache) lendable() int64 { return (c.cfg.Bytes - c.cfg.HotBytes) / 4 * 3 }
+
+// lend lets a reader have an item beyond its time in the cache. It counts in Config.Bytes until it is given back, also where it was evicted.
 func (c *Cache) lend(it *item) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if it.lent == 0 {
-		if c.lent+it.size > c.cfg.Bytes-c.cfg.HotBytes {
+		if c.lent+it.size > c.lendable() {
 			return false
 		}
 		c.lent += it.size
 		if !it.kept {
 			c.loose += it.size
+			c.fitLocked()
 		}
 	}
 	it.lent++

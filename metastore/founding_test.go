@@ -182,3 +182,40 @@ func TestLookingFoundsNoLog(t *testing.T) {
 		})
 	}
 }
+
+// A restored log knows its bucket from the start: an agent that still has another one, claimed when the cluster was new, spoils nothing for those
+// that come after it.
+func TestARestoredLogKnowsItsBucket(t *testing.T) {
+	bubble(t, 84, func(t *testing.T, c *cluster) {
+		_ = c.store.Close()
+		c.store = memlog.NewStore(memlog.Config{Empty: true})
+		var a *metastore.Client
+		mistyped := &claimedBucket{Bucket: mem.New(), first: func() {
+			a = c.open("a", func(cfg *metastore.Config) { cfg.ArchiveInterval = time.Second })
+		}}
+		start := func() error {
+			l := c.store.Open("b")
+			defer func() { _ = l.Close() }()
+			_, err := metastore.Open(t.Context(), c.config("b"), l, mistyped)
+			return err
+		}
+		if err := start(); !errors.Is(err, metastore.ErrForeign) {
+			t.Fatalf("an agent with another bucket starts: %v", err)
+		}
+		c.propose(a, topic("t"))
+		time.Sleep(10 * time.Second)
+		c.loseEtcd(a)
+		defer func() { _ = c.store.Close() }()
+		if _, err := c.restore(metastore.RestoreOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := start(); !errors.Is(err, metastore.ErrForeign) || !strings.Contains(err.Error(), "restored") {
+			t.Errorf("an agent with another bucket starts on the restored log: %v", err)
+		}
+		b := c.open("b")
+		defer c.close(b)
+		if !has(b, "t") {
+			t.Error("the topic is gone")
+		}
+	})
+}

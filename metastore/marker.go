@@ -177,8 +177,8 @@ func checkBucket(ctx context.Context, l log.Log, bucket objstore.Bucket, identit
 	return err
 }
 
-// bucketCell says which of the buckets that agents of a log have claimed is the cluster's. It is written once; a log that was restored
-// begins without it, and one whose bucket has no id does without.
+// bucketCell says which of the buckets that agents of a log have claimed is the cluster's. It is written once, by the first agent or by the
+// restore that makes the log; one whose bucket has no id does without, and one that an older build restored begins without it.
 const bucketCell = "bucket"
 
 const chosenFormat = 1
@@ -186,7 +186,7 @@ const chosenFormat = 1
 type chosenBucket struct {
 	Format   int    `json:"format"`
 	BucketID string `json:"bucket_id"`
-	Agent    string `json:"agent"` // that wrote it
+	Agent    string `json:"agent,omitempty"` // that wrote it; "" where a restore did
 }
 
 // isTheLogs is false where the log does not know its bucket yet, and an error where it is another than that of this marker.
@@ -206,8 +206,12 @@ func (m *marker) isTheLogs(ctx context.Context, l log.Log) (known bool, err erro
 		return false, fmt.Errorf("%w: cell %s has format %d, this firn knows up to %d", ErrNewer, bucketCell, chosen.Format, chosenFormat)
 	}
 	if chosen.BucketID != m.BucketID {
-		return false, fmt.Errorf("%w: agent %q was the first of this cluster to start, with another bucket, or prefix, than this one: look at --bucket of both. "+
-			"Object %s in the cluster's has bucket_id %s, here it has %q; where nothing else of firn's is here, delete it", ErrForeign, chosen.Agent,
+		who := fmt.Sprintf("agent %q was the first of this cluster to start, with", chosen.Agent)
+		if chosen.Agent == "" {
+			who = "this cluster's log was restored from"
+		}
+		return false, fmt.Errorf("%w: %s another bucket, or prefix, than this one: look at --bucket of both. "+
+			"Object %s in the cluster's has bucket_id %s, here it has %q; where nothing else of firn's is here, delete it", ErrForeign, who,
 			MarkerKey, chosen.BucketID, m.BucketID)
 	}
 	return true, nil

@@ -487,12 +487,29 @@ func (r *restorer) found(ctx context.Context) error {
 		if r.plan.Head != "" {
 			cells[archiveCell] = []byte(r.plan.Head)
 		}
+		if err := r.ownBucket(ctx, cells); err != nil {
+			return err
+		}
 		identity := log.Identity{ID: r.history.identity.ID, Epoch: r.plan.Epoch, Base: r.plan.Base}
 		if r.identity, err = r.log.Found(ctx, identity, cells); err != nil {
 			return fmt.Errorf("found the log in etcd: %w; look at it with --dry-run, and restore again", err)
 		}
 	}
 	return mark(ctx, r.bucket, r.identity.ID, markedEpoch{Epoch: r.plan.Epoch, Base: r.plan.Base, Hash: r.plan.Hash})
+}
+
+// ownBucket has the log know its bucket from the start. Otherwise the first agent to come would say which it is, and one that has another that
+// was claimed for this log long ago need not even read its way to the newest entry to spoil it for all others.
+func (r *restorer) ownBucket(ctx context.Context, cells map[string][]byte) error {
+	m, err := readMarker(ctx, r.bucket)
+	if errors.Is(err, objstore.ErrNotFound) || err == nil && m.BucketID == "" {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	cells[bucketCell], err = json.Marshal(chosenBucket{Format: chosenFormat, BucketID: m.BucketID})
+	return err
 }
 
 // baseSnapshot writes the state that the log goes on from, and reads it back.

@@ -416,8 +416,12 @@ func (fr *frameReader) body(size int, records bool) (*frame, error) {
 			switch {
 			case charged && stranger:
 				c.readSince.Store(0)
+				since := time.Now()
 				if err := c.grow(&held, int64(min(size, room)), records); err != nil {
 					return fail(err)
+				}
+				if held.large {
+					c.largeSince.Add(int64(time.Since(since)))
 				}
 			case charged:
 				room = max(room, fr.proven)

@@ -273,6 +273,48 @@ func TestASlowLargeRequestMakesWay(t *testing.T) {
 	}
 }
 
+// A large request that waits for what strangers hold is not ended for that afterwards, though another waits to be read: it is our time.
+func TestALargeRequestIsGivenItsTimeAfterAWait(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		a := newCluster(t).join("a")
+		a.topic("t", 22)
+		s := server(t, a, largeTune, func(c *kafka.Config) { c.FrameTimeout = 30 * time.Second })
+		arrive := func(from string) *client {
+			c := visit(t, s, from)
+			ask[*kmsg.ApiVersionsResponse](c, kmsg.NewPtrApiVersionsRequest())
+			return c
+		}
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		stop, end := make(chan struct{}), make(chan struct{})
+		defer close(end)
+		claim := make([]byte, 4+large)
+		binary.BigEndian.PutUint32(claim, large)
+		var holders []*client
+		for _, from := range []string{"10.0.0.1", "10.0.0.2"} { // half of the strangers' budget each, and no slower than they may be
+			c := arrive(from)
+			feed(c, claim[:large/2+256<<10], 0, nil)
+			wg.Go(func() { feed(c, claim[large/2+256<<10:], 4*time.Second, stop) })
+			holders = append(holders, c)
+		}
+		req, frame := largeProduce(t)
+		first, second := arrive("10.0.0.3"), arrive("10.0.0.4")
+		wg.Go(func() { feed(first, frame, 200*time.Millisecond, end) })
+		faketime.Wait()
+		second.write(frame)
+		time.Sleep(40 * time.Second)
+		if n := s.Connections(); n != 4 {
+			t.Fatalf("%d connections are left: this shows nothing", n)
+		}
+		close(stop)
+		for _, c := range holders {
+			c.close()
+		}
+		first.receive(0, req)
+		second.receive(0, req)
+	})
+}
+
 // largeWait is how long large requests waited for their turn, by the metric.
 func largeWait(t *testing.T, reg *prometheus.Registry) (waited time.Duration) {
 	t.Helper()

@@ -971,6 +971,33 @@ func TestASweepEndsWhereAnObjectIsNeitherListedNorThere(t *testing.T) {
 	}
 }
 
+// So does one of very many objects that are neither listed nor answered for.
+func TestASweepEndsWhereNothingIsListedOrAnsweredFor(t *testing.T) {
+	w := newWorld(t)
+	const objects = 1010
+	for range objects {
+		id := w.named(topicA, 0)
+		if err := w.bucket.Bucket.Delete(t.Context(), id.Key()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg := noScrub
+	cfg.FirstSweep, cfg.AskTimeout = time.Minute, time.Microsecond
+	bucket := &silent{hooked: w.bucket, LockConfig: w.bucket.Bucket.(*mem.Bucket), asked: make(map[string]int), mute: func(string) bool { return true }}
+	c := w.collector(cfg, func(d *gc.Deps) { d.Bucket = bucket })
+	if err := gc.Ask(t.Context(), w, gc.Request{ID: "r", Kind: gc.AskRun}, false); err != nil {
+		t.Fatal(err)
+	}
+	c.pass(3 * time.Hour)
+	a, err := gc.Answered(t.Context(), w, "r")
+	if err != nil || a == nil || a.Sweep == nil {
+		t.Fatalf("the sweep has not ended: %+v, %v, fault %q", a, err, c.Fault())
+	}
+	if s := a.Sweep; s.Unknown != 1000 || s.Missing != objects-1000 || c.Fault() == "" {
+		t.Errorf("%+v, fault %q", s, c.Fault())
+	}
+}
+
 // What locks keep is remembered up to a bound; beyond it the bucket is asked again, and nothing is deleted or takes the breaker for it.
 func TestWhatLocksKeepIsRememberedUpToABound(t *testing.T) {
 	w := newWorld(t)

@@ -225,20 +225,27 @@ func (t *T) absent(s *sweep) {
 	}
 }
 
-// ask asks for some of what was not listed. Beyond askMost the listing alone is taken at its word.
+// ask asks for some of what was not listed. Beyond askMost, of which the bucket has said that they are gone or nothing, the listing alone is
+// taken at its word. Where it has said nothing of many, each is asked for once: the sweep has to end.
 func (t *T) ask(ctx context.Context, s *sweep) (bool, error) {
 	const most = 50
 	for range min(most, len(s.suspects)) {
 		o := s.suspects[0]
-		if s.Missing < askMost {
+		if s.Missing+s.Unknown < askMost {
 			gone, err := t.gone(ctx, o)
 			if err != nil {
-				if !t.unanswered(ctx, s, err, askTries) {
+				tries := askTries
+				if s.Unknown >= silentMost {
+					tries = 1
+				}
+				if !t.unanswered(ctx, s, err, tries) {
 					return false, context.Cause(ctx)
 				}
 				s.Unknown++
 				t.silent(s, "whether it has "+o.ID.Key(), err)
-				gone = false
+				t.fine(doingRead)
+				s.suspects = s.suspects[1:]
+				return true, nil // it may have taken long
 			}
 			t.fine(doingRead)
 			s.tries = 0

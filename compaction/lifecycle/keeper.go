@@ -86,18 +86,18 @@ type Keeper struct {
 
 	told map[string]Finding // by what they say, as of the last look
 	// takes are the storage classes that the store has taken an object in; refused are those in which it did not, last time.
-	takes   map[string]bool
-	refused map[string]error
-	round   *round // nil: none is under way
-	// When transitions to the classes in unmoved were tried last, in log time, and for which topics and classes.
-	unmovedAt    int64
-	unmovedAsked string
+	takes        map[string]bool
+	refused      map[string]error
+	round        *round // nil: none is under way
+	unmovedAsked string // for which topics and classes transitions were tried last
 
 	mu    sync.Mutex // guards what the bucket said last, for readers beside Step
 	inv   *Inventory // nil: nothing yet
 	invAt time.Time
-	// unmoved are the classes that the store's rules do not know; Step alone sets it, to a map that nobody changes.
-	unmoved map[string]error
+	// unmoved are the classes that the store's rules do not know, and unmovedAt is when they were tried last, in log time. Step alone sets them,
+	// unmoved to a map that nobody changes.
+	unmoved   map[string]error
+	unmovedAt int64
 	// rejected are storage classes that the store did not know when it was asked, kept for rejectedFor, at most rejectedMost.
 	rejected map[string]rejection
 }
@@ -312,14 +312,16 @@ func (k *Keeper) reject(refused map[string]error, logTime int64) {
 }
 
 // ClassFault says why a topic may not be given its storage classes, "" where it may or nothing is known: only this agent's own questions to the store
-// count.
+// count, and not for long, since an agent that does not have the duty asks none any more. It may not be called inside a View.
 func (k *Keeper) ClassFault(s *topicconfig.Settings) string {
+	var now int64
+	k.deps.Meta.View(func(st *state.State) { now = st.LogTime() })
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if r, known := k.rejected[s.StorageClass]; known {
+	if r, known := k.rejected[s.StorageClass]; known && now-r.at < rejectedFor.Milliseconds() {
 		return fmt.Sprintf("firn.storage.class: the store takes no object in storage class %s: %s; where it has it by now, ask again in %v", s.StorageClass, r.why, rejectedFor)
 	}
-	if c, _ := ClassOf(s); s.BucketLifecycle == topicconfig.LifecycleMirror && k.unmoved[c.MoveTo] != nil {
+	if c, _ := ClassOf(s); s.BucketLifecycle == topicconfig.LifecycleMirror && k.unmoved[c.MoveTo] != nil && now-k.unmovedAt < unmovedFor.Milliseconds() {
 		return fmt.Sprintf("firn.storage.transition.class: the store's lifecycle rules do not know storage class %s: %v; where they do by now, ask again in %v",
 			c.MoveTo, k.unmoved[c.MoveTo], unmovedFor)
 	}
@@ -439,7 +441,7 @@ func (k *Keeper) write(ctx context.Context, v *view, inv *Inventory, held []Hold
 	}
 	asked := movesTo(v.topics)
 	if asked != k.unmovedAsked || v.logTime-k.unmovedAt >= unmovedFor.Milliseconds() {
-		k.setUnmoved(nil)
+		k.setUnmoved(nil, k.unmovedAt)
 	}
 	unmoved := maps.Clone(k.unmoved)
 	if unmoved == nil {
@@ -456,8 +458,8 @@ func (k *Keeper) write(ctx context.Context, v *view, inv *Inventory, held []Hold
 		return false, err
 	}
 	if len(unmoved) > len(k.unmoved) {
-		k.unmovedAsked, k.unmovedAt = asked, v.logTime
-		k.setUnmoved(unmoved)
+		k.unmovedAsked = asked
+		k.setUnmoved(unmoved, v.logTime)
 		told = true
 	}
 	if written.Changed() {
@@ -470,10 +472,10 @@ func (k *Keeper) write(ctx context.Context, v *view, inv *Inventory, held []Hold
 // unmovedFor is how long a class that the store's rules do not know is not tried again.
 const unmovedFor = time.Hour
 
-func (k *Keeper) setUnmoved(unmoved map[string]error) {
+func (k *Keeper) setUnmoved(unmoved map[string]error, at int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.unmoved = unmoved
+	k.unmoved, k.unmovedAt = unmoved, at
 }
 
 // retag looks at objects that were not looked at yet, oldest first, and puts their tags right. more: there are some left.

@@ -907,3 +907,37 @@ func TestARejectedStorageClassIsRemembered(t *testing.T) {
 		t.Error("what the credentials may not is taken for what the store does not know")
 	}
 }
+
+// What a store did not know once is not held against it for ever by an agent that does not ask it any more, since another has the duty.
+func TestWhatWasRejectedIsForgottenWithoutTheDuty(t *testing.T) {
+	h := newHarness(t)
+	h.bucket = &picky{Bucket: h.bucket, class: "COLD", puts: make(map[string]int)}
+	h.restart()
+	h.unknown = map[string]bool{"ATTIC": true}
+	other, err := lifecycle.New(lifecycle.Config{}, lifecycle.Deps{Meta: another{h.cluster, 9}, Bucket: h.bucket, Store: h.shelf})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cold := h.settings(h.topic("cold", "firn.storage.class=COLD"))
+	attic := h.settings(h.topic("attic", mirror+"retention.ms=-1 firn.storage.transition.days=30 firn.storage.transition.class=ATTIC"))
+	h.must()
+	if _, err := other.Step(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if other.ClassFault(&cold) == "" || h.keeper.ClassFault(&attic) == "" {
+		t.Fatal("nothing was rejected: this shows nothing")
+	}
+	for range 6 { // in which the one that had the duty has it no more
+		h.now = h.now.Add(20 * time.Minute)
+		h.ok(&entry.Tick{})
+	}
+	if _, err := other.Step(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if why := other.ClassFault(&cold); why != "" {
+		t.Errorf("two hours later: %s", why)
+	}
+	if why := h.keeper.ClassFault(&attic); why != "" {
+		t.Errorf("two hours later: %s", why)
+	}
+}

@@ -73,10 +73,9 @@ var internal = []string{
 	// What is tried again nobody waits for.
 	"rewrite.Config.Attempts", "rewrite.Config.RetryMin", "rewrite.Config.RetryMax", "merge.Config.BackoffMin", "merge.Config.BackoffMax",
 	"clean.Config.RetryMin", "clean.Config.RetryMax", "gc.Config.RetryInterval", "gc.Config.AskTimeout", "retention.Config.AskInterval", "lifecycle.Config.CallTimeout",
-	"gc.Config.LocksKept",                         // beyond it the bucket is asked again
-	"gc.Config.FirstSweep",                        // follows from the interval
-	"gc.Config.AgainInterval",                     // DESIGN.md, section 2
-	"gc.Config.AskTimeout", "gc.Config.LocksKept", // what a sweep may wait for and remember of one bucket's locks
+	"gc.Config.LocksKept",     // beyond it the bucket is asked again
+	"gc.Config.FirstSweep",    // follows from the interval
+	"gc.Config.AgainInterval", // DESIGN.md, section 2
 	"lifecycle.Config.ObjectsPerStep", "lifecycle.Config.ObjectsPerLook",
 	"clean.Config.DecompressedMax", // what agents accept; see below
 }

@@ -300,8 +300,11 @@ type inVain struct {
 	told map[place]bool
 }
 
-// read reports whether an error is one after which the client tries again.
+// read reports whether an error is one of reading after which the client tries again. What is of no topic is of its group, and told.
 func (v *inVain) read(e kgo.FetchError) bool {
+	if e.Topic == "" {
+		return false
+	}
 	at := place{e.Topic, e.Partition}
 	if errors.Is(e.Err, kerr.KafkaStorageError) && !v.told[at] {
 		if v.told == nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -64,5 +65,16 @@ func TestConsumingWhatCannotBeRead(t *testing.T) {
 		if n := strings.Count(said.String(), said.word); n != 1 {
 			t.Errorf("%v told %d times: %s", args, n, said)
 		}
+	}
+}
+
+// A group that nobody coordinates for longer than the client tries is an error, as it is where none is retried.
+func TestAGroupThatCannotBeJoinedEndsConsuming(t *testing.T) {
+	vain := inVain{w: io.Discard}
+	if vain.read(kgo.FetchError{Err: &kgo.ErrGroupSession{Err: kerr.CoordinatorNotAvailable}}) {
+		t.Error("it is waited for without a word")
+	}
+	if !vain.read(kgo.FetchError{Topic: "kept", Err: kerr.NotLeaderForPartition}) {
+		t.Error("a leader that moves ends it")
 	}
 }

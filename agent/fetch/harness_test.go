@@ -6,6 +6,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -179,6 +180,24 @@ type store struct {
 }
 
 func newStore() *store { return &store{Bucket: mem.New()} }
+
+// slow makes every GET take d. most is how many were under way at once so far.
+func (s *store) slow(d time.Duration) (most func() int) {
+	var mu sync.Mutex
+	running, highest := 0, 0
+	s.before = func(context.Context, string) error {
+		mu.Lock()
+		running++
+		highest = max(highest, running)
+		mu.Unlock()
+		time.Sleep(d)
+		mu.Lock()
+		running--
+		mu.Unlock()
+		return nil
+	}
+	return func() int { mu.Lock(); defer mu.Unlock(); return highest }
+}
 
 func (s *store) Get(ctx context.Context, key string) ([]byte, error) {
 	return s.get(ctx, key, 0, func() ([]byte, error) { return s.Bucket.Get(ctx, key) })

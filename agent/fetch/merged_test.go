@@ -683,19 +683,7 @@ func TestALongReplayIsReadFurtherAhead(t *testing.T) {
 					op, _ := x.rewrite(bucket, segment.Options{ChunkBytes: 1}, topic, nil, span{0, int64(i * batches), int64((i + 1) * batches)})
 					x.commit(op)
 				}
-				var mu sync.Mutex
-				running, most := 0, 0
-				bucket.before = func(context.Context, string) error {
-					mu.Lock()
-					running++
-					most = max(most, running)
-					mu.Unlock()
-					time.Sleep(time.Second)
-					mu.Lock()
-					running--
-					mu.Unlock()
-					return nil
-				}
+				most := bucket.slow(time.Second)
 				cache.Produce()
 				time.Sleep(c.quiet)
 				before, start := bucket.count(), time.Now()
@@ -717,8 +705,8 @@ func TestALongReplayIsReadFurtherAhead(t *testing.T) {
 					t.Errorf("%d GETs of %d footers and runs", gets, pieces)
 				}
 				// Else two: the next run, and towards the end of an object the next one's footer.
-				if most > 2 != c.far || took < 20*time.Second != c.far {
-					t.Errorf("%d GETs in %v, %d at a time", gets, took, most)
+				if most() > 2 != c.far || took < 20*time.Second != c.far {
+					t.Errorf("%d GETs in %v, %d at a time", gets, took, most())
 				}
 			})
 		})

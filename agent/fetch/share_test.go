@@ -686,19 +686,7 @@ func replaysInTurn(t *testing.T, bytes int64, busy bool, want int, within time.D
 			}
 		})
 	}
-	var mu sync.Mutex
-	running, most := 0, 0
-	bucket.before = func(context.Context, string) error {
-		mu.Lock()
-		running++
-		most = max(most, running)
-		mu.Unlock()
-		time.Sleep(time.Second)
-		mu.Lock()
-		running--
-		mu.Unlock()
-		return nil
-	}
+	most := bucket.slow(time.Second)
 	start := time.Now()
 	read := func(offset int64) time.Duration {
 		if _, _, err := r.Read(t.Context(), topic, 0, offset, 1, nil, true); err != nil {
@@ -715,8 +703,8 @@ func replaysInTurn(t *testing.T, bytes int64, busy bool, want int, within time.D
 		t.Errorf("the tail took %v", took)
 	}
 	replays.Wait()
-	if took := time.Since(start); took > within+100*time.Millisecond || most != want+1 { // and the tail's
-		t.Errorf("10 objects in %v, %d at a time", took, most)
+	if took := time.Since(start); took > within+100*time.Millisecond || most() != want+1 { // and the tail's
+		t.Errorf("10 objects in %v, %d at a time", took, most())
 	}
 	cancel()
 	wg.Wait()

@@ -88,3 +88,8 @@ func Charges(nodes []int32, me int32) (after []int32) {
 	}
 	return after
 }
+
+// PutsIn counts puts by storage class.
+func PutsIn(r prometheus.Registerer) (put func(class string)) {
+	return newBucketMetrics(r, new(bucketHealth)).PutIn
+}

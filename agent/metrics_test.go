@@ -620,3 +620,30 @@ func TestWhenARecordOfARowWasWritten(t *testing.T) {
 		}
 	}
 }
+
+// Topics may ask for any storage class: puts are counted by so many, and together beyond that.
+func TestPutsAreCountedByABoundedNumberOfClasses(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	put := agent.PutsIn(reg)
+	put("")
+	for range 2 {
+		for i := range 100 {
+			put(fmt.Sprint("CLASS_", i))
+		}
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]float64)
+	for _, f := range families {
+		if f.GetName() == "firn_objectstore_puts_total" {
+			for _, m := range f.Metric {
+				got[m.Label[0].GetValue()] = m.GetCounter().GetValue()
+			}
+		}
+	}
+	if len(got) > 40 || got["STANDARD"] != 1 || got["CLASS_0"] != 2 || got["(other)"] < 100 {
+		t.Errorf("%d series: %v", len(got), got)
+	}
+}
